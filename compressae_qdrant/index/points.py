@@ -1,0 +1,196 @@
+"""What every backend does alike: check a batch before anything is written, and rescore candidates here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..codes import Scale, SparseCodes
+from ..errors import InvalidCodeError, InvalidInputError
+from .base import Hit, ItemId, Payload, QueryPlan, QueryVector, Record
+from .ids import PointId, point_id, stored_payload
+
+__all__ = ["CodePoint", "check_plan", "point_ids", "rescore", "to_points"]
+
+
+class CodePoint(NamedTuple):
+    """One item as every engine stores it."""
+
+    id: PointId
+    indices: list[int]
+    """Latents with a non-zero value, ascending."""
+    values: list[float]
+    payload: dict[str, Any]
+
+
+def to_points(
+    ids: Sequence[ItemId],
+    codes: SparseCodes,
+    payloads: Sequence[Payload | None] | None,
+    *,
+    latents: int,
+    scale: Scale,
+) -> list[CodePoint]:
+    """The points of a batch of items, after all of the batch has been checked.
+
+    Args:
+        ids: one for each code, all different.
+        codes: (n, k) codes of the index's model.
+        payloads: JSON-like mappings, one for each code, or None for no payloads.
+        latents: h of the index.
+        scale: what the index expects values to be divided by.
+
+    Raises:
+        InvalidInputError: lengths differ, an id is unusable or repeated, or a payload is not JSON.
+        InvalidCodeError: codes have other latents or another scale, or a code is empty or not finite.
+    """
+    if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
+        counts = f"{len(ids)} ids, {len(codes)} codes" + (f", {len(payloads)} payloads" if payloads is not None else "")
+        raise InvalidInputError(f"a batch needs one of each for every item, but it has {counts}")
+    _check_codes(codes, latents, scale)
+    points = point_ids(ids)
+    # Indices and values become Python lists in one go each: half the time of doing it row by row.
+    rows, values = codes.indices.tolist(), codes.values.tolist()
+    for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
+        kept_indices, kept_values = codes.row(row)
+        rows[row], values[row] = kept_indices.tolist(), kept_values.tolist()
+    stored = [_payload(item, point, None if payloads is None else payloads[i], i)
+              for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
+    return [CodePoint(*point) for point in zip(points, rows, values, stored, strict=True)]
+
+
+def point_ids(ids: Sequence[ItemId]) -> list[PointId]:
+    """Point ids of a batch of different items.
+
+    Raises:
+        InvalidInputError: an id is unusable, or there twice; the message names it.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise InvalidInputError(f"ids are one {type(ids).__name__}, {ids!r}; pass a sequence of ids, [{ids!r}]")
+    points = [point_id(item) for item in ids]
+    if len(set(points)) != len(points):
+        seen: dict[PointId, int] = {}
+        for row, point in enumerate(points):
+            if point in seen:
+                raise InvalidInputError(
+                    f"item id {ids[row]!r} is in the batch twice, in rows {seen[point]} and {row}; "
+                    "an item can be written once in a batch"
+                )
+            seen[point] = row
+    return points
+
+
+def check_plan(plan: QueryPlan, latents: int) -> QueryPlan:
+    """The plan itself, once its vectors are known to fit an index of `latents`.
+
+    Raises:
+        InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
+            outside the index's.
+    """
+    for name, vector in (("first_stage", plan.first_stage), ("rescoring", plan.rescoring)):
+        if vector is None:
+            continue
+        indices, values = np.asarray(vector.indices), np.asarray(vector.values)
+        if indices.ndim != 1 or indices.shape != values.shape or not indices.size:
+            raise InvalidInputError(
+                f"{name} has indices of shape {indices.shape} and values of shape {values.shape}; "
+                "both must be (m,) with m at least 1"
+            )
+        if indices.min() < 0 or indices.max() >= latents:
+            raise InvalidInputError(
+                f"{name} names latents {indices.min()}..{indices.max()} but the index has {latents} (0..{latents - 1}); "
+                "make the query with the model that the index was built by"
+            )
+        if not np.isfinite(values).all():
+            raise InvalidInputError(f"{name} holds NaN or an infinite value; check the query's embedding")
+        if np.unique(indices).size != indices.size:
+            raise InvalidInputError(f"{name} names a latent twice; add such values up")
+    return plan
+
+
+def rescore(candidates: Sequence[Record], query: QueryVector, limit: int) -> list[Hit]:
+    """The `limit` best candidates by the dot product of their stored codes with `query`, in float32.
+
+    Candidates of equal score keep their order.
+    """
+    if not candidates:
+        return []
+    latents = max(int(query.indices.max()), *(int(record.indices.max(initial=0)) for record in candidates)) + 1
+    dense = np.zeros(latents, np.float32)
+    dense[query.indices] = query.values
+    scores = np.array([dense[record.indices] @ record.values for record in candidates], np.float32)
+    best = np.argsort(-scores, kind="stable")[:limit]
+    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload) for i in best.tolist()]
+
+
+def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:
+    if codes.latents != latents:
+        raise InvalidCodeError(
+            f"codes are over {codes.latents} latents but the index holds codes over {latents}; "
+            "encode with the model that the index was built by"
+        )
+    if codes.scale is not None and codes.scale != scale:
+        raise InvalidCodeError(
+            f"codes have scale {codes.scale!r} but the index holds {scale!r}; encode with scale={scale!r}"
+        )
+    # The constructor of SparseCodes checks this too; its trusted path does not, and the engine would take NaN.
+    for bad, complaint in (
+        (~np.isfinite(codes.values).all(axis=1), "holds NaN or an infinite value"),
+        ((codes.values == 0).all(axis=1), "has no non-zero value"),
+        (((codes.indices < 0) | (codes.indices >= latents)).any(axis=1), f"names a latent outside 0..{latents - 1}"),
+        ((np.diff(codes.indices, axis=1) <= 0).any(axis=1), "has latents that are repeated or not ascending"),
+    ):
+        rows = np.flatnonzero(bad)
+        if rows.size:
+            raise InvalidCodeError(
+                f"code in row {rows[0]} {complaint} ({rows.size} such rows); encode those items again"
+            )
+
+
+def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int) -> dict[str, Any]:
+    if payload is not None and not isinstance(payload, Mapping):
+        raise InvalidInputError(
+            f"payload of item {item!r} (row {row}) is a {type(payload).__name__}; payloads are mappings or None"
+        )
+    stored = stored_payload(item, point, payload)
+    _check_json(stored, f"payload of item {item!r} (row {row})")
+    return stored
+
+
+def _check_json(value: object, where: str) -> None:
+    """Refuse what JSON can't carry: engines drop it, change it, or fail on it half way through a batch."""
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_unicode(value, where)
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise InvalidInputError(f"{where} holds {value}, beyond 64 bits; store it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"{where} holds {value}, which JSON can't carry; store None instead")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise InvalidInputError(f"{where} has a field named {name!r}; names are strings")
+            _check_unicode(name, where)
+            _check_json(inner, where if inner is None else f"{where}, field {name!r},")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_json(inner, where)
+    else:
+        raise InvalidInputError(
+            f"{where} holds a {type(value).__name__}, {value!r}; payloads are JSON: None, bool, int, float, str, "
+            "list and dict (dates as ISO 8601 strings)"
+        )
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(f"{where} holds text that is not valid Unicode ({exc}); clean it") from exc
