@@ -49,9 +49,7 @@ class SparseCodes:
     latents: int
     scale: Scale | None
 
-    def __init__(
-        self, indices: npt.ArrayLike, values: npt.ArrayLike, latents: int, scale: Scale | None = None
-    ) -> None:
+    def __init__(self, indices: npt.ArrayLike, values: npt.ArrayLike, latents: int, scale: Scale | None = None) -> None:
         idx, val = np.asarray(indices), np.asarray(values)
         if idx.ndim != 2 or idx.shape != val.shape:
             raise InvalidCodeError(
@@ -141,7 +139,7 @@ class SparseCodes:
         kinds = {(part.k, part.latents, part.scale) for part in parts}
         if len(kinds) != 1:
             raise InvalidInputError(f"can't concatenate codes of {len(kinds)} kinds (k, latents, scale): {kinds}")
-        k, latents, scale = kinds.pop()
+        _, latents, scale = kinds.pop()
         return SparseCodes._trusted(
             np.concatenate([part.indices for part in parts]), np.concatenate([part.values for part in parts]),
             latents, scale,

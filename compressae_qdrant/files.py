@@ -19,7 +19,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
         _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

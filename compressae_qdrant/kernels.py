@@ -39,10 +39,12 @@ def encode_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor
         k: at most h.
 
     Returns:
-        (n, k) int64 indices, largest magnitude first, and (n, k) values. The backward pass touches only the n k selected
-        entries: the encoder's gradient is a sum of n k rows instead of a dense (h, n) by (n, d) product.
+        (n, k) int64 indices, largest magnitude first, and (n, k) values. The backward pass touches only the n k
+        selected entries: the encoder's gradient is a sum of n k rows instead of a dense (h, n) by (n, d) product.
     """
-    indices, values = _EncodeTopK.apply(x, weight, bias, k)
+    indices, values = _EncodeTopK.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, k
+    )
     return indices, values
 
 
@@ -57,7 +59,9 @@ def sparse_decode(indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
     Returns:
         (n, d); gradients flow to the values and the atoms.
     """
-    decoded: Tensor = _SparseDecode.apply(indices, values, atoms)
+    decoded: Tensor = _SparseDecode.apply(  # type: ignore[no-untyped-call]
+        indices, values, atoms
+    )
     return decoded
 
 

@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["pursue", "refit"]
+__all__ = ["pursue", "refit", "selection_dtype"]
 
 _RIDGE = 1e-6
 """Added to the diagonal of a support's Gram matrix, so that nearly equal atoms in one support stay solvable."""
@@ -34,7 +34,7 @@ def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = 4) -> tuple[T
     residual = x.clone()
     basis = x.new_empty((n, k, d))
     support = torch.empty((n, k), dtype=torch.int64, device=x.device)
-    dtype = _selection_dtype(x.device)
+    dtype = selection_dtype(x.device)
     targets = atoms.to(dtype).t()
     chosen = 0
     while chosen < k:
@@ -68,7 +68,8 @@ def refit(x: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
     gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
     moments = torch.bmm(chosen, x.unsqueeze(2))
     factor = _cholesky(gram)
-    return torch.cholesky_solve(moments, factor).squeeze(2)
+    values: Tensor = torch.cholesky_solve(moments, factor).squeeze(2)
+    return values
 
 
 def _orthonormal_block(new: Tensor, basis: Tensor) -> Tensor:
@@ -77,11 +78,13 @@ def _orthonormal_block(new: Tensor, basis: Tensor) -> Tensor:
         new = torch.baddbmm(new, torch.bmm(new, basis.transpose(1, 2)), basis, alpha=-1.0)
     gram = torch.bmm(new, new.transpose(1, 2))
     gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
-    return torch.linalg.solve_triangular(_cholesky(gram), new, upper=False)
+    block: Tensor = torch.linalg.solve_triangular(_cholesky(gram), new, upper=False)
+    return block
 
 
 def _cholesky(gram: Tensor) -> Tensor:
     """Lower factors of a batch of Gram matrices; those that rounding made indefinite get a larger ridge."""
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any():
         bad = failed.nonzero().squeeze(1)
@@ -90,7 +93,7 @@ def _cholesky(gram: Tensor) -> Tensor:
     return factor
 
 
-def _selection_dtype(device: torch.device) -> torch.dtype:
+def selection_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively: only the choice of atoms sees its rounding."""
     if device.type == "cpu":
         return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32

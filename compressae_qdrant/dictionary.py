@@ -1,0 +1,126 @@
+"""Online dictionary refinement: codes by pursuit, then the atoms that fit those codes best by least squares.
+
+The method of optimal directions (Engan, Aase & Husoy 1999) solves `min_W |X - S W|^2` for given codes S. It needs only
+two sums over the items, `S'S` (h, h) and `S'X` (h, d), so items can come in chunks; older chunks, coded with older
+atoms, are forgotten at a fixed rate (as in Mairal, Bach, Ponce & Sapiro 2010). Nothing here grows with the catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .kernels import scatter_outer
+
+__all__ = ["NormalEquations", "replace_dead_atoms", "worst_served"]
+
+_MIN_USE = 3.0
+"""Items, older ones discounted, below which an atom counts as dead: fewer can't determine it."""
+
+
+@dataclass
+class NormalEquations:
+    """Discounted sums over the codes seen so far."""
+
+    gram: Tensor
+    """(h, h) float32 `S'S`."""
+    moments: Tensor
+    """(h, d) float32 `S'X`."""
+    use: Tensor
+    """(h,) float32 items that used each latent."""
+
+    @classmethod
+    def zero(cls, latents: int, dim: int, device: torch.device | None = None) -> NormalEquations:
+        """Sums over no items."""
+        return cls(
+            torch.zeros(latents, latents, device=device),
+            torch.zeros(latents, dim, device=device),
+            torch.zeros(latents, device=device),
+        )
+
+    def discount(self, factor: float) -> None:
+        """Let what was added so far count `factor` times as much."""
+        for total in (self.gram, self.moments, self.use):
+            total.mul_(factor)
+
+    def add(self, indices: Tensor, values: Tensor, x: Tensor) -> None:
+        """Add the codes of a chunk of items.
+
+        Args:
+            indices: (n, k) int64.
+            values: (n, k) float32, undivided.
+            x: (n, d) float32.
+        """
+        _add_gram(self.gram, indices, values)
+        self.moments += scatter_outer(indices, values, x, len(self.use))
+        self.use += torch.bincount(indices.reshape(-1), minlength=len(self.use))
+
+    def solve(self, atoms: Tensor, damping: float) -> Tensor:
+        """Unit-norm atoms that fit the codes best.
+
+        Args:
+            atoms: (h, d) float32, the present ones; the solution is pulled towards them.
+            damping: strength of that pull, in items of unit value.
+
+        Returns:
+            (h, d) float32.
+        """
+        diagonal = self.gram.diagonal()
+        ridge = damping + 1e-6 * diagonal.mean()
+        system = self.gram.clone()
+        system.diagonal().add_(ridge)
+        factor = torch.linalg.cholesky(system)
+        return normalize(torch.cholesky_solve(self.moments + ridge * atoms, factor), dim=1)
+
+    def forget(self, latents: Tensor) -> None:
+        """Drop what is known of some latents, given as (m,) int64: their atoms are about to change altogether."""
+        self.gram[latents] = 0
+        self.gram[:, latents] = 0
+        self.moments[latents] = 0
+        self.use[latents] = 2 * _MIN_USE
+
+
+def replace_dead_atoms(atoms: Tensor, equations: NormalEquations, residuals: Tensor) -> int:
+    """Point atoms that next to no item uses at what the worst-served items still lack; in place.
+
+    Args:
+        atoms: (h, d) float32.
+        equations: told to forget the replaced atoms.
+        residuals: (n, d) float32, `x - x_hat` of recent items.
+
+    Returns:
+        Number of atoms replaced.
+    """
+    dead = (equations.use < _MIN_USE).nonzero().squeeze(1)[: len(residuals)]
+    if len(dead):
+        atoms[dead] = worst_served(residuals, len(dead))
+        equations.forget(dead)
+    return len(dead)
+
+
+def worst_served(residuals: Tensor, count: int) -> Tensor:
+    """Directions of the `count` largest of (n, d) residuals, (count, d) of unit norm."""
+    worst = residuals.norm(dim=1).topk(count).indices
+    return normalize(residuals[worst], dim=1)
+
+
+def _add_gram(gram: Tensor, indices: Tensor, values: Tensor) -> None:
+    n, k = indices.shape
+    latents = len(gram)
+    if gram.device.type == "cpu":
+        # SciPy's sparse product is ten times faster here than scattering n k^2 products (2,048 rows: 15 ms, 190 ms).
+        pointers = np.arange(0, n * k + 1, k)
+        codes = sp.csr_matrix((values.numpy().ravel(), indices.numpy().ravel(), pointers), (n, latents))
+        product = (codes.T @ codes).tocoo()
+        where = torch.from_numpy(product.row.astype(np.int64) * latents + product.col)
+        gram.view(-1).index_add_(0, where, torch.from_numpy(product.data))
+        return
+    for start in range(0, n, 4096):
+        idx, val = indices[start : start + 4096], values[start : start + 4096]
+        pairs = idx.unsqueeze(2) * latents + idx.unsqueeze(1)
+        gram.view(-1).index_add_(0, pairs.reshape(-1), (val.unsqueeze(2) * val.unsqueeze(1)).reshape(-1))

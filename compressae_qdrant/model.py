@@ -1,0 +1,276 @@
+"""CompresSAE: the encoder and the dictionary that turn dense embeddings into k-sparse codes and back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from .codes import FloatArray, Scale, SparseCodes
+from .errors import ConfigError, DimensionError, InvalidInputError
+from .history import TrainingHistory
+from .kernels import signed_topk, sparse_decode
+from .pursuit import pursue, refit
+
+__all__ = ["CompresSAE", "Method", "ModelConfig", "check_embeddings"]
+
+Method = Literal["pursuit", "refit", "encoder"]
+"""How a code is found: supports by pursuit; supports by the encoder with least-squares values; both by the encoder."""
+
+_ENCODE_BATCH: Final = 512
+"""Rows encoded at once. Measured on 2 cores at d=384, h=4096, k=32: 512 rows 4,900 items/s by pursuit, 256 rows 3,100,
+2,048 rows 3,500; the correlations of 512 rows still fit the cache."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model."""
+
+    dim: int
+    """d: dimensions of the dense embeddings."""
+    latents: int
+    """h: atoms in the dictionary."""
+    k: int
+    """Non-zeros of a code, at most h."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "latents", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.k > self.latents:
+            raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
+
+
+class CompresSAE(nn.Module):
+    """A k-sparse autoencoder with signed codes (CompresSAE, arXiv 2505.11388).
+
+    `e = W_enc x + b_enc`; the code keeps the k entries of largest |e| with their signs; `x_hat = sum_j v_j W_j`. Rows
+    of the decoder W have unit norm, and there is no decoder bias.
+
+    A new model has random atoms and an encoder tied to them; `train` gives one that fits a catalog.
+    """
+
+    encoder_weight: nn.Parameter
+    """(h, d) W_enc, transposed."""
+    encoder_bias: nn.Parameter
+    """(h,) b_enc."""
+    atoms: nn.Parameter
+    """(h, d) W: the dictionary, unit-norm rows."""
+    latent_use: Tensor
+    """(h,) share of the training items whose code uses each latent; sums to k. Zero until trained."""
+    latent_magnitude: Tensor
+    """(h,) mean |value| of each latent in the codes that use it, at reconstruction scale. One until trained."""
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.history: TrainingHistory | None = None
+        generator = torch.Generator().manual_seed(seed)
+        atoms = normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
+        self.atoms = nn.Parameter(atoms)
+        self.encoder_weight = nn.Parameter(atoms.clone())
+        self.encoder_bias = nn.Parameter(torch.zeros(config.latents))
+        self.register_buffer("latent_use", torch.zeros(config.latents))
+        self.register_buffer("latent_magnitude", torch.ones(config.latents))
+        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+
+    @property
+    def dim(self) -> int:
+        """d: dimensions of the dense embeddings."""
+        return self.config.dim
+
+    @property
+    def latents(self) -> int:
+        """h: atoms in the dictionary."""
+        return self.config.latents
+
+    @property
+    def k(self) -> int:
+        """Non-zeros of a code."""
+        return self.config.k
+
+    @property
+    def posting_mass(self) -> float:
+        """`sum_j p_j^2` over the training items, p_j the share that uses latent j. Even use would give k^2/h; the
+        postings that a query of one code walks grow with it. Zero until trained."""
+        return float(self.latent_use.double().square().sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """Short stable hash of the weights and of k: codes of equal fingerprints can be compared.
+
+        `m-` and 12 hexadecimal digits of SHA-256 over (d, h, k) and the little-endian float32 weights.
+        """
+        weights = (self.atoms, self.encoder_weight, self.encoder_bias)
+        versions = tuple(w._version for w in weights) + tuple(w.data_ptr() for w in weights)
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            digest = hashlib.sha256(repr((self.dim, self.latents, self.k)).encode())
+            for weight in weights:
+                digest.update(weight.detach().cpu().numpy().astype("<f4").tobytes())
+            self._fingerprint = (versions, f"m-{digest.hexdigest()[:12]}")
+        return self._fingerprint[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The autoencoder itself: (n, d) unit-norm embeddings to their (n, d) reconstructions."""
+        indices, values = self.code(x, "encoder")
+        return sparse_decode(indices, values, self.atoms)
+
+    def code(self, x: Tensor, method: Method = "pursuit", atoms_per_step: int = 4) -> tuple[Tensor, Tensor]:
+        """Codes of one batch as tensors, on the model's device, values undivided ("raw").
+
+        Args:
+            x: (n, d) float32, unit norm.
+            method: see `Method`.
+            atoms_per_step: pursuit only; see `pursuit.pursue`.
+
+        Returns:
+            (n, k) int64 indices, in no order, and (n, k) float32 values.
+        """
+        if method == "pursuit":
+            return pursue(x, self.atoms, self.k, atoms_per_step)
+        indices, values = signed_topk(torch.addmm(self.encoder_bias, x, self.encoder_weight.t()), self.k)
+        return (indices, values.float()) if method == "encoder" else (indices, refit(x, self.atoms, indices))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        X: npt.ArrayLike,
+        method: Method = "pursuit",
+        *,
+        atoms_per_step: int = 4,
+        scale: Scale = "reconstruction",
+        batch_size: int = _ENCODE_BATCH,
+    ) -> SparseCodes:
+        """Codes of embeddings, in batches, so that memory beyond the result doesn't grow with n.
+
+        Args:
+            X: (n, d) or (d,) real numbers, an array or a memory map of any float type. Rows are L2-normalised here.
+            method: "pursuit" for the best codes, "refit" or "encoder" for the fastest; see `Method`.
+            atoms_per_step: of pursuit; 1 is the best and slowest, 4 nearly as good (measured: BENCHMARKS.md).
+            scale: what values are divided by. "reconstruction" makes a dot product with a code a cosine of x_hat.
+            batch_size: rows at once.
+
+        Returns:
+            The codes, row i of X at row i.
+
+        Raises:
+            DimensionError: X has another number of dimensions than the model.
+            InvalidInputError: a row is zero, NaN or infinite (named), X is empty, or a setting is unknown.
+        """
+        if method not in get_args(Method):
+            raise InvalidInputError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
+        if scale not in get_args(Scale):
+            raise InvalidInputError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
+        if atoms_per_step < 1 or batch_size < 1:
+            raise InvalidInputError(f"atoms_per_step={atoms_per_step}, batch_size={batch_size}; both must be >= 1")
+        rows = check_embeddings(X, self.dim, f"model {self.fingerprint!r}")
+        device = self.atoms.device
+        indices = np.empty((len(rows), self.k), np.int32)
+        values = np.empty((len(rows), self.k), np.float32)
+        for start in range(0, len(rows), batch_size):
+            x = torch.from_numpy(unit_rows(rows[start : start + batch_size], start)).to(device)
+            support, raw = self.code(x, method, atoms_per_step)
+            scaled = raw / self._divisor(support, raw, scale)
+            order = support.argsort(dim=1)
+            indices[start : start + len(x)] = support.gather(1, order).int().cpu().numpy()
+            values[start : start + len(x)] = scaled.gather(1, order).cpu().numpy()
+        return SparseCodes._trusted(indices, values, self.latents, scale)
+
+    def _divisor(self, support: Tensor, values: Tensor, scale: Scale) -> Tensor:
+        if scale == "raw":
+            return values.new_ones(len(values), 1)
+        vectors = sparse_decode(support, values, self.atoms) if scale == "reconstruction" else values
+        norms: Tensor = vectors.norm(dim=1, keepdim=True)
+        return norms.clamp_min(torch.finfo(torch.float32).tiny)
+
+    @torch.no_grad()
+    def decode(self, codes: SparseCodes, *, batch_size: int = 8192) -> FloatArray:
+        """Reconstructions `sum_j v_j W_j` of codes: (n, d) float32, of unit norm if codes have reconstruction scale.
+
+        Raises:
+            InvalidInputError: the codes are over another number of latents.
+        """
+        if codes.latents != self.latents:
+            raise InvalidInputError(
+                f"codes are over {codes.latents} latents but model {self.fingerprint!r} has {self.latents}; "
+                "decode with the model that encoded them"
+            )
+        decoded = np.empty((len(codes), self.dim), np.float32)
+        device = self.atoms.device
+        for start in range(0, len(codes), batch_size):
+            part = codes[start : start + batch_size]
+            indices = torch.from_numpy(part.indices.astype(np.int64)).to(device)
+            values = torch.from_numpy(part.values).to(device)
+            decoded[start : start + len(part)] = sparse_decode(indices, values, self.atoms).cpu().numpy()
+        return decoded
+
+    def save(self, directory: str | Path) -> None:
+        """Write the model to a directory: config.json, a safetensors file, and its training history if it has one.
+
+        A crash leaves the old model or the new one, never a mixture. See `model_files` for the format.
+        """
+        from .model_files import save_model  # the two modules need each other; this one stays importable alone
+
+        save_model(self, Path(directory))
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str | torch.device = "cpu") -> CompresSAE:
+        """Read a model written by `save`.
+
+        Raises:
+            ModelFileError: nothing is there, or it is truncated, altered, or in a newer format.
+        """
+        from .model_files import load_model
+
+        return load_model(Path(directory)).to(device)
+
+    def extra_repr(self) -> str:
+        """Shape and fingerprint, for `repr`."""
+        return f"dim={self.dim}, latents={self.latents}, k={self.k}, fingerprint={self.fingerprint!r}"
+
+
+def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArray[np.floating]:
+    """X as a (n, d) array of real numbers, not copied if it is one; a single (d,) vector becomes (1, d).
+
+    Raises:
+        DimensionError: d isn't `dim` (None accepts any).
+        InvalidInputError: X is empty, or isn't a matrix of real numbers.
+    """
+    rows = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if rows.ndim == 1 and rows.size:
+        rows = rows[None, :]
+    if rows.ndim != 2 or not rows.size:
+        raise InvalidInputError(f"embeddings have shape {rows.shape}; they must be (items, dimensions) and not empty")
+    if not np.issubdtype(rows.dtype, np.floating) and not np.issubdtype(rows.dtype, np.integer):
+        raise InvalidInputError(f"embeddings are {rows.dtype}; they must be real numbers")
+    if dim is not None and rows.shape[1] != dim:
+        raise DimensionError(
+            f"embeddings have {rows.shape[1]} dimensions but {whose} encodes {dim}; embed with the model's own backbone"
+        )
+    return rows
+
+
+def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
+    """A (n, d) block as float32 rows of unit norm, copied.
+
+    Raises:
+        InvalidInputError: a row is zero, or holds NaN or an infinite value; the message counts rows from `first`.
+    """
+    block = np.array(rows, np.float32)
+    norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if bad.size:
+        row = bad[0]
+        what = "is all zero" if norms[row] == 0 else "holds NaN or an infinite value"
+        raise InvalidInputError(
+            f"embedding in row {first + row} {what} ({bad.size} such rows here); embed those items again or drop them"
+        )
+    block /= norms
+    return block

@@ -1,0 +1,114 @@
+"""Scores as dot products between a query-side vector over latents and stored codes.
+
+With values stored at reconstruction scale (divided by norm(x_hat)), an item's score is `vector . code`:
+
+| scoring         | query-side vector (h,)      | the dot product is                                              |
+|-----------------|-----------------------------|-----------------------------------------------------------------|
+| `reconstructed` | `W x_hat_q / norm(x_hat_q)` | cosine of the two reconstructions (the paper's kernel trick)    |
+| `asymmetric`    | `W x_q`                     | cosine of the uncompressed query and the item's reconstruction  |
+| `sparse`        | `s_q / norm(s_q)`           | the paper's fast mode; code cosine where codes have code scale  |
+
+So the Gram matrix `W W'` is never formed: one (h, d) matrix-vector product a query replaces it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .codes import FloatArray, SparseCodes
+from .errors import InvalidInputError
+from .query_vector import QueryVector
+
+__all__ = ["Scoring", "asymmetric", "reconstructed", "score", "sparse", "top", "truncate"]
+
+Scoring = Literal["asymmetric", "reconstructed", "sparse"]
+"""Which similarity of a query and an item is computed; see the module's table."""
+
+
+def asymmetric(atoms: FloatArray, queries: FloatArray) -> FloatArray:
+    """`W x_q` for unit-norm queries: (h, d) atoms and (q, d) queries to (q, h)."""
+    return np.asarray(queries @ atoms.T, np.float32)
+
+
+def reconstructed(atoms: FloatArray, codes: SparseCodes) -> FloatArray:
+    """`W x_hat_q / norm(x_hat_q)`: (h, d) atoms and q query codes, of any scale, to (q, h)."""
+    x_hat = codes.to_csr() @ atoms
+    x_hat /= np.maximum(np.linalg.norm(x_hat, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return asymmetric(atoms, x_hat)
+
+
+def sparse(codes: SparseCodes) -> FloatArray:
+    """`s_q / norm(s_q)`: q query codes, of any scale, to (q, h)."""
+    vectors = np.zeros((len(codes), codes.latents), np.float32)
+    values = codes.values / np.linalg.norm(codes.values, axis=1, keepdims=True)
+    np.put_along_axis(vectors, codes.indices.astype(np.int64), values, axis=1)
+    return vectors
+
+
+def truncate(vector: FloatArray, size: int | None = None, weights: FloatArray | None = None) -> QueryVector:
+    """A query-side vector cut to the `size` latents that matter most, for the first stage.
+
+    Args:
+        vector: (h,) query-side vector.
+        size: m, latents to keep; None keeps every non-zero.
+        weights: (h,) expected size of an item's value at each latent. A latent's expected contribution is
+            `|vector| * weights`; None judges by |vector| alone.
+
+    Raises:
+        InvalidInputError: the vector is all zero or not finite, or `size` is below 1.
+    """
+    if size is not None and size < 1:
+        raise InvalidInputError(f"first stage has {size} latents; it needs at least 1")
+    if not np.isfinite(vector).all():
+        raise InvalidInputError("the query-side vector holds NaN or an infinite value; check the query's embedding")
+    kept = np.flatnonzero(vector)
+    if not kept.size:
+        raise InvalidInputError("the query-side vector is all zero; nothing could match it")
+    if size is not None and size < kept.size:
+        gain = np.abs(vector[kept]) if weights is None else np.abs(vector[kept]) * weights[kept]
+        kept = np.sort(kept[np.argpartition(gain, -size)[-size:]])
+    return QueryVector(kept.astype(np.int32), vector[kept].astype(np.float32, copy=False))
+
+
+def score(codes: SparseCodes, vectors: FloatArray) -> FloatArray:
+    """Scores of every item for every query, exactly: n codes and (q, h) query-side vectors to (q, n).
+
+    Raises:
+        InvalidInputError: the vectors and the codes are over different numbers of latents.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != codes.latents:
+        raise InvalidInputError(
+            f"query-side vectors have shape {vectors.shape}; codes over {codes.latents} latents need (queries, "
+            f"{codes.latents})"
+        )
+    return np.asarray((codes.to_csr() @ np.ascontiguousarray(vectors.T)).T, np.float32)
+
+
+def top(
+    codes: SparseCodes, vectors: FloatArray, limit: int, *, batch_size: int = 64
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """The `limit` best items of each query by exhaustive scoring, best first: the in-memory baseline of every index.
+
+    Args:
+        codes: n codes.
+        vectors: (q, h) query-side vectors.
+        limit: at most n are returned.
+        batch_size: queries scored at once; memory is batch_size x n scores.
+
+    Returns:
+        (q, limit) rows of `codes`, and (q, limit) float32 scores.
+    """
+    limit = min(limit, len(codes))
+    rows = np.empty((len(vectors), limit), np.int64)
+    scores = np.empty((len(vectors), limit), np.float32)
+    for start in range(0, len(vectors), batch_size):
+        part = slice(start, start + batch_size)
+        found = score(codes, vectors[part])
+        best = np.argpartition(-found, limit - 1, axis=1)[:, :limit]
+        order = np.argsort(-np.take_along_axis(found, best, 1), axis=1, kind="stable")
+        rows[part] = np.take_along_axis(best, order, 1)
+        scores[part] = np.take_along_axis(found, rows[part], 1)
+    return rows, scores

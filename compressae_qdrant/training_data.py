@@ -1,0 +1,88 @@
+"""Training batches from an array: checked rows of unit norm, in a seeded order that any step can be resumed at."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .errors import InvalidInputError
+from .model import check_embeddings, unit_rows
+
+__all__ = ["TrainingData"]
+
+_SCAN_ROWS: Final = 65_536
+_MIN_ROWS: Final = 16
+
+
+class TrainingData:
+    """The rows of an embedding matrix, split into training and held-out rows.
+
+    Args:
+        X: (n, d) array or memory map of any float type; rows are read when needed, never copied as a whole.
+        held_out: rows to set aside for validation, at most a fifth of all.
+        seed: of the split and the order.
+        device: where batches go.
+
+    Raises:
+        InvalidInputError: there are too few rows, or a row is zero, NaN or infinite (named). All are looked at first.
+    """
+
+    def __init__(self, X: npt.ArrayLike, held_out: int, seed: int, device: torch.device) -> None:
+        self._rows = check_embeddings(X, None, "")
+        n = len(self._rows)
+        if n < _MIN_ROWS:
+            raise InvalidInputError(f"there are {n} embeddings to train on; at least {_MIN_ROWS} are needed")
+        for start in range(0, n, _SCAN_ROWS):
+            unit_rows(self._rows[start : start + _SCAN_ROWS], start)
+        self._seed = seed
+        self._device = device
+        shuffled = np.random.default_rng([seed, 0]).permutation(n)
+        split = min(held_out, n // 5)
+        self._held_out = np.sort(shuffled[:split])
+        self._train = np.sort(shuffled[split:])
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, shuffled)
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return int(self._rows.shape[1])
+
+    def __len__(self) -> int:
+        """Training rows."""
+        return len(self._train)
+
+    def batch(self, position: int, size: int) -> Tensor:
+        """(size, d) float32 rows at a position of an endless sequence of seeded shuffles of the training rows."""
+        picked = np.empty(size, np.int64)
+        filled = 0
+        while filled < size:
+            epoch, offset = divmod(position + filled, len(self._train))
+            order = self._epoch(epoch)[offset : offset + size - filled]
+            picked[filled : filled + len(order)] = order
+            filled += len(order)
+        return self._gather(picked)
+
+    def sample(self, size: int, salt: int) -> Tensor:
+        """(at most size, d) different training rows, seeded by `salt`."""
+        order = np.random.default_rng([self._seed, 1, salt]).permutation(self._train)
+        return self._gather(order[:size])
+
+    def held_out(self) -> Tensor:
+        """The held-out rows; a sample of the training rows where none are held out."""
+        return self._gather(self._held_out) if len(self._held_out) else self.sample(1000, salt=0)
+
+    def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self._seed, 2, epoch]).permutation(self._train))
+        return self._order[1]
+
+    def _gather(self, picked: npt.NDArray[np.int64]) -> Tensor:
+        # In ascending order a memory map is read forwards.
+        order = np.argsort(picked, kind="stable")
+        rows = np.empty((len(picked), self.dim), np.float32)
+        rows[order] = unit_rows(self._rows[picked[order]])
+        return torch.from_numpy(rows).to(self._device)

@@ -1,0 +1,61 @@
+"""Progress of a training, on standard error: one bar for each phase, with loss, rate and time left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+__all__ = ["Progress", "ProgressBars"]
+
+
+class ProgressBars:
+    """The bars of one training; with `shown` false, nothing is drawn."""
+
+    def __init__(self, shown: bool) -> None:
+        self._rich = RichProgress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[rate]:>8,.0f} items/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+
+    def __enter__(self) -> Self:
+        self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rich.stop()
+
+    @contextlib.contextmanager
+    def phase(self, name: str, total: int, done: int, items: int) -> Iterator[Progress]:
+        """A bar for a phase of `total` steps of `items` items each, `done` of them done before."""
+        task = self._rich.add_task(name, total=total, completed=done, loss=float("nan"), rate=0.0)
+        yield Progress(self._rich, task, items)
+
+
+@dataclass
+class Progress:
+    """One bar."""
+
+    rich: RichProgress
+    task: TaskID
+    items: int
+
+    def advance(self, loss: float) -> None:
+        """One step is done."""
+        task = self.rich.tasks[self.task]
+        self.rich.update(self.task, advance=1, loss=loss, rate=(task.speed or 0.0) * self.items)
