@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import ConfigError, InvalidInputError
+from ..query_vector import QueryVector
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -82,19 +83,6 @@ class IndexSettings:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-
-
-@dataclass(frozen=True)
-class QueryVector:
-    """A query-side sparse vector over latents."""
-
-    indices: npt.NDArray[np.int32]
-    """(m,) latents, unique, ascending."""
-    values: FloatArray
-    """(m,) finite values."""
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 @dataclass(frozen=True)

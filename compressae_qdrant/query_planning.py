@@ -1,0 +1,122 @@
+"""From an embedding to a query plan: the query-side vector of a scoring, and how much of it searches for candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from . import similarity
+from .codes import FloatArray, SparseCodes
+from .errors import InvalidInputError
+from .index.base import QueryPlan
+from .model import CompresSAE, check_embeddings, unit_rows
+from .similarity import Scoring, truncate
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["QueryPlanner", "SearchSettings"]
+
+_FIRST_STAGE: Final = 256
+_PREFETCH: Final = 300
+_EXACT_FACTOR: Final = 2
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How one search is to be done."""
+
+    limit: int = 10
+    """Hits to return."""
+    filter: models.Filter | None = None
+    """Restricts the search to items whose payload matches."""
+    scoring: Scoring = "asymmetric"
+    """Similarity by which hits are ranked."""
+    prefetch: int | None = None
+    """Candidates of the first stage; None takes 300, or three times the limit if that is more. A candidate costs
+    about 7 microseconds on 63,666 items."""
+    first_stage: int | None = None
+    """Latents of the query-side vector that search for candidates; None takes 256. 0 uses the query's own code."""
+    exact: bool = False
+    """Score every item that shares a latent with the query-side vector, and rescore the best exactly."""
+    with_payload: bool = True
+    """Whether hits carry their payload."""
+    rescore_in_engine: bool = True
+    """False fetches the candidates' codes and rescores them in this process."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise InvalidInputError(f"limit is {self.limit}; ask for at least 1 hit")
+        if self.prefetch is not None and self.prefetch < self.limit:
+            raise InvalidInputError(
+                f"prefetch is {self.prefetch} but limit is {self.limit}; rescoring needs at least as many candidates"
+            )
+        if self.first_stage is not None and self.first_stage < 0:
+            raise InvalidInputError(f"first_stage is {self.first_stage}; it must be at least 0 (the query's own code)")
+        if self.scoring not in get_args(Scoring):
+            raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
+
+
+class QueryPlanner:
+    """Plans the queries of one model.
+
+    The first stage scores all items by a few latents of the query-side vector; the second scores the candidates by all
+    of them. Which few: those whose items gain most, `|vector_j|` times the mean magnitude of latent j's stored values.
+    """
+
+    def __init__(self, model: CompresSAE) -> None:
+        self._model = model
+        self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
+        self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
+        self._fingerprint = model.fingerprint
+
+    def plans(self, queries: npt.ArrayLike, settings: SearchSettings) -> list[QueryPlan]:
+        """One plan for each row of (q, d) or (d,) embeddings, which are L2-normalised here.
+
+        Raises:
+            DimensionError: the queries have another number of dimensions than the model.
+            InvalidInputError: a query is zero, NaN or infinite.
+        """
+        x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
+        needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
+        codes = self._model.encode(x) if needs_codes else None
+        return self._plans(self._vectors(x, codes, settings.scoring), codes, settings)
+
+    def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings) -> list[QueryPlan]:
+        """One plan for each of some stored codes: their reconstructions are the queries."""
+        x = self._model.decode(codes)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return self._plans(self._vectors(x, codes, settings.scoring), codes, settings)
+
+    def _vectors(self, x: FloatArray, codes: SparseCodes | None, scoring: Scoring) -> FloatArray:
+        if scoring == "asymmetric":
+            return similarity.asymmetric(self._atoms, x)
+        assert codes is not None
+        return similarity.sparse(codes) if scoring == "sparse" else similarity.reconstructed(self._atoms, codes)
+
+    def _plans(self, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings) -> list[QueryPlan]:
+        prefetch = settings.prefetch or max(_PREFETCH, 3 * settings.limit)
+        size: int | None = settings.first_stage or _FIRST_STAGE
+        if settings.exact:
+            size, prefetch = None, max(prefetch, _EXACT_FACTOR * settings.limit)
+        narrow = vectors
+        if settings.first_stage == 0 and not settings.exact:
+            assert codes is not None
+            narrow, size = similarity.sparse(codes), None
+        return [self._plan(first, full, size, prefetch, settings) for first, full in zip(narrow, vectors, strict=True)]
+
+    def _plan(
+        self, first: FloatArray, full: FloatArray, size: int | None, prefetch: int, settings: SearchSettings
+    ) -> QueryPlan:
+        return QueryPlan(
+            first_stage=truncate(first, size, self._magnitude),
+            rescoring=truncate(full),
+            limit=settings.limit,
+            prefetch=prefetch,
+            filter=settings.filter,
+            with_payload=settings.with_payload,
+            rescore_in_engine=settings.rescore_in_engine,
+        )

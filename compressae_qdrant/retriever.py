@@ -1,0 +1,115 @@
+"""Retriever: a model and an index together; vectors or text in, hits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from .codes import FloatArray, SparseCodes
+from .errors import IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
+from .index.base import CodeIndex, Hit, ItemId
+from .model import CompresSAE
+from .query_planning import QueryPlanner, SearchSettings
+
+__all__ = ["Embedder", "Retriever"]
+
+Query = str | npt.ArrayLike
+"""A text, or a (d,) embedding."""
+
+
+class Embedder(Protocol):
+    """Turns texts into the embeddings that the model was trained on; `embedders.load_embedder` gives one."""
+
+    def __call__(self, texts: Sequence[str]) -> FloatArray: ...
+
+
+class Retriever:
+    """Searches one index with the model that made its codes.
+
+    Args:
+        model: the model.
+        index: an index of its codes.
+        embedder: needed for text queries only.
+
+    Raises:
+        ModelMismatchError: the index holds another model's codes.
+    """
+
+    def __init__(self, model: CompresSAE, index: CodeIndex, embedder: Embedder | None = None) -> None:
+        if model.fingerprint != index.fingerprint:
+            raise ModelMismatchError(
+                f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; load "
+                "the index's own model, or encode the catalog again"
+            )
+        self.model = model
+        self.index = index
+        self._embedder = embedder
+        self._planner = QueryPlanner(model)
+
+    def search(self, query: Query, limit: int = 10, **settings: Any) -> list[Hit]:
+        """The items closest to a query, best first.
+
+        Args:
+            query: a (d,) embedding of any scale, or a text if there is an embedder.
+            limit: hits to return.
+            **settings: fields of `SearchSettings`: filter, scoring, prefetch, first_stage, exact, with_payload.
+
+        Returns:
+            At most `limit` hits; their scores are cosines, as `scoring` says.
+
+        Raises:
+            DimensionError: the query has another number of dimensions than the model.
+            InvalidInputError: the query is zero, NaN or infinite, or a setting is out of range.
+        """
+        (plan,) = self._planner.plans(self._embed([query]), _settings(limit, settings))
+        return self.index.search(plan)
+
+    def search_batch(self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Any) -> list[list[Hit]]:
+        """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
+        return self.index.search_batch(self._planner.plans(self._embed(queries), _settings(limit, settings)))
+
+    def similar_to(self, id: ItemId, limit: int = 10, **settings: Any) -> list[Hit]:
+        """The items closest to an item of the index, itself left out. The query is its stored code.
+
+        Raises:
+            IndexNotFoundError: the item is not in the index.
+        """
+        records = self.index.retrieve([id])
+        if not records:
+            raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
+        record = records[0]
+        code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
+        asked = _settings(limit + 1, settings)
+        hits = self.index.search(self._planner.plans_for_codes(code, asked)[0])
+        return [hit for hit in hits if hit.id != id][:limit]
+
+    def _embed(self, queries: Any) -> npt.ArrayLike:
+        listed = [queries] if isinstance(queries, str) else queries
+        if _are_texts(listed):
+            if self._embedder is None:
+                raise MissingExtraError(
+                    "the query is text but the retriever has no embedder; pass embedder=load_embedder(name) (extra "
+                    "'text'), or a vector"
+                )
+            return self._embedder(listed)
+        try:
+            return np.asarray(listed, dtype=np.float32)
+        except (TypeError, ValueError) as exc:
+            raise InvalidInputError(
+                f"queries are no vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
+            ) from exc
+
+
+def _settings(limit: int, settings: dict[str, Any]) -> SearchSettings:
+    known = SearchSettings.__dataclass_fields__
+    unknown = set(settings) - set(known)
+    if unknown:
+        raise InvalidInputError(f"search has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    return SearchSettings(limit=limit, **settings)
+
+
+def _are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
+    return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
