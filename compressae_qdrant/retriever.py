@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from .codes import FloatArray, SparseCodes
+from .codes import SparseCodes
+from .embedders import Embedder
 from .errors import IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
 from .index.base import CodeIndex, Hit, ItemId
 from .model import CompresSAE
 from .query_planning import QueryPlanner, SearchSettings
 
-__all__ = ["Embedder", "Retriever"]
+__all__ = ["Retriever"]
 
 Query = str | npt.ArrayLike
 """A text, or a (d,) embedding."""
-
-
-class Embedder(Protocol):
-    """Turns texts into the embeddings that the model was trained on; `embedders.load_embedder` gives one."""
-
-    def __call__(self, texts: Sequence[str]) -> FloatArray: ...
 
 
 class Retriever:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -168,6 +169,10 @@ class CodeIndex(Protocol):
     @property
     def settings(self) -> IndexSettings:
         """As fixed at its creation."""
+
+    @property
+    def journal(self) -> Path | None:
+        """Where an ingestion into this index notes its progress by default; None if there is no such place."""
 
     def upsert(
         self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None

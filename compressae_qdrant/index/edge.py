@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import weakref
@@ -47,6 +46,7 @@ __all__ = ["EdgeIndex"]
 _MANIFEST: Final = "index.json"
 _LOCK: Final = "lock"
 _SHARD: Final = "shard"
+_JOURNAL: Final = "ingest.json"
 
 _DATATYPES: Final[dict[Datatype, qe.VectorStorageDatatype]] = {
     "float32": qe.VectorStorageDatatype.Float32,
@@ -105,7 +105,7 @@ class EdgeIndex:
             write_text(temporary / _MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
             with _engine("create", path):
                 _new_shard(temporary / _SHARD, settings)
-            os.rename(temporary, path)
+            temporary.rename(path)
         except OSError as exc:
             _refuse_existing(path)
             raise CodeIndexError(f"can't create an index at {path}: {exc}") from exc
@@ -162,6 +162,11 @@ class EdgeIndex:
     def settings(self) -> IndexSettings:
         """As fixed at its creation."""
         return self._manifest.settings
+
+    @property
+    def journal(self) -> Path:
+        """Where an ingestion into this index notes its progress: beside the shard, so that they go together."""
+        return self._path / _JOURNAL
 
     def upsert(
         self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None

@@ -76,8 +76,8 @@ class Manifest:
         if model is not None and model.fingerprint != self.fingerprint:
             raise ModelMismatchError(
                 f"{location} holds codes of model {self.fingerprint!r} ({self.latents} latents), but model "
-                f"{model.fingerprint!r} ({model.latents} latents) was given; load the index's own model, or create a new "
-                "index for this one"
+                f"{model.fingerprint!r} ({model.latents} latents) was given; load the index's own model, or create a "
+                "new index for this one"
             )
 
 

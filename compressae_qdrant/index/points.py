@@ -101,8 +101,8 @@ def check_plan(plan: QueryPlan, latents: int) -> QueryPlan:
             )
         if indices.min() < 0 or indices.max() >= latents:
             raise InvalidInputError(
-                f"{name} names latents {indices.min()}..{indices.max()} but the index has {latents} (0..{latents - 1}); "
-                "make the query with the model that the index was built by"
+                f"{name} names latents {indices.min()}..{indices.max()} but the index has {latents}; make "
+                "the query with the model that the index was built by"
             )
         if not np.isfinite(values).all():
             raise InvalidInputError(f"{name} holds NaN or an infinite value; check the query's embedding")

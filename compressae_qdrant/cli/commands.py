@@ -1,0 +1,312 @@
+"""The commands: each reads its options, calls the library, and shows what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..codes import SparseCodes
+from ..embedders import load_embedder
+from ..errors import ConfigError
+from ..evaluation import evaluate_search, exact_neighbours
+from ..index import open_index
+from ..ingest import ingest as ingest_source
+from ..model import CompresSAE
+from ..retriever import Retriever
+from ..sources import sample_embeddings
+from ..training import TrainConfig
+from ..training import train as train_model
+from .options import (
+    AtomsOption,
+    EmbedderOption,
+    EmbeddingOption,
+    ExactOption,
+    FirstStageOption,
+    IdOption,
+    IndexOption,
+    JsonOption,
+    MetadataOption,
+    MethodOption,
+    ModelOption,
+    PrefetchOption,
+    ScoringOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+    columns_of,
+    embedder_of,
+    filter_of,
+    item_id,
+    method_of,
+    open_or_create,
+    query_of,
+    scoring_of,
+    source_of,
+)
+from .output import as_is, print_json, progress_bar, show
+
+__all__ = ["app"]
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    help="Compress the embeddings of a catalog into k-sparse codes, keep the codes in Qdrant, and search them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Compress the embeddings of a catalog into k-sparse codes, keep the codes in Qdrant, and search them."""
+
+
+def _example(text: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Register a command, with an example after its help."""
+
+    def register(function: Callable[P, None]) -> Callable[P, None]:
+        app.command(epilog=f"Example: {text}")(function)
+        return function
+
+    return register
+
+
+@_example("compressae train sample --out model")
+def train(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the model to.")],
+    latents: Annotated[int | None, typer.Option(help="h; chosen by the catalog's size if left out.")] = None,
+    k: Annotated[int, typer.Option(help="Non-zeros of a code.")] = 32,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the autoencoder phase.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of dictionary refinement.")] = None,
+    limit: Annotated[int, typer.Option(help="Items to train on at most, where they must be held in memory.")] = 500_000,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Train a model on a catalog's embeddings. Interrupted, the same command goes on where it was."""
+    catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, skip_bad_rows)
+    given: dict[str, Any] = {n: v for n, v in (("steps", steps), ("rounds", rounds)) if v is not None}
+    config = dataclasses.replace(TrainConfig(latents=latents, k=k, seed=seed), **given)
+    model = train_model(
+        sample_embeddings(catalog, limit, seed=seed),
+        config,
+        checkpoint=out / "training.checkpoint",
+        progress=not json_output,
+        device=device,
+    )
+    model.save(out)
+    assert model.history is not None
+    facts = {
+        "model": str(out),
+        "fingerprint": model.fingerprint,
+        "dim": model.dim,
+        "latents": model.latents,
+        "k": model.k,
+        "notes": model.history.notes,
+        "posting_mass": model.posting_mass,
+        "dead_latents": int((model.latent_use == 0).sum()),
+    } | ({"pursuit_loss": model.history.records[-1].pursuit_loss} if model.history.records else {})
+    show(facts, json_output)
+
+
+@_example("compressae encode sample --model model --out codes.safetensors")
+def encode(
+    source: SourceArgument,
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write the codes to, row by row as the catalog.")],
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = 4,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Encode a catalog into a file of codes, without an index."""
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
+    coder = CompresSAE.load(model)
+    parts = []
+    with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
+        for batch in catalog.batches(2048):
+            if batch.ids:
+                parts.append(coder.encode(batch.embeddings, method_of(method), atoms_per_step=atoms_per_step))
+            advance(batch)
+    codes = SparseCodes.concatenate(parts)
+    codes.save(out)
+    dense = 4 * coder.dim * len(codes)
+    show({"codes": str(out), "items": len(codes), "bytes": codes.nbytes, "dense_bytes": dense}, json_output)
+
+
+@_example("compressae ingest sample --model model --index index")
+def ingest(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = 4,
+    datatype: Annotated[str, typer.Option(help="Of index values: uint8, float16 or float32.")] = "uint8",
+    batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
+    journal: Annotated[
+        Path | None, typer.Option(help="File that notes progress; needed to resume on a server.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin with the first row whatever the journal says.")
+    ] = False,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Encode a catalog and load it into an index, which is made if it isn't there. Killed, the same command goes on."""
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
+    coder = CompresSAE.load(model)
+    with (
+        open_or_create(index, coder, datatype) as opened,
+        progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
+    ):
+        report = ingest_source(
+            catalog, coder, opened, journal=journal, method=method_of(method), atoms_per_step=atoms_per_step,
+            batch_size=batch_size, restart=restart, on_batch=advance,
+        )  # fmt: skip
+        facts = dataclasses.asdict(report) | {"in_index": opened.count()}
+    show(facts, json_output)
+
+
+@_example("compressae search 'text editor for programmers' --model model --index index --embedder all-MiniLM-L6-v2")
+def search(
+    query: Annotated[
+        str, typer.Argument(help="A text (with --embedder), a vector as JSON, or an item id (with --like).")
+    ],
+    model: ModelOption,
+    index: IndexOption,
+    like: Annotated[bool, typer.Option("--like", help="The query is the id of an item: find similar ones.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Hits.")] = 10,
+    scoring: ScoringOption = "asymmetric",
+    exact: ExactOption = False,
+    prefetch: PrefetchOption = None,
+    first_stage: FirstStageOption = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(help='Qdrant filter as JSON: {"must": [{"key": "section", "match": {"value": "games"}}]}'),
+    ] = None,
+    embedder: EmbedderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Search an index by text, by vector, or by an item of it."""
+    coder = CompresSAE.load(model)
+    with open_index(index, coder) as opened:
+        retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
+        settings: dict[str, Any] = {
+            "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
+            "filter": filter_of(filter),
+        }  # fmt: skip
+        if like:
+            hits = retriever.similar_to(item_id(query), limit, **settings)
+        else:
+            hits = retriever.search(query_of(query), limit, **settings)
+    if json_output:
+        print_json([{"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits])
+        return
+    table = Table("score", "id", "payload", box=None)
+    for hit in hits:
+        # A payload is data: shown as it is, never read as markup.
+        table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), as_is(json.dumps(hit.payload, ensure_ascii=False)))
+    Console().print(table)
+
+
+@_example("compressae info --index index")
+def info(
+    index: Annotated[str | None, typer.Option("--index", "-i", help="An index to describe.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="A model to describe.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Describe an index, a model, or both."""
+    if index is None and model is None:
+        raise ConfigError("there is nothing to describe; give --index, --model or both")
+    facts: dict[str, Any] = {}
+    if model is not None:
+        coder = CompresSAE.load(model)
+        facts["model"] = {
+            "fingerprint": coder.fingerprint, "dim": coder.dim, "latents": coder.latents, "k": coder.k,
+            "posting_mass": coder.posting_mass,
+        }  # fmt: skip
+    if index is not None:
+        with open_index(index, coder if model is not None else None) as opened:
+            facts["index"] = dataclasses.asdict(opened.info())
+    show(facts, json_output)
+
+
+@_example("compressae evaluate sample --model model --index index")
+def evaluate(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    queries: Annotated[int, typer.Option(help="Items of the catalog to search for, drawn at random.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    scoring: ScoringOption = "asymmetric",
+    exact: ExactOption = False,
+    prefetch: PrefetchOption = None,
+    first_stage: FirstStageOption = None,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Recall@10, recall@100 and latency of an index against exact dense search of the same catalog."""
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
+    coder = CompresSAE.load(model)
+    batches = list(catalog.batches(8192))
+    vectors = np.concatenate([batch.embeddings for batch in batches])
+    ids = [item for batch in batches for item in batch.ids]
+    own = np.random.default_rng(seed).choice(len(ids), min(queries, len(ids)), replace=False)
+    truth = [[ids[row] for row in rows] for rows in exact_neighbours(vectors[own], vectors, 100, own).tolist()]
+    settings = {"scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage}
+    with open_index(index, coder) as opened:
+        retriever = Retriever(coder, opened)
+        report = evaluate_search(
+            lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, with_payload=False, **settings)],
+            vectors[own],
+            truth,
+            own=[ids[row] for row in own],
+        )
+        size = opened.info()
+    facts = dataclasses.asdict(report) | {"items": size.items, "dense_bytes_per_item": 4 * coder.dim}
+    if size.index_bytes is not None and size.total_bytes is not None:
+        facts["index_bytes_per_item"] = size.index_bytes / size.items
+        facts["total_bytes_per_item"] = size.total_bytes / size.items
+    if json_output:
+        print_json(facts)
+        return
+    table = Table("measure", "value", "95% interval", box=None)
+    for depth, mean in report.recall.items():
+        low, high = report.interval[depth]
+        table.add_row(f"recall@{depth}", f"{mean:.4f}", f"{low:.4f} .. {high:.4f}")
+    table.add_row("latency p50 / p95", f"{report.p50_ms:.2f} / {report.p95_ms:.2f} ms", "")
+    table.add_row("queries / items", f"{report.queries:,} / {size.items:,}", "")
+    for name in ("dense_bytes_per_item", "index_bytes_per_item", "total_bytes_per_item"):
+        if name in facts:
+            table.add_row(name.replace("_", " "), f"{facts[name]:,.1f}", "")
+    Console().print(table)

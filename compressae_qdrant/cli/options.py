@@ -1,0 +1,106 @@
+"""Options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from ..datasets import sample_path
+from ..embedders import Embedder, load_embedder
+from ..errors import ConfigError, IndexNotFoundError
+from ..index import IndexSettings, create_index, open_index
+from ..index.base import CodeIndex
+from ..model import CompresSAE, Method
+from ..similarity import Scoring
+from ..sources import Columns, Source, open_source
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(help="Catalog: .parquet (or a directory of them), .jsonl, .csv, .npy; 'sample' is the shipped one."),
+]
+ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Directory of the model.")]
+IndexOption = Annotated[
+    str,
+    typer.Option(
+        "--index", "-i", help="A directory (embedded engine) or http://host:6333/collection (key: QDRANT_API_KEY)."
+    ),
+]
+IdOption = Annotated[str, typer.Option("--id", help="Column of the item ids.")]
+EmbeddingOption = Annotated[str, typer.Option("--embedding", help="Column of the embeddings.")]
+TextOption = Annotated[str | None, typer.Option("--text", help="Column of texts to embed, instead of --embedding.")]
+EmbedderOption = Annotated[
+    str | None, typer.Option("--embedder", help="sentence-transformers model for texts: a name or a directory.")
+]
+MetadataOption = Annotated[Path | None, typer.Option("--metadata", help="For .npy: the table of ids and payloads.")]
+SkipOption = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave malformed rows out and count them.")]
+MethodOption = Annotated[str, typer.Option("--method", help="pursuit, refit or encoder.")]
+AtomsOption = Annotated[int, typer.Option("--atoms-per-step", help="Of pursuit: 1 is best, more is faster.")]
+ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, reconstructed or sparse.")]
+ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]
+PrefetchOption = Annotated[int | None, typer.Option("--prefetch", help="Candidates to rescore.")]
+FirstStageOption = Annotated[int | None, typer.Option("--first-stage", help="Latents that search for candidates.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def source_of(
+    source: str, columns: Columns, embedder: Embedder | None, metadata: Path | None, skip_bad_rows: bool
+) -> Source:
+    path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
+    on_error: Literal["raise", "skip"] = "skip" if skip_bad_rows else "raise"
+    return open_source(path, columns=columns, embedder=embedder, metadata=metadata, on_error=on_error)
+
+
+def columns_of(id: str | None, embedding: str, text: str | None) -> Columns:
+    return Columns(id=id, embedding=embedding, text=text)
+
+
+def embedder_of(text: str | None, embedder: str | None) -> Embedder | None:
+    if (text is None) != (embedder is None):
+        raise ConfigError(
+            "--text names a column of texts and --embedder the model that embeds them; give both or neither"
+        )
+    return None if embedder is None else load_embedder(embedder)
+
+
+def open_or_create(location: str, model: CompresSAE, datatype: str) -> CodeIndex:
+    try:
+        return open_index(location, model)
+    except IndexNotFoundError:
+        return create_index(location, model, IndexSettings(datatype=datatype))  # type: ignore[arg-type]  # checked inside
+
+
+def method_of(name: str) -> Method:
+    return name  # type: ignore[return-value]  # encode refuses what it doesn't know
+
+
+def scoring_of(name: str) -> Scoring:
+    return name  # type: ignore[return-value]  # SearchSettings refuses what it doesn't know
+
+
+def item_id(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def query_of(text: str) -> Any:
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return np.array(json.loads(text), np.float32)
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"the query begins like a vector but isn't one in JSON: {exc}") from exc
+
+
+def filter_of(text: str | None) -> Any:
+    if text is None:
+        return None
+    from pydantic import ValidationError
+    from qdrant_client import models
+
+    try:
+        return models.Filter.model_validate_json(text)
+    except ValidationError as exc:
+        raise ConfigError(f"--filter is no Qdrant filter in JSON: {exc.errors()[0]['msg']}") from exc

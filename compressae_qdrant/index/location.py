@@ -1,0 +1,75 @@
+"""Where an index lives, as one string: a directory, or the address of a server's collection.
+
+| location                                | is                                                            |
+|-----------------------------------------|---------------------------------------------------------------|
+| `catalog/index`                         | an embedded shard in that directory                           |
+| `http://host:6333/items`, `https://...` | collection `items` of a server, by REST                       |
+| `grpc://host:6334/items`, `grpcs://...` | the same by gRPC, bulk loads are faster so                    |
+
+The key of a server comes from the environment variable QDRANT_API_KEY: an argument would show in a list of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from qdrant_client import QdrantClient
+
+from ..errors import ConfigError
+from .base import CodeIndex, CodeModel, IndexSettings
+from .edge import EdgeIndex
+from .qdrant import QdrantIndex
+
+__all__ = ["create_index", "open_index"]
+
+
+def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
+    """Open the index at a location; with `model`, only if it holds the codes of that model.
+
+    Raises:
+        ConfigError: the location can't be read.
+        IndexNotFoundError, IndexUnavailableError, ModelMismatchError: as `EdgeIndex.open` and `QdrantIndex.open`.
+    """
+    if "://" not in location:
+        return EdgeIndex.open(location, model)
+    client, collection = _connect(location)
+    return QdrantIndex.open(client, collection, model, owns_client=True)
+
+
+def create_index(location: str, model: CodeModel, settings: IndexSettings = IndexSettings()) -> CodeIndex:  # noqa: B008 (frozen)
+    """Make an empty index at a location for the codes of `model`.
+
+    Raises:
+        ConfigError: the location can't be read.
+        IndexExistsError, IndexUnavailableError: as `EdgeIndex.create` and `QdrantIndex.create`.
+    """
+    if "://" not in location:
+        return EdgeIndex.create(location, model, settings)
+    client, collection = _connect(location)
+    return QdrantIndex.create(client, collection, model, settings, owns_client=True)
+
+
+def _connect(location: str) -> tuple[QdrantClient, str]:
+    url = urlsplit(location)
+    collection = url.path.strip("/")
+    if url.username or url.password:
+        raise ConfigError("the location holds a user name or password; set QDRANT_API_KEY in the environment instead")
+    if url.scheme not in ("http", "https", "grpc", "grpcs") or not url.hostname:
+        raise ConfigError(
+            f"location {location!r} is neither a directory nor http(s)://host:port/collection or grpc(s)://..."
+        )
+    if not collection or "/" in collection or url.query or url.fragment:
+        raise ConfigError(f"location {location!r} must name one collection: {url.scheme}://host:port/collection")
+    secure = url.scheme in ("https", "grpcs")
+    grpc = url.scheme in ("grpc", "grpcs")
+    client = QdrantClient(
+        host=url.hostname,
+        https=secure,
+        prefer_grpc=grpc,
+        api_key=os.environ.get("QDRANT_API_KEY") or None,
+        check_compatibility=False,
+        port=6333 if grpc else url.port or 6333,
+        grpc_port=url.port or 6334 if grpc else 6334,
+    )
+    return client, collection

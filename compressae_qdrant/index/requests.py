@@ -1,0 +1,252 @@
+"""What is asked of a Qdrant server, and what its answers mean: pure functions that the sync and async indexes share.
+
+Each gives a `Call`: a method of the client, its arguments, and how to read the answer. Nothing here talks to anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+from qdrant_client import models
+
+from ..codes import SparseCodes
+from ..errors import CodeIndexError, IndexNotFoundError
+from ..query_vector import QueryVector
+from .base import FieldType, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
+from .filters import point_filter
+from .ids import ID_FIELD, item_id, public_payload
+from .manifest import VECTOR_NAME, Manifest
+from .points import check_plan, point_ids, rescore, to_points
+
+__all__ = ["Call", "Requests", "create_call", "exists_call", "field_calls", "manifest_call"]
+
+T = TypeVar("T")
+
+_METADATA_KEY: Final = "compressae"
+_INDEXING_THRESHOLD_KB: Final = 1000
+"""Segments above this become compressed: about 4,000 items of k=32. The server's default would leave 80,000 plain."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One call of a client's method."""
+
+    method: str
+    arguments: dict[str, Any]
+    parse: Callable[[Any], T]
+    """Reads the answer."""
+    doing: str
+    """What is being done, for error messages."""
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def create_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Create a collection for the codes of a model."""
+    settings = manifest.settings
+    arguments: dict[str, Any] = {
+        "collection_name": collection,
+        "vectors_config": {},
+        "sparse_vectors_config": {VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
+        "optimizers_config": models.OptimizersConfigDiff(
+            indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
+        ),
+        "shard_number": settings.shards,
+        "replication_factor": settings.replicas,
+        "write_consistency_factor": settings.write_consistency,
+        "metadata": {_METADATA_KEY: manifest.to_json()},
+    }
+    return Call("create_collection", arguments, _nothing, "create")
+
+
+def field_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
+    """Index the payload fields that the settings name."""
+    return [
+        Call(
+            "create_payload_index",
+            {"collection_name": collection, "field_name": name, "field_schema": _FIELDS[kind], "wait": True},
+            _nothing,
+            f"index field {name!r} of",
+        )
+        for name, kind in settings.payload_fields.items()
+    ]
+
+
+def exists_call(collection: str) -> Call[bool]:
+    """Whether there is such a collection (or alias)."""
+    return Call("collection_exists", {"collection_name": collection}, bool, "look for")
+
+
+def manifest_call(collection: str) -> Call[Manifest]:
+    """The manifest of a collection, from its metadata."""
+
+    def parse(answer: Any) -> Manifest:
+        metadata = answer.config.metadata or {}
+        if _METADATA_KEY not in metadata:
+            raise IndexNotFoundError(
+                f"collection {collection!r} is there but was not made by this package (its metadata has no "
+                f"{_METADATA_KEY!r}); create the index under another name"
+            )
+        return Manifest.from_json(metadata[_METADATA_KEY], f"collection {collection!r}")
+
+    return Call("get_collection", {"collection_name": collection}, parse, "open")
+
+
+class Requests:
+    """The calls of one collection."""
+
+    def __init__(self, collection: str, manifest: Manifest) -> None:
+        self._collection = collection
+        self._manifest = manifest
+
+    def upsert(
+        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None
+    ) -> Call[None] | None:
+        """Insert or replace items; None for an empty batch. See `points.to_points` for what is refused."""
+        checked = to_points(ids, codes, payloads, latents=self._manifest.latents, scale=self._manifest.settings.scale)
+        if not checked:
+            return None
+        points = [
+            models.PointStruct(
+                id=point.id,
+                vector={VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)},
+                payload=point.payload,
+            )
+            for point in checked
+        ]
+        return self._call("upsert", {"points": points, "wait": True}, _nothing, "upsert into")
+
+    def delete(self, ids: Sequence[ItemId]) -> Call[None]:
+        """Remove items."""
+        points: list[Any] = list(point_ids(list(dict.fromkeys(ids))))
+        selector = models.PointIdsList(points=points)
+        return self._call("delete", {"points_selector": selector, "wait": True}, _nothing, "delete from")
+
+    def count(self, filter: models.Filter | None) -> Call[int]:
+        """Exact number of items."""
+        narrowed = None if filter is None else point_filter(filter)
+        return self._call("count", {"count_filter": narrowed, "exact": True}, lambda answer: int(answer.count), "count")
+
+    def info(self, items: int, location: str) -> Call[IndexInfo]:
+        """Size, state and settings, `items` being known already."""
+
+        def parse(answer: Any) -> IndexInfo:
+            return IndexInfo(
+                backend="qdrant",
+                location=location,
+                items=items,
+                segments=int(answer.segments_count or 0),
+                indexed_items=min(items, int(answer.indexed_vectors_count or 0)),
+                fingerprint=self._manifest.fingerprint,
+                latents=self._manifest.latents,
+                settings=self._manifest.settings,
+                index_bytes=None,
+                total_bytes=None,
+            )
+
+        return self._call("get_collection", {}, parse, "describe")
+
+    def is_optimised(self) -> Call[bool]:
+        """Whether the optimisers have nothing left to do.
+
+        Raises:
+            CodeIndexError: they failed.
+        """
+
+        def parse(answer: Any) -> bool:
+            if answer.status == models.CollectionStatus.RED:
+                raise CodeIndexError(
+                    f"the optimisers of collection {self._collection!r} failed ({answer.optimizer_status}); see the "
+                    "server's log"
+                )
+            return bool(answer.status == models.CollectionStatus.GREEN)
+
+        return self._call("get_collection", {}, parse, "optimise")
+
+    def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
+        """Hits of several queries, each in two stages, in one call."""
+        requests = [_request(check_plan(plan, self._manifest.latents)) for plan in plans]
+
+        def parse(answers: Any) -> list[list[Hit]]:
+            return [_hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
+
+        return self._call("query_batch_points", {"requests": requests}, parse, "search")
+
+    def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
+        """Stored items, in the order asked for."""
+        points = point_ids(list(dict.fromkeys(ids)))
+
+        def parse(answer: Any) -> list[Record]:
+            records = {record.id: record for record in map(_record, answer)}
+            return [records[item] for item in ids if item in records]
+
+        arguments = {"ids": points, "with_payload": True, "with_vectors": [VECTOR_NAME]}
+        return self._call("retrieve", arguments, parse, "retrieve from")
+
+    def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
+        return Call(method, {"collection_name": self._collection, **arguments}, parse, doing)
+
+
+def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
+    placement: dict[str, Any] = {"on_disk": settings.memory == "cold"}
+    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; replaces on_disk
+        placement = {"memory": models.Memory(settings.memory)}
+    return models.SparseIndexParams(
+        full_scan_threshold=settings.full_scan_threshold, datatype=models.Datatype(settings.datatype), **placement
+    )
+
+
+def _vector(query: QueryVector) -> models.SparseVector:
+    return models.SparseVector(indices=np.asarray(query.indices).tolist(), values=np.asarray(query.values).tolist())
+
+
+def _request(plan: QueryPlan) -> models.QueryRequest:
+    first = models.NearestQuery(nearest=_vector(plan.first_stage))
+    filter = None if plan.filter is None else point_filter(plan.filter)
+    common: dict[str, Any] = {"using": VECTOR_NAME, "with_payload": True if plan.with_payload else [ID_FIELD]}
+    if plan.rescoring is None:
+        return models.QueryRequest(query=first, filter=filter, limit=plan.limit, **common)
+    if not plan.rescore_in_engine:
+        return models.QueryRequest(query=first, filter=filter, limit=plan.prefetch, with_vector=[VECTOR_NAME], **common)
+    # Recommending by one positive with the sum of scores is the dot product with the stored float32 values, whatever
+    # the datatype of the index.
+    rescoring = models.RecommendQuery(
+        recommend=models.RecommendInput(
+            positive=[_vector(plan.rescoring)], strategy=models.RecommendStrategy.SUM_SCORES
+        )
+    )
+    prefetch = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
+    return models.QueryRequest(prefetch=[prefetch], query=rescoring, limit=plan.limit, **common)
+
+
+def _hits(plan: QueryPlan, points: Sequence[Any]) -> list[Hit]:
+    if plan.rescoring is not None and not plan.rescore_in_engine:
+        return rescore([_record(point) for point in points], plan.rescoring, plan.limit)
+    return [Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload)) for point in points]
+
+
+def _record(point: Any) -> Record:
+    code = point.vector[VECTOR_NAME]
+    order = np.argsort(code.indices, kind="stable")
+    return Record(
+        id=item_id(point.id, point.payload),
+        indices=np.array(code.indices, np.int32)[order],
+        values=np.array(code.values, np.float32)[order],
+        payload=public_payload(point.payload),
+    )
+
+
+_FIELDS: Final[dict[FieldType, models.PayloadSchemaType]] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
+    "bool": models.PayloadSchemaType.BOOL,
+    "datetime": models.PayloadSchemaType.DATETIME,
+    "text": models.PayloadSchemaType.TEXT,
+    "uuid": models.PayloadSchemaType.UUID,
+}

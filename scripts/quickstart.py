@@ -1,0 +1,89 @@
+"""The main job on the shipped catalog: train, encode, load, search, and compare with exact dense search."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from compressae_qdrant import EdgeIndex, Retriever, TrainConfig, ingest, load_sample, open_source, train
+from compressae_qdrant.codes import BYTES_PER_NONZERO
+from compressae_qdrant.datasets import sample_path
+from compressae_qdrant.evaluation import evaluate_search, exact_neighbours
+
+QUERIES = 500
+EXAMPLES = ("vlc", "gimp", "python3-numpy", "0ad", "emacs-nox", "nmap")
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    catalog = load_sample()
+    items, dim = catalog.embeddings.shape
+    console.print(f"[bold]1. The catalog[/]: {items:,} Debian packages, embeddings of {dim} floats")
+
+    console.print("[bold]2. Training[/] (three phases)")
+    model = train(
+        catalog.embeddings, TrainConfig(steps=400, rounds=8, round_items=8192, encoder_steps=100), progress=True
+    )
+    assert model.history is not None
+    for note in model.history.notes:
+        console.print(f"   {note}", markup=False)
+
+    with tempfile.TemporaryDirectory() as folder, EdgeIndex.create(Path(folder) / "index", model) as index:
+        console.print("[bold]3. Encoding and loading[/] into the embedded engine")
+        source = open_source(sample_path())
+        batches = -(-items // 512)
+        bar = iter(track(range(batches), "ingest", console=console))
+        report = ingest(source, model, index, batch_size=512, on_batch=lambda _: next(bar, None))
+        next(bar, None)
+        console.print(f"   {report.items:,} items in {report.seconds:.1f} s")
+        info = index.info()
+        assert info.index_bytes is not None and info.total_bytes is not None
+        sizes = Table("bytes an item", "", "ratio", box=None, padding=(0, 2))
+        dense = 4 * dim
+        for name, size in (
+            ("dense float32", dense),
+            (f"codes, as the paper counts ({BYTES_PER_NONZERO} a non-zero)", BYTES_PER_NONZERO * model.k),
+            ("index in memory, measured", info.index_bytes / items),
+            ("everything on disk with payloads, measured", info.total_bytes / items),
+        ):
+            sizes.add_row(name, f"{size:,.1f}", f"{dense / size:.1f}x")
+        console.print(sizes)
+
+        console.print(f"[bold]4. Searching[/] for {QUERIES} items, against exact dense search")
+        retriever = Retriever(model, index)
+        own = np.random.default_rng(1).choice(items, QUERIES, replace=False)
+        truth = exact_neighbours(catalog.embeddings[own], catalog.embeddings, 100, own)
+        found = evaluate_search(
+            lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, with_payload=False)],
+            catalog.embeddings[own],
+            [[catalog.ids[row] for row in rows] for rows in truth.tolist()],
+            own=[catalog.ids[row] for row in own],
+        )
+        for depth, mean in found.recall.items():
+            low, high = found.interval[depth]
+            console.print(f"   recall@{depth:<3} {mean:.3f} (95% interval {low:.3f} to {high:.3f})")
+        console.print(f"   latency p50 {found.p50_ms:.1f} ms, p95 {found.p95_ms:.1f} ms for {depth} hits")
+
+        console.print("[bold]5. Three items and what is nearest to them[/]")
+        wanted = [name for name in EXAMPLES if name in catalog.ids] + catalog.ids
+        for name in wanted[:3]:
+            row = catalog.ids.index(name)
+            console.print(Text(f"   {name}: {catalog.payloads[row]['title']}", style="bold"))
+            started = time.perf_counter()
+            hits = [hit for hit in retriever.search(catalog.embeddings[row], 5) if hit.id != name][:4]
+            took = (time.perf_counter() - started) * 1e3
+            for hit in hits:
+                console.print(Text(f"      {hit.score:.3f}  {hit.id}: {hit.payload['title']}"))
+            console.print(f"      ({took:.1f} ms)", style="dim")
+
+
+if __name__ == "__main__":
+    main()
