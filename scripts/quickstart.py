@@ -45,7 +45,8 @@ def main() -> None:
         next(bar, None)
         console.print(f"   {report.items:,} items in {report.seconds:.1f} s")
         info = index.info()
-        assert info.index_bytes is not None and info.total_bytes is not None
+        assert info.index_bytes is not None
+        assert info.total_bytes is not None
         sizes = Table("bytes an item", "", "ratio", box=None, padding=(0, 2))
         dense = 4 * dim
         for name, size in (

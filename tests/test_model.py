@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compressae_qdrant import CompresSAE, SparseCodes
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import ConfigError, DimensionError, InvalidInputError, ModelFileError
+from compressae_qdrant.model import ModelConfig
+
+
+@pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
+def test_codes_are_valid_and_decode_to_what_they_code(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
+    codes = model.encode(embeddings, method)
+    SparseCodes(codes.indices, codes.values, codes.latents)  # the checking constructor accepts them
+    decoded = model.decode(codes)
+    np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, rtol=1e-5)
+    assert float((decoded * embeddings).sum(axis=1).mean()) > {"encoder": 0.6, "refit": 0.7, "pursuit": 0.8}[method]
+
+
+def test_pursuit_beats_refit_beats_encoder(model: CompresSAE, embeddings: FloatArray) -> None:
+    cosines = [
+        float((model.decode(model.encode(embeddings, method)) * embeddings).sum(axis=1).mean())
+        for method in ("encoder", "refit", "pursuit")
+    ]
+    assert cosines == sorted(cosines)
+
+
+def test_the_encoder_is_the_papers(model: CompresSAE, embeddings: FloatArray) -> None:
+    codes = model.encode(embeddings[:20], "encoder", scale="raw")
+    weight, bias = model.encoder_weight.detach().numpy(), model.encoder_bias.detach().numpy()
+    e = embeddings[:20].astype(np.float64) @ weight.T + bias
+    for row in range(20):
+        best = np.sort(np.argsort(-np.abs(e[row]))[: model.k])
+        assert codes.indices[row].tolist() == best.tolist()
+        np.testing.assert_allclose(codes.values[row], e[row, best], rtol=1e-4, atol=1e-6)
+
+
+def test_scales(model: CompresSAE, embeddings: FloatArray) -> None:
+    raw = model.encode(embeddings[:9], scale="raw")
+    code = model.encode(embeddings[:9], scale="code")
+    np.testing.assert_allclose(np.linalg.norm(code.values, axis=1), 1, rtol=1e-5)
+    assert (raw.scale, code.scale) == ("raw", "code")
+    ratio = raw.values / model.encode(embeddings[:9]).values
+    np.testing.assert_allclose(ratio, np.linalg.norm(model.decode(raw), axis=1)[:, None] * np.ones(6), rtol=1e-4)
+
+
+def test_any_array_of_numbers_gives_the_same_codes(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    x = embeddings[:30].astype(np.float16)
+    np.save(tmp_path / "x.npy", x)
+    wanted = model.encode(x)
+    others: list[Any] = [x.astype(np.float64), x.tolist(), np.load(tmp_path / "x.npy", mmap_mode="r"), 8 * x]
+    for other in others:
+        codes = model.encode(other)
+        np.testing.assert_array_equal(codes.indices, wanted.indices)
+        np.testing.assert_allclose(codes.values, wanted.values, atol=1e-5)
+    assert model.encode(x[0]).indices.tolist() == wanted.indices[:1].tolist()
+
+
+def test_batches_do_not_matter(model: CompresSAE, embeddings: FloatArray) -> None:
+    # Encoder only: blocks of another size round the choice of pursuit differently.
+    whole, parts = (model.encode(embeddings, "encoder", batch_size=size) for size in (600, 37))
+    np.testing.assert_array_equal(whole.indices, parts.indices)
+    np.testing.assert_allclose(whole.values, parts.values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda x: x[:, :5], r"5 dimensions but model 'm-[0-9a-f]{12}' encodes 24"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 7, np.nan, x), "row 7 holds NaN"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 530, np.inf, x), "row 530 holds NaN or an infinite"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 3, 0, x), "row 3 is all zero"),
+        (lambda x: x[:0], "not empty"),
+        (lambda x: x[None], r"\(items, dimensions\)"),
+        (lambda x: np.array([["a"]]), "real numbers"),
+    ],
+)
+def test_bad_input_is_named(model: CompresSAE, embeddings: FloatArray, spoil: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInputError, match=complaint):
+        model.encode(spoil(embeddings))
+
+
+def test_bad_settings_are_named(model: CompresSAE, embeddings: FloatArray) -> None:
+    settings: list[dict[str, Any]] = [{"method": "magic"}, {"scale": "big"}, {"atoms_per_step": 0}, {"batch_size": 0}]
+    for setting in settings:
+        with pytest.raises(InvalidInputError, match=next(iter(setting))):
+            model.encode(embeddings, **setting)
+    with pytest.raises(ConfigError, match="k is 5 but there are 4 latents"):
+        ModelConfig(dim=3, latents=4, k=5)
+    with pytest.raises(DimensionError):
+        model.encode(np.ones(3))
+    with pytest.raises(InvalidInputError, match="over 7 latents"):
+        model.decode(SparseCodes([[1]], [[1.0]], 7))
+
+
+def test_fingerprint_is_of_weights_and_k() -> None:
+    base = CompresSAE(ModelConfig(4, 8, 2))
+    assert base.fingerprint == CompresSAE(ModelConfig(4, 8, 2)).fingerprint
+    assert base.fingerprint != CompresSAE(ModelConfig(4, 8, 3)).fingerprint
+    before = base.fingerprint
+    with torch.no_grad():
+        base.atoms[0, 0] += 1e-3
+    assert base.fingerprint != before
+
+
+def test_saved_and_loaded_is_the_same(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    model.save(tmp_path / "model")
+    loaded = CompresSAE.load(tmp_path / "model")
+    assert loaded.fingerprint == model.fingerprint
+    assert loaded.encode(embeddings) == model.encode(embeddings)
+    assert loaded.history == model.history
+    assert (tmp_path / "model" / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert loaded.posting_mass == model.posting_mass > 0
+
+
+def test_saving_again_replaces_and_leaves_one_weights_file(tmp_path: Path, model: CompresSAE) -> None:
+    model.save(tmp_path)
+    other = CompresSAE(ModelConfig(4, 8, 2))
+    other.save(tmp_path)
+    assert CompresSAE.load(tmp_path).fingerprint == other.fingerprint
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failed_save_leaves_the_old_model(
+    tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("compressae_qdrant.model_files.write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        CompresSAE(ModelConfig(4, 8, 2)).save(tmp_path)
+    assert CompresSAE.load(tmp_path).fingerprint == model.fingerprint
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda p: (p / "config.json").unlink(), "there is no model"),
+        (lambda p: (p / "config.json").write_text("{"), "can't be read"),
+        (lambda p: _edit(p, format=99), "format 99, this version reads 1; upgrade"),
+        (lambda p: _edit(p, k=5), "fingerprint"),
+        (lambda p: _edit(p, latents=50), "doesn't fit"),
+        (lambda p: _edit(p, fingerprint="m-000000000000"), "altered"),
+        (lambda p: next(p.glob("weights-*")).write_bytes(b"x"), "truncated or altered"),
+        (lambda p: next(p.glob("weights-*")).unlink(), "can't read the weights"),
+        (lambda p: _flip(next(p.glob("weights-*"))), "truncated or altered"),
+        (lambda p: (p / "history.json").write_text("[]"), "not a training history"),
+    ],
+)
+def test_a_damaged_model_is_a_clear_error(tmp_path: Path, model: CompresSAE, spoil: Any, complaint: str) -> None:
+    model.save(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ModelFileError, match=complaint):
+        CompresSAE.load(tmp_path)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)

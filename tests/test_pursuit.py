@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from compressae_qdrant.kernels import sparse_decode
+from compressae_qdrant.pursuit import pursue, refit
+
+
+def _unit(n: int, d: int, seed: int) -> torch.Tensor:
+    return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def _reference(x: np.ndarray, atoms: np.ndarray, k: int) -> np.ndarray:
+    """Orthogonal matching pursuit of one vector by its definition, in float64; gives the residual."""
+    chosen: list[int] = []
+    residual = x
+    for _ in range(k):
+        correlation = np.abs(atoms @ residual)
+        correlation[chosen] = -1
+        chosen.append(int(correlation.argmax()))
+        basis = atoms[chosen].T
+        residual = x - basis @ np.linalg.lstsq(basis, x, rcond=None)[0]
+    return residual
+
+
+def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
+    # Items made of few atoms, so that rounding to bfloat16 in the choice can't change what is found.
+    atoms = _unit(60, 32, 0)
+    random = np.random.default_rng(1)
+    mix = np.zeros((20, 60))
+    for row in mix:
+        row[random.choice(60, 4, replace=False)] = random.choice([-1, 1], 4) * random.uniform(1, 3, 4)
+    x = normalize(torch.from_numpy(mix.astype(np.float32)) @ atoms, dim=1)
+    indices, values = pursue(x, atoms, 6, atoms_per_step=1)
+    error = (x - sparse_decode(indices, values, atoms)).norm(dim=1)
+    wanted = [np.linalg.norm(_reference(row, atoms.double().numpy(), 6)) for row in x.double().numpy()]
+    assert float(error.mean()) == pytest.approx(float(np.mean(wanted)), abs=0.01)
+
+
+@pytest.mark.parametrize("atoms_per_step", [1, 3, 4, 16])
+def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) -> None:
+    atoms, x = _unit(80, 16, 2), _unit(50, 16, 3)
+    errors = []
+    for k in (2, 5, 12):
+        indices, values = pursue(x, atoms, k, atoms_per_step)
+        assert all(len(set(row)) == k for row in indices.tolist())
+        assert torch.isfinite(values).all()
+        errors.append(float((x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_all_atoms_when_k_is_h_reconstruct_exactly() -> None:
+    atoms, x = _unit(8, 4, 4), _unit(5, 4, 5)
+    indices, values = pursue(x, atoms, 8, 3)
+    torch.testing.assert_close(sparse_decode(indices, values, atoms), x, atol=1e-3, rtol=0)
+
+
+def test_equal_atoms_and_zero_atoms_give_finite_values() -> None:
+    atoms = _unit(12, 6, 6)
+    atoms[1] = atoms[0]
+    atoms[2] = 0
+    _, values = pursue(torch.cat([atoms[:1], _unit(4, 6, 7)]), atoms, 6, 2)
+    assert torch.isfinite(values).all()
+
+
+def test_refit_is_least_squares() -> None:
+    atoms, x = _unit(20, 10, 8), _unit(3, 10, 9)
+    support = torch.tensor([[0, 5, 7], [1, 2, 3], [19, 4, 11]])
+    for row, values in enumerate(refit(x, atoms, support)):
+        wanted = np.linalg.lstsq(atoms[support[row]].numpy().T, x[row].numpy(), rcond=None)[0]
+        np.testing.assert_allclose(values.numpy(), wanted, atol=1e-4)

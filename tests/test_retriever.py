@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import models
+
+from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, SparseCodes, similarity
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import (
+    DimensionError,
+    IndexNotFoundError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelMismatchError,
+)
+from compressae_qdrant.index import Hit
+from compressae_qdrant.model import ModelConfig
+
+SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
+
+
+def _vectors(model: CompresSAE, codes: SparseCodes, x: FloatArray, rows: Any, scoring: str) -> FloatArray:
+    atoms = model.atoms.detach().numpy()
+    if scoring == "asymmetric":
+        return similarity.asymmetric(atoms, x[rows])
+    return similarity.sparse(codes[rows]) if scoring == "sparse" else similarity.reconstructed(atoms, codes[rows])
+
+
+def _assert_same(a: list[Hit], b: list[Hit]) -> None:
+    """Equal to rounding: a product of several queries is summed in another order than that of one."""
+    assert [(hit.id, hit.payload) for hit in a] == [(hit.id, hit.payload) for hit in b]
+    np.testing.assert_allclose([hit.score for hit in a], [hit.score for hit in b], atol=1e-6)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("settings", [{"prefetch": 600}, {"exact": True}, {"prefetch": 600, "first_stage": 0}])
+def test_enough_candidates_give_the_exhaustive_ranking(
+    model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray, scoring: Any, settings: Any
+) -> None:
+    retriever = Retriever(model, index)
+    rows = [3, 77, 401]
+    _, scores = similarity.top(codes, _vectors(model, codes, embeddings, rows, scoring), 5)
+    for row, wanted in zip(rows, scores, strict=True):
+        hits = retriever.search(embeddings[row], 5, scoring=scoring, **settings)
+        np.testing.assert_allclose([hit.score for hit in hits], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_rescoring_here_agrees_with_the_engine(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, scoring: Any
+) -> None:
+    retriever = Retriever(model, index)
+    inside, outside = (
+        retriever.search_batch(embeddings[:20], 10, scoring=scoring, prefetch=60, rescore_in_engine=where)
+        for where in (True, False)
+    )
+    for a, b in zip(inside, outside, strict=True):
+        np.testing.assert_allclose([hit.score for hit in a], [hit.score for hit in b], atol=1e-5)
+        assert {hit.id for hit in a[:-1]} <= {hit.id for hit in b}
+
+
+def test_scores_are_cosines_with_the_reconstruction(
+    model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray
+) -> None:
+    decoded = model.decode(codes)
+    for hit in Retriever(model, index).search(5 * embeddings[9], 4):  # the query's norm doesn't matter
+        assert isinstance(hit.id, int)
+        assert hit.score == pytest.approx(float(decoded[hit.id] @ embeddings[9]), abs=1e-5)
+        assert hit.payload == {"group": hit.id % 3}
+
+
+def test_batches_are_single_searches(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+    retriever = Retriever(model, index)
+    for batched, x in zip(retriever.search_batch(embeddings[:5], 3), embeddings[:5], strict=True):
+        _assert_same(batched, retriever.search(x, 3))
+
+
+def test_filters_restrict_and_payloads_can_be_left_out(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
+) -> None:
+    wanted = models.Filter(must=[models.FieldCondition(key="group", match=models.MatchValue(value=1))])
+    hits = Retriever(model, index).search(embeddings[0], 20, filter=wanted, with_payload=False)
+    assert len(hits) == 20
+    assert {int(hit.id) % 3 for hit in hits} == {1}
+    assert all(hit.payload == {} for hit in hits)
+
+
+def test_similar_items_leave_the_item_out(model: CompresSAE, index: EdgeIndex, codes: SparseCodes) -> None:
+    retriever = Retriever(model, index)
+    hits = retriever.similar_to(42, 6)
+    assert len(hits) == 6
+    assert 42 not in [hit.id for hit in hits]
+    decoded = model.decode(codes)
+    assert hits[0].score == pytest.approx(float(np.delete(decoded @ decoded[42], 42).max()), abs=1e-4)
+    with pytest.raises(IndexNotFoundError, match="item 9999 is not in the index"):
+        retriever.similar_to(9999)
+
+
+def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+    def embed(texts: Sequence[str], /) -> FloatArray:
+        return embeddings[[int(text) for text in texts]]
+
+    retriever = Retriever(model, index, embed)
+    assert retriever.search("17", 3) == retriever.search(embeddings[17], 3)
+    _assert_same(retriever.search_batch(["17", "18"], 3)[1], retriever.search(embeddings[18], 3))
+    with pytest.raises(MissingExtraError, match="no embedder"):
+        Retriever(model, index).search("17")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"limit": 0}, "limit is 0"),
+        ({"limit": 10, "prefetch": 5}, "prefetch is 5 but limit is 10"),
+        ({"scoring": "magic"}, "scoring is 'magic'"),
+        ({"first_stage": -1}, "first_stage is -1"),
+        ({"colour": 1}, "no setting colour; it has limit"),
+    ],
+)
+def test_bad_settings_are_named(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, settings: Any, complaint: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=complaint):
+        Retriever(model, index).search(embeddings[0], **settings)
+
+
+def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:
+    retriever = Retriever(model, index)
+    with pytest.raises(DimensionError, match="3 dimensions but model"):
+        retriever.search([1, 2, 3])
+    with pytest.raises(InvalidInputError, match="all zero"):
+        retriever.search(np.zeros(24))
+    with pytest.raises(InvalidInputError, match="equal length"):
+        retriever.search_batch([[1.0], [1.0, 2.0]])  # type: ignore[list-item]
+
+
+def test_another_models_index_is_refused(index: EdgeIndex) -> None:
+    other = CompresSAE(ModelConfig(24, 96, 6), seed=9)
+    with pytest.raises(ModelMismatchError, match=f"{index.fingerprint}.*{other.fingerprint}"):
+        Retriever(other, index)
