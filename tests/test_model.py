@@ -127,9 +127,7 @@ def test_saving_again_replaces_and_leaves_one_weights_file(tmp_path: Path, model
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_failed_save_leaves_the_old_model(
-    tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_model(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
     model.save(tmp_path)
 
     def full(*_: object) -> None:

@@ -96,7 +96,9 @@ def test_truncate_refuses(vector: list[float], size: int, complaint: str) -> Non
 
 def test_top_is_the_sorted_scores() -> None:
     random = np.random.default_rng(0)
-    codes = SparseCodes(np.stack([random.choice(H, K, replace=False) for _ in range(50)]), random.normal(size=(50, K)), H)
+    codes = SparseCodes(
+        np.stack([random.choice(H, K, replace=False) for _ in range(50)]), random.normal(size=(50, K)), H
+    )
     vectors = random.normal(size=(7, H)).astype(np.float32)
     rows, scores = similarity.top(codes, vectors, 9, batch_size=3)
     full = similarity.score(codes, vectors)

