@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from compressae_qdrant import AsyncQdrantIndex, CompresSAE, IndexSettings, QdrantIndex, SparseCodes
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import (
+    CodeIndexError,
+    ConfigError,
+    IndexExistsError,
+    IndexNotFoundError,
+    IndexUnavailableError,
+    ModelMismatchError,
+)
+from compressae_qdrant.index import open_index
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.qdrant_errors import client_errors
+from compressae_qdrant.index.requests import Requests, create_call
+from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
+    made = QdrantClient(":memory:")
+    yield made
+    made.close()
+
+
+def test_a_collection_remembers_its_model(client: QdrantClient, model: CompresSAE) -> None:
+    settings = IndexSettings(scale="code", segments=2)
+    QdrantIndex.create(client, "items", model, settings)
+    opened = QdrantIndex.open(client, "items", model)
+    assert (opened.fingerprint, opened.latents, opened.settings) == (model.fingerprint, 96, settings)
+    other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
+    with pytest.raises(ModelMismatchError, match=f"{model.fingerprint}.*{other.fingerprint}"):
+        QdrantIndex.open(client, "items", other)
+
+
+def test_what_is_there_and_what_is_not(client: QdrantClient, model: CompresSAE) -> None:
+    with pytest.raises(IndexNotFoundError, match="items"):
+        QdrantIndex.open(client, "items")
+    QdrantIndex.create(client, "items", model)
+    with pytest.raises(IndexExistsError, match="there is a collection 'items' already"):
+        QdrantIndex.create(client, "items", model)
+    client.create_collection("foreign", vectors_config={})
+    with pytest.raises(IndexNotFoundError, match="not made by this package"):
+        QdrantIndex.open(client, "foreign")
+
+
+def test_sync_and_async_give_the_same(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    plans = QueryPlanner(model).plans(embeddings[:2], SearchSettings(limit=4, prefetch=20))
+    with QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True) as index:
+        index.upsert(range(60), codes[:60])
+        index.delete([3])
+        index.optimize()
+        wanted = index.search(plans[0]), index.search_batch(plans), index.count(), index.info()
+
+    async def same() -> Any:
+        client = AsyncQdrantClient(":memory:")
+        made = await AsyncQdrantIndex.create(client, "items", model)
+        await made.upsert(range(60), codes[:60])
+        await made.delete([3])
+        await made.optimize()
+        opened = await AsyncQdrantIndex.open(client, "items", model)
+        assert [record.id for record in await opened.retrieve([5, 3])] == [5]
+        found = await opened.search(plans[0]), await opened.search_batch(plans), await opened.count()
+        result = (*found, await opened.info())
+        with pytest.raises(IndexExistsError):
+            await AsyncQdrantIndex.create(client, "items", model)
+        await client.close()
+        return result
+
+    assert asyncio.run(same()) == wanted
+
+
+def test_what_is_asked_of_a_server(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    settings = IndexSettings(datatype="uint8", shards=3, replicas=2, write_consistency=2, full_scan_threshold=5_000)
+    manifest = Manifest.of(model, settings)
+    asked = create_call("items", manifest).arguments
+    assert (asked["shard_number"], asked["replication_factor"], asked["write_consistency_factor"]) == (3, 2, 2)
+    params = asked["sparse_vectors_config"]["code"].index
+    assert (params.datatype, params.full_scan_threshold) == ("uint8", 5_000)
+    assert asked["metadata"]["compressae"]["fingerprint"] == model.fingerprint
+    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4, prefetch=20, first_stage=8))
+    call = Requests("items", manifest).search([plan])
+    (request,) = call.arguments["requests"]
+    assert (call.method, request.limit, request.prefetch[0].limit) == ("query_batch_points", 4, 20)
+    assert len(request.prefetch[0].query.nearest.indices) == 8
+    assert request.query.recommend.strategy == "sum_scores"
+    assert len(request.query.recommend.positive[0].indices) == 96
+    upsert = Requests("items", manifest).upsert([1], codes[:1], None)
+    assert upsert is not None
+    assert upsert.arguments["wait"] is True
+    assert Requests("items", manifest).upsert([], codes[:0], None) is None
+
+
+class _RpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # grpc has no types
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "details"
+
+    def initial_metadata(self) -> None: ...
+    def trailing_metadata(self) -> None: ...
+    def add_callback(self, callback: Any) -> None: ...
+    def cancel(self) -> None: ...
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> None: ...
+
+
+def _answer(status: int) -> UnexpectedResponse:
+    return UnexpectedResponse(status, "reason", b"text", httpx.Headers())
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "complaint"),
+    [
+        (ResponseHandlingException(ConnectionError("refused")), IndexUnavailableError, "can't be reached"),
+        (_answer(404), IndexNotFoundError, "404"),
+        (_answer(409), IndexExistsError, "409"),
+        (_answer(401), CodeIndexError, "check the API key"),
+        (_answer(429), IndexUnavailableError, "429"),
+        (_answer(503), IndexUnavailableError, "503"),
+        (_answer(400), CodeIndexError, "400 reason text"),
+        (_RpcError(grpc.StatusCode.UNAVAILABLE), IndexUnavailableError, "details"),
+        (_RpcError(grpc.StatusCode.NOT_FOUND), IndexNotFoundError, "details"),
+        (_RpcError(grpc.StatusCode.PERMISSION_DENIED), CodeIndexError, "check the API key"),
+        (ValueError("Collection items not found"), IndexNotFoundError, "not found"),
+        (ValueError("something of ours"), ValueError, "something of ours"),
+    ],
+)
+def test_failures_become_ours(failure: Exception, error: Any, complaint: str) -> None:
+    with pytest.raises(error, match=complaint) as caught, client_errors("search", "items"):
+        raise failure
+    assert type(caught.value) is error
+
+
+def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:
+    for location in ("http://localhost:1/items", "grpc://localhost:1/items"):
+        with pytest.raises(IndexUnavailableError, match="items"):
+            open_index(location, model)
+
+
+@pytest.mark.parametrize(
+    ("location", "complaint"),
+    [
+        ("http://localhost:6333", "must name one collection"),
+        ("http://localhost:6333/a/b", "must name one collection"),
+        ("ftp://localhost/items", "neither a directory nor"),
+        ("https://me:secret@localhost/items", "QDRANT_API_KEY"),
+    ],
+)
+def test_locations_that_can_not_be_read(location: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        open_index(location)
+    assert "secret" not in str(caught.value)
