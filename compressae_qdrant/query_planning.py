@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .similarity import Scoring, truncate
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["QueryPlanner", "SearchSettings"]
+__all__ = ["QueryPlanner", "SearchOptions", "SearchSettings"]
 
 _FIRST_STAGE: Final = 512
 _PREFETCH: Final = 200
@@ -59,6 +59,18 @@ class SearchSettings:
             raise InvalidInputError(f"first_stage is {self.first_stage}; it must be at least 0 (the query's own code)")
         if self.scoring not in get_args(Scoring):
             raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
+
+
+class SearchOptions(TypedDict, total=False):
+    """The fields of `SearchSettings` besides the limit, as the keywords of `Retriever`'s methods."""
+
+    filter: models.Filter | None
+    scoring: Scoring
+    prefetch: int | None
+    first_stage: int | None
+    exact: bool
+    with_payload: bool
+    rescore_in_engine: bool
 
 
 class QueryPlanner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from .embedders import Embedder
 from .errors import IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
 from .index.base import CodeIndex, Hit, ItemId
 from .model import CompresSAE
-from .query_planning import QueryPlanner, SearchSettings
+from .query_planning import QueryPlanner, SearchOptions, SearchSettings
 
 __all__ = ["Retriever"]
 
@@ -44,13 +44,14 @@ class Retriever:
         self._embedder = embedder
         self._planner = QueryPlanner(model)
 
-    def search(self, query: Query, limit: int = 10, **settings: Any) -> list[Hit]:
+    def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to a query, best first.
 
         Args:
             query: a (d,) embedding of any scale, or a text if there is an embedder.
             limit: hits to return.
-            **settings: fields of `SearchSettings`: filter, scoring, prefetch, first_stage, exact, with_payload.
+            **settings: filter, scoring, prefetch, first_stage, exact, with_payload, rescore_in_engine; see
+                `SearchSettings`.
 
         Returns:
             At most `limit` hits; their scores are cosines, as `scoring` says.
@@ -62,11 +63,13 @@ class Retriever:
         (plan,) = self._planner.plans(self._embed([query]), _settings(limit, settings))
         return self.index.search(plan)
 
-    def search_batch(self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Any) -> list[list[Hit]]:
+    def search_batch(
+        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
         return self.index.search_batch(self._planner.plans(self._embed(queries), _settings(limit, settings)))
 
-    def similar_to(self, id: ItemId, limit: int = 10, **settings: Any) -> list[Hit]:
+    def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to an item of the index, itself left out. The query is its stored code.
 
         Raises:
@@ -98,7 +101,7 @@ class Retriever:
             ) from exc
 
 
-def _settings(limit: int, settings: dict[str, Any]) -> SearchSettings:
+def _settings(limit: int, settings: SearchOptions) -> SearchSettings:
     known = SearchSettings.__dataclass_fields__
     unknown = set(settings) - set(known)
     if unknown:

@@ -233,7 +233,7 @@ def _train_autoencoder(run: _Run, bars: ProgressBars) -> None:
             with _precision(config, run.device):
                 loss = cosine_losses(model, x)
             adam.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss.total)
             project_gradient_(model.atoms)
             adam.step()
             normalise_atoms_(model.atoms)
@@ -284,7 +284,7 @@ def _refit_encoder(run: _Run, bars: ProgressBars) -> None:
             with _precision(config, run.device):
                 loss = cosine_losses(model, x)
             adam.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss.total)
             adam.step()
             run.done["encoder"] = step + 1
             _after(run, "encoder", float(loss.cosine.detach()), config.encoder_steps, adam, bar)

@@ -55,14 +55,15 @@ class World:
         colour = np.array([p["colour"] for p in self.payloads])
         price = np.array([p["price"] for p in self.payloads])
         number = np.arange(N)
-        return {
+        kept: dict[str, npt.NDArray[np.bool_]] = {
             "all": np.ones(N, bool),
             "match": colour == "red",
             "range": (price >= 20) & (price < 70),
             "not": ~np.isin(colour, ["red", "blue"]),
             "either": (price < 10) | ((number >= 100) & (number < 140)),
             "nothing": np.zeros(N, bool),
-        }[name]
+        }
+        return kept[name]
 
 
 def _world() -> World:

@@ -27,6 +27,7 @@ from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, SparseCodes, Tra
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.evaluation import evaluate_search, exact_neighbours, recall
 from compressae_qdrant.model import Method
+from compressae_qdrant.query_planning import SearchOptions
 from compressae_qdrant.similarity import Scoring
 
 
@@ -168,11 +169,11 @@ def engine(bench: Bench, model: CompresSAE, codes: SparseCodes) -> tuple[list[li
         assert info.index_bytes is not None
         assert info.total_bytes is not None
         retriever = Retriever(model, index)
-        plans: list[tuple[str, dict[str, object]]] = [
-            ("two stages, default", {}),
-            ("256 latents, 300 candidates", {"first_stage": 256, "prefetch": 300}),
-            ("64 latents, 1,000 candidates", {"first_stage": 64, "prefetch": 1000}),
-            ("exact", {"exact": True}),
+        plans: list[tuple[str, SearchOptions]] = [
+            ("two stages, default", {"with_payload": False}),
+            ("256 latents, 300 candidates", {"first_stage": 256, "prefetch": 300, "with_payload": False}),
+            ("64 latents, 1,000 candidates", {"first_stage": 64, "prefetch": 1000, "with_payload": False}),
+            ("exact", {"exact": True, "with_payload": False}),
         ]
         for name, settings in plans:
             cells = [name]
@@ -180,7 +181,7 @@ def engine(bench: Bench, model: CompresSAE, codes: SparseCodes) -> tuple[list[li
                 report = evaluate_search(
                     lambda vector, limit: [
                         hit.id
-                        for hit in retriever.search(vector, limit, with_payload=False, **settings)  # noqa: B023
+                        for hit in retriever.search(vector, limit, **settings)  # noqa: B023
                     ],
                     bench.queries,
                     bench.truth,

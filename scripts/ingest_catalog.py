@@ -1,6 +1,6 @@
 """Load a catalog into an index: the command `compressae ingest`, for those who start from a script.
 
-    python scripts/ingest_catalog.py catalog.parquet --model model --index index
+python scripts/ingest_catalog.py catalog.parquet --model model --index index
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from compressae_qdrant import EdgeIndex, Retriever, TrainConfig, ingest, load_sample, open_source, train
+from compressae_qdrant.cli.output import progress_bar
 from compressae_qdrant.codes import BYTES_PER_NONZERO
 from compressae_qdrant.datasets import sample_path
 from compressae_qdrant.evaluation import evaluate_search, exact_neighbours
@@ -39,10 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, EdgeIndex.create(Path(folder) / "index", model) as index:
         console.print("[bold]3. Encoding and loading[/] into the embedded engine")
         source = open_source(sample_path())
-        batches = -(-items // 512)
-        bar = iter(track(range(batches), "ingest", console=console))
-        report = ingest(source, model, index, batch_size=512, on_batch=lambda _: next(bar, None))
-        next(bar, None)
+        with progress_bar("ingest", items, quiet=False) as bar:
+            report = ingest(source, model, index, batch_size=512, on_batch=bar)
         console.print(f"   {report.items:,} items in {report.seconds:.1f} s")
         info = index.info()
         assert info.index_bytes is not None

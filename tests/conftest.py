@@ -28,7 +28,7 @@ def embeddings() -> FloatArray:
     random = np.random.default_rng(0)
     centres = random.normal(size=(40, 24))
     x = centres[random.integers(0, 40, 600)] + 0.5 * random.normal(size=(600, 24))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
 
 
 @pytest.fixture(scope="session")

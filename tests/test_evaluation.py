@@ -13,7 +13,8 @@ def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] 
     scores = queries.astype(np.float64) @ catalog.astype(np.float64).T
     if own is not None:
         scores[np.arange(len(queries)), own] = -2
-    return np.argsort(-scores, axis=1)[:, :depth].tolist()
+    best: list[list[int]] = np.argsort(-scores, axis=1)[:, :depth].tolist()
+    return best
 
 
 @pytest.mark.parametrize("block", [7, 100, 10_000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ CONDITIONS: list[Any] = [
     F(key="tags", match=models.MatchValue(value="b")),
     F(key="text", match=models.MatchText(text="number")),
     F(key="f", range=models.Range(gt=2, lte=5.5)),
-    F(key="when", range=models.DatetimeRange(gte="2024-01-10T00:00:00Z", lt="2024-01-20T00:00:00Z")),
+    F(key="when", range=models.DatetimeRange(gte=date(2024, 1, 10), lt=date(2024, 1, 20))),
     F(key="tags", values_count=models.ValuesCount(gte=2)),
     F(key="at", geo_bounding_box=models.GeoBoundingBox(
         top_left=models.GeoPoint(lon=2, lat=54), bottom_right=models.GeoPoint(lon=8, lat=51))),
@@ -81,7 +82,8 @@ CONDITIONS: list[Any] = [
 @pytest.mark.parametrize("condition", CONDITIONS, ids=lambda c: type(c).__name__)
 @pytest.mark.parametrize("clause", ["must", "must_not", "should"])
 def test_both_engines_let_the_same_items_pass(pair: tuple[CodeIndex, CodeIndex], condition: Any, clause: str) -> None:
-    wanted = models.Filter(**{clause: [condition]})
+    clauses: dict[str, Any] = {clause: [condition]}
+    wanted = models.Filter(**clauses)
     edge, local = (index.count(wanted) for index in pair)
     assert edge == local
     if clause == "must":

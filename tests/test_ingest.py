@@ -85,7 +85,7 @@ def test_killed_and_resumed_nothing_is_missing_or_twice(
         ingest(open_source(catalog), model, clean, batch_size=50)
         wanted = _content(clean)
     EdgeIndex.create(tmp_path / "index", model).close()
-    command = [sys.executable, "-c", _RUN, tmp_path / "model", tmp_path / "index", catalog, str(batches)]
+    command = [sys.executable, "-c", _RUN, *map(str, (tmp_path / "model", tmp_path / "index", catalog, batches))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(batches)]

@@ -51,7 +51,7 @@ def test_gradients_of_decode() -> None:
 
 def test_gradients_of_encode_topk() -> None:
     x, weight, bias = (_random(*shape, seed=i).requires_grad_() for i, shape in enumerate([(4, 5), (9, 5), (9,)]))
-    assert torch.autograd.gradcheck(lambda *args: encode_topk(*args, 3)[1], (x, weight, bias))
+    assert torch.autograd.gradcheck(lambda x, w, b: encode_topk(x, w, b, 3)[1], (x, weight, bias))
 
 
 def test_the_wide_term_sends_gradient_to_latents_outside_the_code() -> None:
@@ -68,7 +68,7 @@ def test_the_wide_term_sends_gradient_to_latents_outside_the_code() -> None:
 
     loss = cosine_losses(model, x)
     # The objective runs in float32 after the product, so compare at its precision.
-    loss.total.backward()
+    torch.autograd.backward(loss.total)
     for parameter, gradient in zip(model.parameters(), wanted, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)

@@ -134,7 +134,7 @@ def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:
     with pytest.raises(InvalidInputError, match="all zero"):
         retriever.search(np.zeros(24))
     with pytest.raises(InvalidInputError, match="equal length"):
-        retriever.search_batch([[1.0], [1.0, 2.0]])  # type: ignore[list-item]
+        retriever.search_batch([[1.0], [1.0, 2.0]])
 
 
 def test_another_models_index_is_refused(index: EdgeIndex) -> None:

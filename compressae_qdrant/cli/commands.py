@@ -20,6 +20,7 @@ from ..evaluation import evaluate_search, exact_neighbours
 from ..index import open_index
 from ..ingest import ingest as ingest_source
 from ..model import CompresSAE
+from ..query_planning import SearchOptions
 from ..retriever import Retriever
 from ..sources import sample_embeddings
 from ..training import TrainConfig
@@ -141,13 +142,14 @@ def encode(
     json_output: JsonOption = False,
 ) -> None:
     """Encode a catalog into a file of codes, without an index."""
+    chosen = method_of(method)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
     parts = []
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
         for batch in catalog.batches(2048):
             if batch.ids:
-                parts.append(coder.encode(batch.embeddings, method_of(method), atoms_per_step=atoms_per_step))
+                parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=atoms_per_step))
             advance(batch)
     codes = SparseCodes.concatenate(parts)
     codes.save(out)
@@ -179,6 +181,7 @@ def ingest(
     json_output: JsonOption = False,
 ) -> None:
     """Encode a catalog and load it into an index, which is made if it isn't there. Killed, the same command goes on."""
+    chosen = method_of(method)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
     with (
@@ -186,7 +189,7 @@ def ingest(
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report = ingest_source(
-            catalog, coder, opened, journal=journal, method=method_of(method), atoms_per_step=atoms_per_step,
+            catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
             batch_size=batch_size, restart=restart, on_batch=advance,
         )  # fmt: skip
         facts = dataclasses.asdict(report) | {"in_index": opened.count()}
@@ -214,11 +217,12 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Search an index by text, by vector, or by an item of it."""
+    scored_by = scoring_of(scoring)
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
-        settings: dict[str, Any] = {
-            "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
+        settings: SearchOptions = {
+            "scoring": scored_by, "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
             "filter": filter_of(filter),
         }  # fmt: skip
         if like:
@@ -276,6 +280,7 @@ def evaluate(
     json_output: JsonOption = False,
 ) -> None:
     """Recall@10, recall@100 and latency of an index against exact dense search of the same catalog."""
+    scored_by = scoring_of(scoring)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
     coder = CompresSAE.load(model)
     batches = list(catalog.batches(8192))
@@ -283,11 +288,17 @@ def evaluate(
     ids = [item for batch in batches for item in batch.ids]
     own = np.random.default_rng(seed).choice(len(ids), min(queries, len(ids)), replace=False)
     truth = [[ids[row] for row in rows] for rows in exact_neighbours(vectors[own], vectors, 100, own).tolist()]
-    settings = {"scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage}
+    settings: SearchOptions = {
+        "with_payload": False,
+        "scoring": scored_by,
+        "exact": exact,
+        "prefetch": prefetch,
+        "first_stage": first_stage,
+    }
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened)
         report = evaluate_search(
-            lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, with_payload=False, **settings)],
+            lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, **settings)],
             vectors[own],
             truth,
             own=[ids[row] for row in own],

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compressae_qdrant import SparseCodes
+from compressae_qdrant.errors import InvalidInputError
+from compressae_qdrant.index.base import Record
+from compressae_qdrant.index.ids import item_id, point_id, public_payload
+from compressae_qdrant.index.points import rescore, to_points
+from compressae_qdrant.query_vector import QueryVector
+
+ids = st.one_of(
+    st.integers(0, 2**64 - 1), st.uuids().map(str), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+)
+payloads = st.dictionaries(
+    st.text(max_size=5).filter(lambda name: name != "_id"), st.none() | st.booleans() | st.integers(-5, 5) | st.text(),
+    max_size=3,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(ids, payloads), min_size=1, max_size=6, unique_by=lambda pair: str(point_id(pair[0]))),
+       st.integers(0, 2**32 - 1))  # fmt: skip
+def test_points_give_back_items(items: list[tuple[Any, dict[str, Any]]], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    indices = np.stack([random.choice(9, 4, replace=False) for _ in items])
+    values = random.normal(size=indices.shape)
+    values[:, 1:][random.random((len(items), 3)) < 0.2] = 0  # padding
+    codes = SparseCodes(indices, values, 9)
+    points = to_points([i for i, _ in items], codes, [p for _, p in items], latents=9, scale="reconstruction")
+    for row, (point, (item, payload)) in enumerate(zip(points, items, strict=True)):
+        assert item_id(point.id, point.payload) == item
+        assert public_payload(point.payload) == payload
+        kept_indices, kept_values = codes.row(row)
+        assert point.indices == kept_indices.tolist()
+        assert point.values == kept_values.tolist()
+        assert isinstance(point.id, int) or str(uuid.UUID(point.id)) == point.id
+
+
+def test_different_ids_are_different_points() -> None:
+    some: list[Any] = [42, "42", "sku/9", "SKU/9", str(uuid.UUID(int=7)), str(uuid.UUID(int=2**127 + 10)).upper()]
+    assert len({point_id(item) for item in some}) == len(some)
+
+
+def test_the_mapping_of_ids_never_changes() -> None:
+    """Pinned: an index written by one version must be found by the next."""
+    assert point_id("sku/9") == str(uuid.uuid5(uuid.UUID("92d3b1c5-2f4d-5f7e-9a56-0c8ae10e2c41"), "sku/9"))
+
+
+@pytest.mark.parametrize("bad", [-1, 2**64, 1.0, None, True, b"x", "\ud800"])
+def test_unusable_ids(bad: Any) -> None:
+    with pytest.raises(InvalidInputError, match="item id"):
+        point_id(bad)
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        ({"a": {"b": [1, float("inf")]}}, "which JSON can't carry"),
+        ({"a": {1: 2}}, "names are strings"),
+        ({"a": object()}, "payloads are JSON"),
+        ({"a": 2**70}, "beyond 64 bits"),
+        ({"a": "\ud800"}, "not valid Unicode"),
+        ([1], "payloads are mappings"),
+    ],
+)
+def test_payloads_that_are_no_json(payload: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInputError, match=complaint):
+        to_points([1], SparseCodes([[1]], [[1.0]], 3), [payload], latents=3, scale="raw")
+
+
+def test_rescoring_here_sorts_by_the_dot_product() -> None:
+    def record(item: int, indices: list[int], values: list[float]) -> Record:
+        return Record(item, np.array(indices, np.int32), np.array(values, np.float32))
+
+    query = QueryVector(np.array([1, 3], np.int32), np.array([1.0, -2.0], np.float32))
+    hits = rescore([record(1, [1, 5], [2.0, 9.0]), record(2, [3], [-3.0]), record(3, [0], [1.0])], query, 2)
+    assert [(hit.id, hit.score) for hit in hits] == [(2, 6.0), (1, 2.0)]
+    assert rescore([], query, 2) == []
