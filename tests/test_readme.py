@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +29,9 @@ def test_the_python_block_runs(
     monkeypatch.setattr(datasets, "sample_path", lambda: part)
     monkeypatch.chdir(tmp_path)
     small = "TrainConfig(latents=256, k=16, steps=5, rounds=2, encoder_steps=1)"
-    exec(block.replace(settings, small).replace("progress=True", "progress=False"), {})
+    made: dict[str, Any] = {}
+    exec(block.replace(settings, small).replace("progress=True", "progress=False"), made)
+    made["index"].close()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     assert re.match(r"0\.\d{3} 0ad Real-time strategy game", lines[0])

@@ -95,7 +95,7 @@ class EdgeIndex:
             IndexExistsError: `path` is there already and not an empty directory.
             CodeIndexError: the engine or the file system refuses.
         """
-        path = Path(path)
+        path = Path(path).absolute()  # the engine goes on opening files in it, wherever the process changes to
         _refuse_existing(path)
         manifest = Manifest.of(model, settings)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -123,7 +123,7 @@ class EdgeIndex:
             ModelMismatchError: it holds the codes of another model than `model`.
             CodeIndexError: it is damaged, or written by a newer version.
         """
-        path = Path(path)
+        path = Path(path).absolute()
         try:
             text = (path / _MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
