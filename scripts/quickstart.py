@@ -18,6 +18,7 @@ from compressae_qdrant.datasets import sample_path
 from compressae_qdrant.evaluation import evaluate_search, exact_neighbours
 
 QUERIES = 500
+FULL_CATALOG_BYTES = 100
 EXAMPLES = ("vlc", "gimp", "python3-numpy", "0ad", "emacs-nox", "nmap")
 
 console = Console(highlight=False)
@@ -55,6 +56,12 @@ def main() -> None:
         ):
             sizes.add_row(name, f"{size:,.1f}", f"{dense / size:.1f}x")
         console.print(sizes)
+        if info.index_bytes / items > 2 * FULL_CATALOG_BYTES:
+            console.print(
+                f"   A small catalog: a latent has {items * model.k // model.latents} items, and the engine compresses "
+                f"them by 128.\n   The full catalog of 63,666 packages takes {FULL_CATALOG_BYTES} bytes an item "
+                "(BENCHMARKS.md)."
+            )
 
         console.print(f"[bold]4. Searching[/] for {QUERIES} items, against exact dense search")
         retriever = Retriever(model, index)
@@ -80,7 +87,8 @@ def main() -> None:
             hits = [hit for hit in retriever.search(catalog.embeddings[row], 5) if hit.id != name][:4]
             took = (time.perf_counter() - started) * 1e3
             for hit in hits:
-                console.print(Text(f"      {hit.score:.3f}  {hit.id}: {hit.payload['title']}"))
+                line = Text(f"      {hit.score:.3f}  {hit.id}: {hit.payload['title']}")
+                console.print(line, no_wrap=True, overflow="ellipsis")
             console.print(f"      ({took:.1f} ms)", style="dim")
 
 

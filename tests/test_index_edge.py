@@ -103,6 +103,20 @@ def _edit(path: Path, **changes: Any) -> None:
     (path / "index.json").write_text(json.dumps(manifest | changes))
 
 
+def test_a_relative_path_outlives_a_change_of_directory(
+    tmp_path: Path, model: CompresSAE, codes: SparseCodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with EdgeIndex.create("index", model) as index:
+        index.upsert(range(300), codes[:300])
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        index.upsert(range(300, 600), codes[300:])
+        assert index.info().items == 600
+    with EdgeIndex.open(tmp_path / "index", model) as index:
+        assert index.count() == 600
+
+
 def test_closed_is_closed(tmp_path: Path, model: CompresSAE) -> None:
     index = EdgeIndex.create(tmp_path / "index", model)
     index.close()
