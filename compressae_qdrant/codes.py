@@ -18,8 +18,13 @@ from .files import atomic_path
 __all__ = ["BYTES_PER_NONZERO", "FloatArray", "Scale", "SparseCodes"]
 
 FloatArray = npt.NDArray[np.float32]
-Scale = Literal["reconstruction", "code", "raw"]
-"""What a code's values were divided by: norm(x_hat), norm(s), or nothing."""
+Scale = Literal["projection", "reconstruction", "code", "raw"]
+"""How long a code's values make x_hat.
+
+projection: x_hat is the point nearest to x on its line, so its norm is cos(x, x_hat), and `q . x_hat` estimates
+`q . x`. reconstruction: x_hat has unit norm, so `q . x_hat` is a cosine (the paper's kernel trick). code: the code
+itself has unit norm. raw: as the encoder or the least squares gave them.
+"""
 
 BYTES_PER_NONZERO: Final = 8
 """The paper's accounting: an int32 index and a float32 value for each non-zero."""
@@ -35,7 +40,7 @@ class SparseCodes:
         values: (n, k) finite floats, at least one of them non-zero in each row. Stored as float32. A zero value
             pads a row whose code needs fewer than k atoms.
         latents: h, the number of latents of the model.
-        scale: what the values were divided by, when known. An index refuses codes of a known other scale.
+        scale: how the values were scaled, when known. An index refuses codes of a known other scale.
 
     Raises:
         InvalidCodeError: shapes differ, an index is out of range or repeated in a row, a value is not finite, or a

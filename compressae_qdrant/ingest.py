@@ -19,6 +19,7 @@ from .errors import CompresSAEError, ConfigError, IngestError, InvalidInputError
 from .files import write_text
 from .index.base import CodeIndex
 from .model import CompresSAE, Method
+from .pursuit import ATOMS_PER_STEP
 from .sources import Batch, Source
 
 __all__ = ["IngestReport", "ingest"]
@@ -61,7 +62,7 @@ def ingest(
     *,
     journal: str | Path | None = None,
     method: Method = "pursuit",
-    atoms_per_step: int = 4,
+    atoms_per_step: int = ATOMS_PER_STEP,
     batch_size: int = 2048,
     restart: bool = False,
     on_batch: Callable[[Batch], None] | None = None,
@@ -122,7 +123,7 @@ def _write(batch: Batch, model: CompresSAE, index: CodeIndex, method: Method, at
         return
     try:
         codes = model.encode(batch.embeddings, method, atoms_per_step=atoms_per_step, scale=index.settings.scale)
-        index.upsert(batch.ids, codes, batch.payloads)
+        index.upsert(batch.ids, codes, batch.payloads, batch.embeddings if index.settings.keep_dense else None)
     except InvalidInputError as exc:
         raise IngestError(
             f"rows {batch.start}..{batch.stop - 1} can't be ingested: {exc}. Rows before {batch.start} are in the "

@@ -17,7 +17,7 @@ from .codes import FloatArray, Scale, SparseCodes
 from .errors import ConfigError, DimensionError, InvalidInputError
 from .history import TrainingHistory
 from .kernels import signed_topk, sparse_decode
-from .pursuit import pursue, refit
+from .pursuit import ATOMS_PER_STEP, pursue, refit
 
 __all__ = ["CompresSAE", "Method", "ModelConfig", "check_embeddings"]
 
@@ -48,6 +48,10 @@ class ModelConfig:
             raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
 
 
+_LEAST_COSINE: Final = 1e-3
+"""What cos(x, x_hat) counts at least at projection scale: a code must not vanish, however bad its encoder."""
+
+
 class CompresSAE(nn.Module):
     """A k-sparse autoencoder with signed codes (CompresSAE, arXiv 2505.11388).
 
@@ -66,7 +70,7 @@ class CompresSAE(nn.Module):
     latent_use: Tensor
     """(h,) share of the training items whose code uses each latent; sums to k. Zero until trained."""
     latent_magnitude: Tensor
-    """(h,) mean |value| of each latent in the codes that use it, at reconstruction scale. One until trained."""
+    """(h,) mean |value| of each latent in the codes that use it, at projection scale. One until trained."""
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -122,7 +126,9 @@ class CompresSAE(nn.Module):
         indices, values = self.code(x, "encoder")
         return sparse_decode(indices, values, self.atoms)
 
-    def code(self, x: Tensor, method: Method = "pursuit", atoms_per_step: int = 4) -> tuple[Tensor, Tensor]:
+    def code(
+        self, x: Tensor, method: Method = "pursuit", atoms_per_step: int = ATOMS_PER_STEP
+    ) -> tuple[Tensor, Tensor]:
         """Codes of one batch as tensors, on the model's device, values undivided ("raw").
 
         Args:
@@ -144,8 +150,8 @@ class CompresSAE(nn.Module):
         X: npt.ArrayLike,
         method: Method = "pursuit",
         *,
-        atoms_per_step: int = 4,
-        scale: Scale = "reconstruction",
+        atoms_per_step: int = ATOMS_PER_STEP,
+        scale: Scale = "projection",
         batch_size: int = _ENCODE_BATCH,
     ) -> SparseCodes:
         """Codes of embeddings, in batches, so that memory beyond the result doesn't grow with n.
@@ -153,8 +159,9 @@ class CompresSAE(nn.Module):
         Args:
             X: (n, d) or (d,) real numbers, an array or a memory map of any float type. Rows are L2-normalised here.
             method: "pursuit" for the best codes, "refit" or "encoder" for the fastest; see `Method`.
-            atoms_per_step: of pursuit; 1 is the best and slowest, 4 nearly as good (measured: BENCHMARKS.md).
-            scale: what values are divided by. "reconstruction" makes a dot product with a code a cosine of x_hat.
+            atoms_per_step: of pursuit; 1 is the best and slowest, 3 nearly as good (measured: BENCHMARKS.md).
+            scale: of the values, see `Scale`. The default ranks best: an item that is reconstructed badly is trusted
+                less, instead of being stretched to the norm of the others.
             batch_size: rows at once.
 
         Returns:
@@ -177,22 +184,26 @@ class CompresSAE(nn.Module):
         for start in range(0, len(rows), batch_size):
             x = torch.from_numpy(unit_rows(rows[start : start + batch_size], start)).to(device)
             support, raw = self.code(x, method, atoms_per_step)
-            scaled = raw / self._divisor(support, raw, scale)
+            scaled = raw * self._factor(x, support, raw, scale)
             order = support.argsort(dim=1)
             indices[start : start + len(x)] = support.gather(1, order).int().cpu().numpy()
             values[start : start + len(x)] = scaled.gather(1, order).cpu().numpy()
         return SparseCodes._trusted(indices, values, self.latents, scale)
 
-    def _divisor(self, support: Tensor, values: Tensor, scale: Scale) -> Tensor:
+    def _factor(self, x: Tensor, support: Tensor, values: Tensor, scale: Scale) -> Tensor:
+        """(n, 1): what raw values are multiplied by to have that scale."""
         if scale == "raw":
             return values.new_ones(len(values), 1)
-        vectors = sparse_decode(support, values, self.atoms) if scale == "reconstruction" else values
-        norms: Tensor = vectors.norm(dim=1, keepdim=True)
-        return norms.clamp_min(torch.finfo(torch.float32).tiny)
+        x_hat = values if scale == "code" else sparse_decode(support, values, self.atoms)
+        norm: Tensor = x_hat.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        if scale != "projection":
+            return norm.reciprocal()
+        cosine: Tensor = (x * x_hat).sum(dim=1, keepdim=True) / norm
+        return cosine.clamp_min(_LEAST_COSINE) / norm
 
     @torch.no_grad()
     def decode(self, codes: SparseCodes, *, batch_size: int = 8192) -> FloatArray:
-        """Reconstructions `sum_j v_j W_j` of codes: (n, d) float32, of unit norm if codes have reconstruction scale.
+        """Reconstructions `sum_j v_j W_j` of codes: (n, d) float32, with the norm that the codes' scale gives.
 
         Raises:
             InvalidInputError: the codes are over another number of latents.

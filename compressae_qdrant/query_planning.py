@@ -24,6 +24,7 @@ _FIRST_STAGE: Final = 512
 _PREFETCH: Final = 200
 _PREFETCH_FACTOR: Final = 5
 _EXACT_FACTOR: Final = 2
+_DENSE_FACTOR: Final = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class SearchSettings:
     """Latents of the query-side vector that search for candidates; None takes 512. 0 uses the query's own code."""
     exact: bool = False
     """Score every item that shares a latent with the query-side vector, and rescore the best exactly."""
+    dense_candidates: int | None = None
+    """How many of the rescored candidates are scored once more by the embeddings that the index keeps (`keep_dense`),
+    with asymmetric scoring. None takes three times the limit where there are embeddings; 0 leaves it out."""
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
@@ -57,6 +61,15 @@ class SearchSettings:
             )
         if self.first_stage is not None and self.first_stage < 0:
             raise InvalidInputError(f"first_stage is {self.first_stage}; it must be at least 0 (the query's own code)")
+        if self.dense_candidates and (self.scoring != "asymmetric" or not self.rescore_in_engine):
+            raise InvalidInputError(
+                f"dense_candidates={self.dense_candidates} needs asymmetric scoring and rescoring in the engine; "
+                "set it to 0"
+            )
+        if self.dense_candidates and self.dense_candidates < self.limit:
+            raise InvalidInputError(
+                f"dense_candidates is {self.dense_candidates} but limit is {self.limit}; it needs at least as many"
+            )
         if self.scoring not in get_args(Scoring):
             raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
 
@@ -69,6 +82,7 @@ class SearchOptions(TypedDict, total=False):
     prefetch: int | None
     first_stage: int | None
     exact: bool
+    dense_candidates: int | None
     with_payload: bool
     rescore_in_engine: bool
 
@@ -80,8 +94,9 @@ class QueryPlanner:
     of them. Which few: those whose items gain most, `|vector_j|` times the mean magnitude of latent j's stored values.
     """
 
-    def __init__(self, model: CompresSAE) -> None:
+    def __init__(self, model: CompresSAE, keep_dense: bool = False) -> None:
         self._model = model
+        self._keep_dense = keep_dense
         self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
         self._fingerprint = model.fingerprint
@@ -96,13 +111,13 @@ class QueryPlanner:
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
         needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
         codes = self._model.encode(x) if needs_codes else None
-        return self._plans(self._vectors(x, codes, settings.scoring), codes, settings)
+        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings)
 
     def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings) -> list[QueryPlan]:
         """One plan for each of some stored codes: their reconstructions are the queries."""
         x = self._model.decode(codes)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return self._plans(self._vectors(x, codes, settings.scoring), codes, settings)
+        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings)
 
     def _vectors(self, x: FloatArray, codes: SparseCodes | None, scoring: Scoring) -> FloatArray:
         if scoring == "asymmetric":
@@ -110,7 +125,9 @@ class QueryPlanner:
         assert codes is not None
         return similarity.sparse(codes) if scoring == "sparse" else similarity.reconstructed(self._atoms, codes)
 
-    def _plans(self, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings) -> list[QueryPlan]:
+    def _plans(
+        self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings
+    ) -> list[QueryPlan]:
         prefetch = settings.prefetch or max(_PREFETCH, _PREFETCH_FACTOR * settings.limit)
         size: int | None = settings.first_stage or _FIRST_STAGE
         if settings.exact:
@@ -119,17 +136,25 @@ class QueryPlanner:
         if settings.first_stage == 0 and not settings.exact:
             assert codes is not None
             narrow, size = similarity.sparse(codes), None
-        return [self._plan(first, full, size, prefetch, settings) for first, full in zip(narrow, vectors, strict=True)]
+        dense = self._dense_candidates(settings)
+        prefetch = max(prefetch, dense)
+        return [
+            QueryPlan(
+                first_stage=truncate(first, size, self._magnitude),
+                rescoring=truncate(full),
+                limit=settings.limit,
+                prefetch=prefetch,
+                filter=settings.filter,
+                with_payload=settings.with_payload,
+                rescore_in_engine=settings.rescore_in_engine,
+                dense=query if dense else None,
+                dense_candidates=dense,
+            )
+            for query, first, full in zip(x, narrow, vectors, strict=True)
+        ]
 
-    def _plan(
-        self, first: FloatArray, full: FloatArray, size: int | None, prefetch: int, settings: SearchSettings
-    ) -> QueryPlan:
-        return QueryPlan(
-            first_stage=truncate(first, size, self._magnitude),
-            rescoring=truncate(full),
-            limit=settings.limit,
-            prefetch=prefetch,
-            filter=settings.filter,
-            with_payload=settings.with_payload,
-            rescore_in_engine=settings.rescore_in_engine,
-        )
+    def _dense_candidates(self, settings: SearchSettings) -> int:
+        if settings.dense_candidates is not None:
+            return settings.dense_candidates
+        wanted = self._keep_dense and settings.scoring == "asymmetric" and settings.rescore_in_engine
+        return _DENSE_FACTOR * settings.limit if wanted else 0

@@ -42,7 +42,7 @@ class Retriever:
         self.model = model
         self.index = index
         self._embedder = embedder
-        self._planner = QueryPlanner(model)
+        self._planner = QueryPlanner(model, index.settings.keep_dense)
 
     def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to a query, best first.
@@ -50,11 +50,11 @@ class Retriever:
         Args:
             query: a (d,) embedding of any scale, or a text if there is an embedder.
             limit: hits to return.
-            **settings: filter, scoring, prefetch, first_stage, exact, with_payload, rescore_in_engine; see
-                `SearchSettings`.
+            **settings: filter, scoring, prefetch, first_stage, exact, dense_candidates, with_payload,
+                rescore_in_engine; see `SearchSettings`.
 
         Returns:
-            At most `limit` hits; their scores are cosines, as `scoring` says.
+            At most `limit` hits. By default a score estimates the cosine of query and item; see `similarity`.
 
         Raises:
             DimensionError: the query has another number of dimensions than the model.
@@ -70,7 +70,8 @@ class Retriever:
         return self.index.search_batch(self._planner.plans(self._embed(queries), _settings(limit, settings)))
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
-        """The items closest to an item of the index, itself left out. The query is its stored code.
+        """The items closest to an item of the index, itself left out. The query is its stored
+        code, or its embedding where the index keeps it.
 
         Raises:
             IndexNotFoundError: the item is not in the index.
@@ -79,9 +80,13 @@ class Retriever:
         if not records:
             raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
         record = records[0]
-        code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
         asked = _settings(limit + 1, settings)
-        hits = self.index.search(self._planner.plans_for_codes(code, asked)[0])
+        if record.dense is not None:
+            (plan,) = self._planner.plans(record.dense, asked)
+        else:
+            code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
+            (plan,) = self._planner.plans_for_codes(code, asked)
+        hits = self.index.search(plan)
         return [hit for hit in hits if hit.id != id][:limit]
 
     def _embed(self, queries: Any) -> npt.ArrayLike:

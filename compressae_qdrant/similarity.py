@@ -1,12 +1,12 @@
 """Scores as dot products between a query-side vector over latents and stored codes.
 
-With values stored at reconstruction scale (divided by norm(x_hat)), an item's score is `vector . code`:
-
-| scoring         | query-side vector (h,)      | the dot product is                                              |
-|-----------------|-----------------------------|-----------------------------------------------------------------|
-| `reconstructed` | `W x_hat_q / norm(x_hat_q)` | cosine of the two reconstructions (the paper's kernel trick)    |
-| `asymmetric`    | `W x_q`                     | cosine of the uncompressed query and the item's reconstruction  |
-| `sparse`        | `s_q / norm(s_q)`           | the paper's fast mode; code cosine where codes have code scale  |
+| scoring         | query-side vector (h,)      | its dot product with a code, by the code's scale             |
+|-----------------|-----------------------------|--------------------------------------------------------------|
+| `asymmetric`    | `W x_q`                     | `x_q . x_hat`. projection: an estimate of `x_q . x`;         |
+|                 |                             | reconstruction: cosine of the query with the reconstruction  |
+| `reconstructed` | `W x_hat_q / norm(x_hat_q)` | the same for the query's reconstruction; at reconstruction   |
+|                 |                             | scale the cosine of the two (the paper's kernel trick)       |
+| `sparse`        | `s_q / norm(s_q)`           | the paper's fast mode; at code scale the cosine of two codes |
 
 So the Gram matrix `W W'` is never formed: one (h, d) matrix-vector product a query replaces it.
 """

@@ -25,7 +25,7 @@ class TrainConfig:
     seed: int = 0
     """Of the split, the order and the initial atoms. On a CPU equal seeds give equal bits."""
 
-    steps: int = 1000
+    steps: int = 2000
     """Optimiser steps of the autoencoder phase."""
     batch_size: int = 2048
     """Items of a step. The paper's 100,000 is for a GPU."""
@@ -39,7 +39,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the encoder's product while training: auto takes bfloat16 where the processor multiplies it natively."""
 
-    rounds: int = 16
+    rounds: int = 24
     """Rounds of dictionary refinement; 0 leaves it out (the paper)."""
     round_items: int = 16_384
     """Items coded by pursuit in a round."""
@@ -48,7 +48,7 @@ class TrainConfig:
     damping: float = 1.0
     """Pull of an atom to its previous self in least squares, in items of unit value."""
     atoms_per_step: int = 4
-    """Of the pursuit in refinement; 1 is the classical pursuit."""
+    """Of the pursuit in refinement, where more rounds beat better codes; 1 is the classical pursuit."""
 
     encoder_steps: int = 300
     """Steps that fit the encoder to the refined dictionary, which stays fixed."""

@@ -12,6 +12,7 @@ from qdrant_client import models
 
 from compressae_qdrant import IndexSettings, SparseCodes, similarity
 from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index import QueryPlan
 from compressae_qdrant.index.base import CodeIndex
 from compressae_qdrant.similarity import truncate
@@ -40,6 +41,7 @@ class StandIn:
 
     fingerprint: str = "m-0123456789ab"
     latents: int = H
+    dim: int = D
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ WORLD = _world()
 
 
 def _fill(create: Create, datatype: Any) -> CodeIndex:
-    index = create(StandIn(), IndexSettings(datatype=datatype))
+    index = create(StandIn(), IndexSettings(datatype=datatype, scale="reconstruction"))
     index.upsert(range(N), WORLD.codes, WORLD.payloads)
     index.optimize()
     return index
@@ -153,3 +155,33 @@ def test_batches_are_single_searches(create: Create) -> None:
     plans = [QueryPlan(truncate(v, 20), truncate(v), 5, 50, FILTERS["range"]) for v in WORLD.vectors["sparse"]]
     assert index.search_batch(plans) == [index.search(plan) for plan in plans]
     assert index.search_batch([]) == []
+
+
+def test_embeddings_that_are_kept_score_the_best_candidates(create: Create) -> None:
+    random = np.random.default_rng(9)
+    embeddings = random.normal(size=(N, D)).astype(np.float32)
+    index = create(StandIn(), IndexSettings(scale="reconstruction", keep_dense=True))
+    index.upsert(range(N), WORLD.codes, WORLD.payloads, embeddings)
+    index.optimize()
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    stored = index.retrieve([3])[0].dense
+    assert stored is not None
+    np.testing.assert_allclose(stored, unit[3], atol=1e-3)
+    codes = WORLD.codes.to_csr().toarray()
+    keep = WORLD.kept("range")
+    for vector, query in zip(WORLD.vectors["asymmetric"], random.normal(size=(6, D)).astype(np.float32), strict=True):
+        query /= np.linalg.norm(query)
+        plan = QueryPlan(truncate(vector), truncate(vector), 5, N, FILTERS["range"], dense=query, dense_candidates=20)
+        hits = index.search(plan)
+        best = np.argsort(-np.where(keep, codes @ vector, -np.inf), kind="stable")[:20]
+        wanted = np.sort(unit[best] @ query)[::-1][:5]
+        np.testing.assert_allclose([hit.score for hit in hits], wanted, atol=1e-3)  # float16 on disk
+        assert {hit.id for hit in hits} <= set(best.tolist())
+
+
+def test_only_an_index_that_keeps_embeddings_can_score_by_them(create: Create) -> None:
+    index = _fill(create, "uint8")
+    vector = truncate(WORLD.vectors["asymmetric"][0])
+    plan = QueryPlan(vector, vector, 5, 50, dense=np.ones(D, np.float32), dense_candidates=20)
+    with pytest.raises(InvalidInputError, match="keeps no embeddings to rescore by"):
+        index.search(plan)

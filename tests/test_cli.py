@@ -114,7 +114,7 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
         ("ingest catalog.jsonl --model model --index i --datatype int4", "datatype is 'int4'"),
         ("ingest catalog.jsonl --model model --index i --method magic", "--method is 'magic'"),
         ("search x --model model --index i --scoring magic", "--scoring is 'magic'"),
-        ("search x --model model --index none", "there is no index at none"),
+        ("search x --model model --index none", "none; create one with EdgeIndex.create"),
         ("info", "give --index, --model or both"),
         ("info --index http://localhost:1/items", "server can't be reached"),
         ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ def test_codes_are_valid_and_decode_to_what_they_code(model: CompresSAE, embeddi
     codes = model.encode(embeddings, method)
     SparseCodes(codes.indices, codes.values, codes.latents)  # the checking constructor accepts them
     decoded = model.decode(codes)
-    np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, rtol=1e-5)
-    assert float((decoded * embeddings).sum(axis=1).mean()) > {"encoder": 0.6, "refit": 0.7, "pursuit": 0.8}[method]
+    cosines = np.linalg.norm(decoded, axis=1)  # x_hat is the projection of x on its own line
+    np.testing.assert_allclose((decoded * embeddings).sum(axis=1), cosines**2, rtol=1e-5)
+    assert float(cosines.mean()) > {"encoder": 0.6, "refit": 0.7, "pursuit": 0.8}[method]
 
 
 def test_pursuit_beats_refit_beats_encoder(model: CompresSAE, embeddings: FloatArray) -> None:
     cosines = [
-        float((model.decode(model.encode(embeddings, method)) * embeddings).sum(axis=1).mean())
+        float(np.linalg.norm(model.decode(model.encode(embeddings, method)), axis=1).mean())
         for method in ("encoder", "refit", "pursuit")
     ]
     assert cosines == sorted(cosines)
@@ -46,8 +48,20 @@ def test_scales(model: CompresSAE, embeddings: FloatArray) -> None:
     code = model.encode(embeddings[:9], scale="code")
     np.testing.assert_allclose(np.linalg.norm(code.values, axis=1), 1, rtol=1e-5)
     assert (raw.scale, code.scale) == ("raw", "code")
-    ratio = raw.values / model.encode(embeddings[:9]).values
-    np.testing.assert_allclose(ratio, np.linalg.norm(model.decode(raw), axis=1)[:, None] * np.ones(6), rtol=1e-4)
+    unit = model.encode(embeddings[:9], scale="reconstruction")
+    np.testing.assert_allclose(np.linalg.norm(model.decode(unit), axis=1), 1, rtol=1e-5)
+    # Least-squares values make x_hat a projection already.
+    np.testing.assert_allclose(model.encode(embeddings[:9], scale="projection").values, raw.values, rtol=1e-3)
+
+
+def test_a_code_that_points_away_from_its_item_does_not_vanish(model: CompresSAE, embeddings: FloatArray) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.encoder_weight.neg_()
+        broken.encoder_bias.neg_()
+    codes = broken.encode(embeddings[:50], "encoder")
+    assert (np.abs(codes.values).max(axis=1) > 0).all()
+    assert (np.linalg.norm(broken.decode(codes), axis=1) < 2e-3).all()
 
 
 def test_any_array_of_numbers_gives_the_same_codes(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressae_qdrant import SparseCodes
+from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.base import Record
 from compressae_qdrant.index.ids import item_id, point_id, public_payload
+from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.points import rescore, to_points
 from compressae_qdrant.query_vector import QueryVector
 
@@ -32,7 +33,7 @@ def test_points_give_back_items(items: list[tuple[Any, dict[str, Any]]], seed: i
     values = random.normal(size=indices.shape)
     values[:, 1:][random.random((len(items), 3)) < 0.2] = 0  # padding
     codes = SparseCodes(indices, values, 9)
-    points = to_points([i for i, _ in items], codes, [p for _, p in items], latents=9, scale="reconstruction")
+    points = to_points([i for i, _ in items], codes, [p for _, p in items], None, _manifest(9))
     for row, (point, (item, payload)) in enumerate(zip(points, items, strict=True)):
         assert item_id(point.id, point.payload) == item
         assert public_payload(point.payload) == payload
@@ -40,6 +41,25 @@ def test_points_give_back_items(items: list[tuple[Any, dict[str, Any]]], seed: i
         assert point.indices == kept_indices.tolist()
         assert point.values == kept_values.tolist()
         assert isinstance(point.id, int) or str(uuid.UUID(point.id)) == point.id
+
+
+def _manifest(latents: int, **settings: Any) -> Manifest:
+    return Manifest("m-0", latents, 2, IndexSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("kept", "dense", "complaint"),
+    [
+        (False, np.ones((1, 2)), "keeps no embeddings"),
+        (True, None, r"`dense` is None; pass them as \(1, 2\)"),
+        (True, np.ones((1, 3)), r"shape \(1, 3\); pass them as \(1, 2\)"),
+        (True, np.zeros((1, 2)), "embedding in row 0 is zero"),
+        (True, np.full((1, 2), np.nan), "embedding in row 0 is zero, NaN or infinite"),
+    ],
+)
+def test_embeddings_that_do_not_fit(kept: bool, dense: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInputError, match=complaint):
+        to_points([1], SparseCodes([[1]], [[1.0]], 3), None, dense, _manifest(3, keep_dense=kept))
 
 
 def test_different_ids_are_different_points() -> None:
@@ -71,7 +91,7 @@ def test_unusable_ids(bad: Any) -> None:
 )
 def test_payloads_that_are_no_json(payload: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        to_points([1], SparseCodes([[1]], [[1.0]], 3), [payload], latents=3, scale="raw")
+        to_points([1], SparseCodes([[1]], [[1.0]], 3), [payload], None, _manifest(3))
 
 
 def test_rescoring_here_sorts_by_the_dot_product() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import models
 
-from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, SparseCodes, similarity
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, SparseCodes, similarity
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import (
     DimensionError,
@@ -62,7 +63,7 @@ def test_rescoring_here_agrees_with_the_engine(
         assert {hit.id for hit in a[:-1]} <= {hit.id for hit in b}
 
 
-def test_scores_are_cosines_with_the_reconstruction(
+def test_scores_are_products_with_the_reconstruction(
     model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray
 ) -> None:
     decoded = model.decode(codes)
@@ -94,9 +95,29 @@ def test_similar_items_leave_the_item_out(model: CompresSAE, index: EdgeIndex, c
     assert len(hits) == 6
     assert 42 not in [hit.id for hit in hits]
     decoded = model.decode(codes)
-    assert hits[0].score == pytest.approx(float(np.delete(decoded @ decoded[42], 42).max()), abs=1e-4)
+    query = decoded[42] / np.linalg.norm(decoded[42])
+    assert hits[0].score == pytest.approx(float(np.delete(decoded @ query, 42).max()), abs=1e-4)
     with pytest.raises(IndexNotFoundError, match="item 9999 is not in the index"):
         retriever.similar_to(9999)
+
+
+def test_kept_embeddings_give_exact_cosines(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    with EdgeIndex.create(tmp_path / "dense", model, IndexSettings(keep_dense=True)) as index:
+        index.upsert(range(600), model.encode(embeddings), dense=embeddings)
+        index.optimize()
+        retriever = Retriever(model, index)
+        truth = embeddings @ embeddings[9]
+        best = np.argsort(-truth)[:5]
+        hits = retriever.search(embeddings[9], 5, prefetch=600, dense_candidates=600)
+        assert [hit.id for hit in hits] == best.tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], truth[best], atol=2e-3)
+        assert [hit.id for hit in retriever.similar_to(9, 4, prefetch=600, dense_candidates=600)] == best[1:].tolist()
+        by_codes = retriever.search(embeddings[9], 5, dense_candidates=0)
+        assert [hit.score for hit in by_codes] != [hit.score for hit in hits]
+        assert retriever.search(embeddings[9], 5, scoring="sparse")
+        for wrong in ({"dense_candidates": 3}, {"dense_candidates": 9, "scoring": "sparse"}):
+            with pytest.raises(InvalidInputError, match="dense_candidates"):
+                retriever.search(embeddings[9], 5, **wrong)
 
 
 def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:

@@ -20,6 +20,7 @@ from ..evaluation import evaluate_search, exact_neighbours
 from ..index import open_index
 from ..ingest import ingest as ingest_source
 from ..model import CompresSAE
+from ..pursuit import ATOMS_PER_STEP
 from ..query_planning import SearchOptions
 from ..retriever import Retriever
 from ..sources import sample_embeddings
@@ -132,7 +133,7 @@ def encode(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write the codes to, row by row as the catalog.")],
     method: MethodOption = "pursuit",
-    atoms_per_step: AtomsOption = 4,
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -163,8 +164,11 @@ def ingest(
     model: ModelOption,
     index: IndexOption,
     method: MethodOption = "pursuit",
-    atoms_per_step: AtomsOption = 4,
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     datatype: Annotated[str, typer.Option(help="Of index values: uint8, float16 or float32.")] = "uint8",
+    keep_dense: Annotated[
+        bool, typer.Option("--keep-dense", help="Keep the embeddings on disk too, and rescore the best hits by them.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
     journal: Annotated[
         Path | None, typer.Option(help="File that notes progress; needed to resume on a server.")
@@ -185,7 +189,7 @@ def ingest(
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
     with (
-        open_or_create(index, coder, datatype) as opened,
+        open_or_create(index, coder, datatype, keep_dense) as opened,
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report = ingest_source(

@@ -66,11 +66,11 @@ def embedder_of(text: str | None, embedder: str | None) -> Embedder | None:
     return None if embedder is None else load_embedder(embedder)
 
 
-def open_or_create(location: str, model: CompresSAE, datatype: str) -> CodeIndex:
+def open_or_create(location: str, model: CompresSAE, datatype: str, keep_dense: bool) -> CodeIndex:
     try:
         return open_index(location, model)
     except IndexNotFoundError:
-        return create_index(location, model, IndexSettings(datatype=datatype))  # type: ignore[arg-type]  # checked inside
+        return create_index(location, model, IndexSettings(datatype=datatype, keep_dense=keep_dense))  # type: ignore[arg-type]  # checked inside
 
 
 def method_of(name: str) -> Method:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,8 @@ class CodeModel(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def latents(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ class IndexSettings:
     postings. Must exceed the largest prefetch, or rescoring turns into an index walk."""
     segments: int = 1
     """Segments that optimisation aims for. One segment answers a single query fastest; use one per core for load."""
-    scale: Scale = "reconstruction"
-    """What stored values are divided by. "code" makes `sparse` scoring exactly the cosine of the codes."""
+    scale: Scale = "projection"
+    """Of stored values. "projection" ranks best; "reconstruction" makes scores cosines of reconstructions, as the paper
+    has them; "code" makes `sparse` scoring exactly the cosine of the codes."""
+    keep_dense: bool = False
+    """Keep each item's dense embedding too: float16, on disk, without a graph. Searches then rescore their last
+    candidates by it. Memory stays that of the codes; disk grows by 2 d bytes an item."""
     payload_fields: Mapping[str, FieldType] = field(default_factory=dict)
     """Payload fields to index for fast filters."""
     shards: int = 1
@@ -80,7 +86,7 @@ class IndexSettings:
         for name, allowed in (
             ("datatype", ("float32", "float16", "uint8")),
             ("memory", ("pinned", "cached", "cold")),
-            ("scale", ("reconstruction", "code", "raw")),
+            ("scale", get_args(Scale)),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
@@ -104,12 +110,26 @@ class QueryPlan:
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
     """False fetches the candidates' codes and rescores them here; the same ranking, for checks and old engines."""
+    dense: FloatArray | None = None
+    """(d,) the query itself: the best `dense_candidates` of the rescoring are scored once more, by the embeddings that
+    an index with `keep_dense` has on disk. None leaves that out."""
+    dense_candidates: int = 0
+    """From `limit` to `prefetch`."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise InvalidInputError(f"limit is {self.limit}; ask for at least 1 hit")
         if self.prefetch < self.limit:
             raise InvalidInputError(f"prefetch is {self.prefetch} and limit {self.limit}; prefetch must be >= limit")
+        if self.dense is not None and not self.limit <= self.dense_candidates <= self.prefetch:
+            raise InvalidInputError(
+                f"dense_candidates is {self.dense_candidates}; it must be from limit ({self.limit}) to prefetch "
+                f"({self.prefetch})"
+            )
+        if self.dense is not None and (self.rescoring is None or not self.rescore_in_engine):
+            raise InvalidInputError(
+                "dense embeddings rescore what the engine rescored; give the plan a rescoring there"
+            )
         if not len(self.first_stage):
             raise InvalidInputError("the query vector is empty; nothing could match it")
 
@@ -133,6 +153,8 @@ class Record:
     values: FloatArray
     """(<= k,) stored values."""
     payload: dict[str, Any] = field(default_factory=dict)
+    dense: FloatArray | None = None
+    """(d,) its embedding, of unit norm, where the index keeps it."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +197,16 @@ class CodeIndex(Protocol):
         """Where an ingestion into this index notes its progress by default; None if there is no such place."""
 
     def upsert(
-        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
     ) -> None:
-        """Insert or replace items. All of the batch is checked before any of it is written."""
+        """Insert or replace items; (n, d) `dense` is for an index with `keep_dense`, and must be given to it.
+
+        All of the batch is checked before any of it is written.
+        """
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Remove items; ids that are not there are ignored."""

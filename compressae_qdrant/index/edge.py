@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as qe
 
 from ..codes import SparseCodes
@@ -34,8 +35,8 @@ from .base import (
 )
 from .filters import edge_filter
 from .ids import ID_FIELD, item_id, public_payload
-from .manifest import VECTOR_NAME, Manifest
-from .points import check_plan, point_ids, rescore, to_points
+from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from .points import CodePoint, check_plan, point_ids, rescore, to_points
 from .shard_files import DirectoryLock, shard_use
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class EdgeIndex:
             lock = DirectoryLock(temporary / _LOCK, str(path))
             write_text(temporary / _MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
             with _engine("create", path):
-                _new_shard(temporary / _SHARD, settings)
+                _new_shard(temporary / _SHARD, manifest)
             temporary.rename(path)
         except OSError as exc:
             _refuse_existing(path)
@@ -169,20 +170,21 @@ class EdgeIndex:
         return self._path / _JOURNAL
 
     def upsert(
-        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """Insert or replace items. All of the batch is checked before any of it is written.
 
         Raises:
             InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
         """
-        checked = to_points(ids, codes, payloads, latents=self.latents, scale=self.settings.scale)
+        checked = to_points(ids, codes, payloads, dense, self._manifest)
         if not checked:
             return
-        points = [
-            qe.Point(point.id, {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}, point.payload)
-            for point in checked
-        ]
+        points = [qe.Point(point.id, _vectors(point), point.payload) for point in checked]
         with self._open("upsert into") as shard:
             shard.update(qe.UpdateOperation.upsert_points(points))
 
@@ -222,14 +224,14 @@ class EdgeIndex:
 
         Items that share no latent with the plan's first stage are not returned.
         """
-        request = _request(check_plan(plan, self.latents))
+        request = _request(check_plan(plan, self._manifest))
         with self._open("search") as shard:
             found = shard.query(request)
         return _hits(plan, found)
 
     def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """Hits of many queries, in order, in one engine call."""
-        requests = [_request(check_plan(plan, self.latents)) for plan in plans]
+        requests = [_request(check_plan(plan, self._manifest)) for plan in plans]
         with self._open("search") as shard:
             found = shard.query_batch(qe.QueryBatchRequest(requests)) if requests else []
         return [_hits(plan, points) for plan, points in zip(plans, found, strict=True)]
@@ -307,8 +309,17 @@ def _refuse_existing(path: Path) -> None:
         raise IndexExistsError(f"there is {what} at {path} already; open it, or choose another path")
 
 
-def _new_shard(path: Path, settings: IndexSettings) -> None:
+def _new_shard(path: Path, manifest: Manifest) -> None:
+    settings = manifest.settings
+    dense = qe.EdgeVectorParams(
+        size=manifest.dim,
+        distance=qe.Distance.Cosine,
+        datatype=qe.VectorStorageDatatype.Float16,
+        hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=1_000_000),
+        memory=qe.Memory.Cold,
+    )
     config = qe.EdgeConfig(
+        vectors={DENSE_NAME: dense} if settings.keep_dense else None,
         sparse_vectors={
             VECTOR_NAME: qe.EdgeSparseVectorParams(
                 full_scan_threshold=settings.full_scan_threshold,
@@ -328,6 +339,11 @@ def _new_shard(path: Path, settings: IndexSettings) -> None:
     shard.close()
 
 
+def _vectors(point: CodePoint) -> dict[str, Any]:
+    code: dict[str, Any] = {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}
+    return code if point.dense is None else code | {DENSE_NAME: point.dense}
+
+
 def _vector(query: QueryVector) -> qe.SparseVector:
     return qe.SparseVector(np.asarray(query.indices).tolist(), np.asarray(query.values).tolist())
 
@@ -345,10 +361,14 @@ def _request(plan: QueryPlan) -> qe.QueryRequest:
     # Recommend with one positive and the sum of scores is the dot product with the stored float32 values, whatever
     # the index datatype; a plain Nearest here would walk the quantised index again (77 ms instead of 8, DESIGN 3).
     rescoring = qe.RecommendQuery(positives=[_vector(plan.rescoring)], negatives=[])
+    second = qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME)
+    candidates = qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)
+    if plan.dense is None:
+        return qe.QueryRequest(limit=plan.limit, query=second, prefetches=[candidates], with_payload=payload)
     return qe.QueryRequest(
         limit=plan.limit,
-        query=qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME),
-        prefetches=[qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)],
+        query=qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME),
+        prefetches=[qe.Prefetch(limit=plan.dense_candidates, query=second, prefetches=[candidates])],
         with_payload=payload,
     )
 
@@ -366,5 +386,6 @@ def _record(point: qe.ScoredPoint | qe.Record) -> Record:
         id=item_id(point.id, point.payload),
         indices=np.array(code.indices, np.int32),
         values=np.array(code.values, np.float32),
+        dense=np.array(vector[DENSE_NAME], np.float32) if DENSE_NAME in vector else None,
         payload=public_payload(point.payload),
     )

@@ -11,10 +11,13 @@ from typing import Any, Final, Self
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .base import CodeModel, IndexSettings
 
-__all__ = ["VECTOR_NAME", "Manifest"]
+__all__ = ["DENSE_NAME", "VECTOR_NAME", "Manifest"]
 
 VECTOR_NAME: Final = "code"
 """Name of the sparse vector that holds the codes."""
+
+DENSE_NAME: Final = "dense"
+"""Name of the vector that holds the embeddings, where an index keeps them."""
 
 _FORMAT: Final = 1
 
@@ -27,12 +30,14 @@ class Manifest:
     """Of the model whose codes it holds."""
     latents: int
     """h of that model."""
+    dim: int
+    """d of that model."""
     settings: IndexSettings
 
     @classmethod
     def of(cls, model: CodeModel, settings: IndexSettings) -> Self:
         """The manifest of a new index for `model`."""
-        return cls(model.fingerprint, model.latents, settings)
+        return cls(model.fingerprint, model.latents, model.dim, settings)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON, with its format and the version of the package that wrote it."""
@@ -40,6 +45,7 @@ class Manifest:
             "format": _FORMAT,
             "fingerprint": self.fingerprint,
             "latents": self.latents,
+            "dim": self.dim,
             "settings": {**dataclasses.asdict(self.settings), "payload_fields": dict(self.settings.payload_fields)},
             "written_by": f"compressae-qdrant {_version()}",
         }
@@ -61,7 +67,8 @@ class Manifest:
                 f"it was written by {data.get('written_by', 'an unknown version')}; upgrade compressae-qdrant"
             )
         try:
-            return cls(str(data["fingerprint"]), int(data["latents"]), IndexSettings(**data["settings"]))
+            settings = IndexSettings(**data["settings"])
+            return cls(str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings)
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             raise CodeIndexError(
                 f"the manifest of {location} is damaged ({type(exc).__name__}: {exc}); create the index again"

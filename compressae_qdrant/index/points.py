@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..codes import Scale, SparseCodes
 from ..errors import InvalidCodeError, InvalidInputError
 from .base import Hit, ItemId, Payload, QueryPlan, QueryVector, Record
 from .ids import PointId, point_id, stored_payload
+from .manifest import Manifest
 
 __all__ = ["CodePoint", "check_plan", "point_ids", "rescore", "to_points"]
 
@@ -24,15 +26,16 @@ class CodePoint(NamedTuple):
     """Latents with a non-zero value, ascending."""
     values: list[float]
     payload: dict[str, Any]
+    dense: list[float] | None
+    """Its embedding, where the index keeps it."""
 
 
 def to_points(
     ids: Sequence[ItemId],
     codes: SparseCodes,
     payloads: Sequence[Payload | None] | None,
-    *,
-    latents: int,
-    scale: Scale,
+    dense: npt.NDArray[np.floating] | None,
+    manifest: Manifest,
 ) -> list[CodePoint]:
     """The points of a batch of items, after all of the batch has been checked.
 
@@ -40,17 +43,19 @@ def to_points(
         ids: one for each code, all different.
         codes: (n, k) codes of the index's model.
         payloads: JSON-like mappings, one for each code, or None for no payloads.
-        latents: h of the index.
-        scale: what the index expects values to be divided by.
+        dense: (n, d) embeddings for an index that keeps them, else None.
+        manifest: of the index.
 
     Raises:
-        InvalidInputError: lengths differ, an id is unusable or repeated, or a payload is not JSON.
+        InvalidInputError: lengths differ, an id is unusable or repeated, a payload is not JSON, or embeddings are
+            missing, not wanted, of another shape, zero or not finite.
         InvalidCodeError: codes have other latents or another scale, or a code is empty or not finite.
     """
     if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
         counts = f"{len(ids)} ids, {len(codes)} codes" + (f", {len(payloads)} payloads" if payloads is not None else "")
         raise InvalidInputError(f"a batch needs one of each for every item, but it has {counts}")
-    _check_codes(codes, latents, scale)
+    _check_codes(codes, manifest.latents, manifest.settings.scale)
+    kept = _checked_dense(dense, len(ids), manifest)
     points = point_ids(ids)
     # Indices and values become Python lists in one go each: half the time of doing it row by row.
     rows, values = codes.indices.tolist(), codes.values.tolist()
@@ -59,7 +64,7 @@ def to_points(
         rows[row], values[row] = kept_indices.tolist(), kept_values.tolist()
     stored = [_payload(item, point, None if payloads is None else payloads[i], i)
               for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
-    return [CodePoint(*point) for point in zip(points, rows, values, stored, strict=True)]
+    return [CodePoint(*point) for point in zip(points, rows, values, stored, kept, strict=True)]
 
 
 def point_ids(ids: Sequence[ItemId]) -> list[PointId]:
@@ -83,13 +88,21 @@ def point_ids(ids: Sequence[ItemId]) -> list[PointId]:
     return points
 
 
-def check_plan(plan: QueryPlan, latents: int) -> QueryPlan:
-    """The plan itself, once its vectors are known to fit an index of `latents`.
+def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
+    """The plan itself, once its vectors are known to fit the index of that manifest.
 
     Raises:
         InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
-            outside the index's.
+            outside the index's; or it wants embeddings that the index doesn't keep.
     """
+    if plan.dense is not None:
+        if not manifest.settings.keep_dense:
+            raise InvalidInputError("the index keeps no embeddings to rescore by; create it with keep_dense=True")
+        if plan.dense.shape != (manifest.dim,) or not np.isfinite(plan.dense).all():
+            raise InvalidInputError(
+                f"the plan's dense query has shape {plan.dense.shape}; it must be ({manifest.dim},) and finite"
+            )
+    latents = manifest.latents
     for name, vector in (("first_stage", plan.first_stage), ("rescoring", plan.rescoring)):
         if vector is None:
             continue
@@ -148,6 +161,30 @@ def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:
             raise InvalidCodeError(
                 f"code in row {rows[0]} {complaint} ({rows.size} such rows); encode those items again"
             )
+
+
+def _checked_dense(
+    dense: npt.NDArray[np.floating] | None, items: int, manifest: Manifest
+) -> Sequence[list[float] | None]:
+    if not manifest.settings.keep_dense:
+        if dense is not None:
+            raise InvalidInputError(
+                "the index keeps no embeddings; leave `dense` out, or create it with keep_dense=True"
+            )
+        return [None] * items
+    if dense is None or dense.shape != (items, manifest.dim):
+        got = None if dense is None else f"shape {dense.shape}"
+        raise InvalidInputError(
+            f"the index keeps embeddings (keep_dense) but `dense` is {got}; pass them as ({items}, {manifest.dim})"
+        )
+    norms = np.linalg.norm(dense.astype(np.float64), axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if bad.size:
+        raise InvalidInputError(
+            f"embedding in row {bad[0]} is zero, NaN or infinite ({bad.size} such rows); embed those items again"
+        )
+    rows: list[list[float]] = (dense / norms).astype(np.float32).tolist()
+    return rows
 
 
 def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from ..codes import SparseCodes
@@ -120,14 +122,18 @@ class QdrantIndex(_Collection):
         return cls(client, collection, manifest, owns_client)
 
     def upsert(
-        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """Insert or replace items. All of the batch is checked before any of it is sent.
 
         Raises:
             InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
         """
-        call = self._requests.upsert(ids, codes, payloads)
+        call = self._requests.upsert(ids, codes, payloads, dense)
         if call is not None:
             self._run(call)
 
@@ -223,10 +229,14 @@ class AsyncQdrantIndex(_Collection):
         return cls(client, collection, manifest)
 
     async def upsert(
-        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None = None
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """See `QdrantIndex.upsert`."""
-        call = self._requests.upsert(ids, codes, payloads)
+        call = self._requests.upsert(ids, codes, payloads, dense)
         if call is not None:
             await self._run(call)
 

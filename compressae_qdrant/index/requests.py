@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from qdrant_client import models
 
 from ..codes import SparseCodes
@@ -18,8 +19,8 @@ from ..query_vector import QueryVector
 from .base import FieldType, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .filters import point_filter
 from .ids import ID_FIELD, item_id, public_payload
-from .manifest import VECTOR_NAME, Manifest
-from .points import check_plan, point_ids, rescore, to_points
+from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from .points import CodePoint, check_plan, point_ids, rescore, to_points
 
 __all__ = ["Call", "Requests", "create_call", "exists_call", "field_calls", "manifest_call"]
 
@@ -51,7 +52,7 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
     settings = manifest.settings
     arguments: dict[str, Any] = {
         "collection_name": collection,
-        "vectors_config": {},
+        "vectors_config": _dense_params(manifest) if settings.keep_dense else {},
         "sparse_vectors_config": {VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
         "optimizers_config": models.OptimizersConfigDiff(
             indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
@@ -105,20 +106,17 @@ class Requests:
         self._manifest = manifest
 
     def upsert(
-        self, ids: Sequence[ItemId], codes: SparseCodes, payloads: Sequence[Payload | None] | None
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None,
+        dense: npt.NDArray[np.floating] | None = None,
     ) -> Call[None] | None:
         """Insert or replace items; None for an empty batch. See `points.to_points` for what is refused."""
-        checked = to_points(ids, codes, payloads, latents=self._manifest.latents, scale=self._manifest.settings.scale)
+        checked = to_points(ids, codes, payloads, dense, self._manifest)
         if not checked:
             return None
-        points = [
-            models.PointStruct(
-                id=point.id,
-                vector={VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)},
-                payload=point.payload,
-            )
-            for point in checked
-        ]
+        points = [models.PointStruct(id=point.id, vector=_vectors(point), payload=point.payload) for point in checked]
         return self._call("upsert", {"points": points, "wait": True}, _nothing, "upsert into")
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
@@ -170,7 +168,7 @@ class Requests:
 
     def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
         """Hits of several queries, each in two stages, in one call."""
-        requests = [_request(check_plan(plan, self._manifest.latents)) for plan in plans]
+        requests = [_request(check_plan(plan, self._manifest)) for plan in plans]
 
         def parse(answers: Any) -> list[list[Hit]]:
             return [_hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
@@ -185,7 +183,8 @@ class Requests:
             records = {record.id: record for record in map(_record, answer)}
             return [records[item] for item in ids if item in records]
 
-        arguments = {"ids": points, "with_payload": True, "with_vectors": [VECTOR_NAME]}
+        names = [VECTOR_NAME, DENSE_NAME] if self._manifest.settings.keep_dense else [VECTOR_NAME]
+        arguments = {"ids": points, "with_payload": True, "with_vectors": names}
         return self._call("retrieve", arguments, parse, "retrieve from")
 
     def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
@@ -201,6 +200,23 @@ def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
     )
 
 
+def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
+    """Embeddings that are only read to rescore: half precision, on disk, no graph."""
+    params = models.VectorParams(
+        size=manifest.dim,
+        distance=models.Distance.COSINE,
+        datatype=models.Datatype.FLOAT16,
+        on_disk=True,
+        hnsw_config=models.HnswConfigDiff(m=0),
+    )
+    return {DENSE_NAME: params}
+
+
+def _vectors(point: CodePoint) -> dict[str, Any]:
+    code: dict[str, Any] = {VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)}
+    return code if point.dense is None else code | {DENSE_NAME: point.dense}
+
+
 def _vector(query: QueryVector) -> models.SparseVector:
     return models.SparseVector(indices=np.asarray(query.indices).tolist(), values=np.asarray(query.values).tolist())
 
@@ -208,7 +224,8 @@ def _vector(query: QueryVector) -> models.SparseVector:
 def _request(plan: QueryPlan) -> models.QueryRequest:
     first = models.NearestQuery(nearest=_vector(plan.first_stage))
     filter = None if plan.filter is None else point_filter(plan.filter)
-    common: dict[str, Any] = {"using": VECTOR_NAME, "with_payload": True if plan.with_payload else [ID_FIELD]}
+    payload: dict[str, Any] = {"with_payload": True if plan.with_payload else [ID_FIELD]}
+    common = {"using": VECTOR_NAME, **payload}
     if plan.rescoring is None:
         return models.QueryRequest(query=first, filter=filter, limit=plan.limit, **common)
     if not plan.rescore_in_engine:
@@ -220,8 +237,12 @@ def _request(plan: QueryPlan) -> models.QueryRequest:
             positive=[_vector(plan.rescoring)], strategy=models.RecommendStrategy.SUM_SCORES
         )
     )
-    prefetch = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
-    return models.QueryRequest(prefetch=[prefetch], query=rescoring, limit=plan.limit, **common)
+    candidates = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
+    if plan.dense is None:
+        return models.QueryRequest(prefetch=[candidates], query=rescoring, limit=plan.limit, **common)
+    best = models.Prefetch(prefetch=[candidates], query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)
+    query = models.NearestQuery(nearest=plan.dense.tolist())
+    return models.QueryRequest(prefetch=[best], query=query, using=DENSE_NAME, limit=plan.limit, **payload)
 
 
 def _hits(plan: QueryPlan, points: Sequence[Any]) -> list[Hit]:
@@ -237,6 +258,7 @@ def _record(point: Any) -> Record:
         id=item_id(point.id, point.payload),
         indices=np.array(code.indices, np.int32)[order],
         values=np.array(code.values, np.float32)[order],
+        dense=np.array(point.vector[DENSE_NAME], np.float32) if DENSE_NAME in point.vector else None,
         payload=public_payload(point.payload),
     )
 
