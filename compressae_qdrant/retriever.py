@@ -1,7 +1,8 @@
-"""Retriever: a model and an index together; vectors or text in, hits out."""
+"""Retriever and AsyncRetriever: a model and an index together; vectors or text in, hits out."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeGuard, Unpack
 
@@ -11,17 +12,61 @@ import numpy.typing as npt
 from .codes import SparseCodes
 from .embedders import Embedder
 from .errors import IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
-from .index.base import CodeIndex, Hit, ItemId
+from .index.base import AsyncCodeIndex, CodeIndex, Hit, ItemId, QueryPlan, Record
 from .model import CompresSAE
 from .query_planning import QueryPlanner, SearchOptions, SearchSettings
 
-__all__ = ["Retriever"]
+__all__ = ["AsyncRetriever", "Retriever"]
 
 Query = str | npt.ArrayLike
 """A text, or a (d,) embedding."""
 
 
-class Retriever:
+class _Planned:
+    """What the sync and the async retriever have in common: everything but the call of the index."""
+
+    def __init__(self, model: CompresSAE, index: CodeIndex | AsyncCodeIndex, embedder: Embedder | None = None) -> None:
+        if model.fingerprint != index.fingerprint:
+            raise ModelMismatchError(
+                f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; load "
+                "the index's own model, or encode the catalog again"
+            )
+        self.model = model
+        self._embedder = embedder
+        self._planner = QueryPlanner(model, index.settings.keep_dense)
+
+    def _plans(self, queries: Any, limit: int, settings: SearchOptions) -> list[QueryPlan]:
+        return self._planner.plans(self._embed(queries), _settings(limit, settings))
+
+    def _plan_like(self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions) -> QueryPlan:
+        """The plan that finds items like a stored one, itself included."""
+        if not records:
+            raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
+        record = records[0]
+        asked = _settings(limit + 1, settings)
+        if record.dense is not None:
+            return self._planner.plans(record.dense, asked)[0]
+        code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
+        return self._planner.plans_for_codes(code, asked)[0]
+
+    def _embed(self, queries: Any) -> npt.ArrayLike:
+        listed = [queries] if isinstance(queries, str) else queries
+        if _are_texts(listed):
+            if self._embedder is None:
+                raise MissingExtraError(
+                    "the query is text but the retriever has no embedder; pass embedder=load_embedder(name) (extra "
+                    "'text'), or a vector"
+                )
+            return self._embedder(listed)
+        try:
+            return np.asarray(listed, dtype=np.float32)
+        except (TypeError, ValueError) as exc:
+            raise InvalidInputError(
+                f"queries are no vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
+            ) from exc
+
+
+class Retriever(_Planned):
     """Searches one index with the model that made its codes.
 
     Args:
@@ -34,15 +79,8 @@ class Retriever:
     """
 
     def __init__(self, model: CompresSAE, index: CodeIndex, embedder: Embedder | None = None) -> None:
-        if model.fingerprint != index.fingerprint:
-            raise ModelMismatchError(
-                f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; load "
-                "the index's own model, or encode the catalog again"
-            )
-        self.model = model
+        super().__init__(model, index, embedder)
         self.index = index
-        self._embedder = embedder
-        self._planner = QueryPlanner(model, index.settings.keep_dense)
 
     def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to a query, best first.
@@ -60,50 +98,59 @@ class Retriever:
             DimensionError: the query has another number of dimensions than the model.
             InvalidInputError: the query is zero, NaN or infinite, or a setting is out of range.
         """
-        (plan,) = self._planner.plans(self._embed([query]), _settings(limit, settings))
+        (plan,) = self._plans([query], limit, settings)
         return self.index.search(plan)
 
     def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
-        return self.index.search_batch(self._planner.plans(self._embed(queries), _settings(limit, settings)))
+        return self.index.search_batch(self._plans(queries, limit, settings))
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
-        """The items closest to an item of the index, itself left out. The query is its stored
-        code, or its embedding where the index keeps it.
+        """The items closest to an item of the index, itself left out. The query is its stored code, or its embedding
+        where the index keeps it.
 
         Raises:
             IndexNotFoundError: the item is not in the index.
         """
-        records = self.index.retrieve([id])
-        if not records:
-            raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
-        record = records[0]
-        asked = _settings(limit + 1, settings)
-        if record.dense is not None:
-            (plan,) = self._planner.plans(record.dense, asked)
-        else:
-            code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
-            (plan,) = self._planner.plans_for_codes(code, asked)
-        hits = self.index.search(plan)
+        hits = self.index.search(self._plan_like(id, self.index.retrieve([id]), limit, settings))
         return [hit for hit in hits if hit.id != id][:limit]
 
-    def _embed(self, queries: Any) -> npt.ArrayLike:
-        listed = [queries] if isinstance(queries, str) else queries
-        if _are_texts(listed):
-            if self._embedder is None:
-                raise MissingExtraError(
-                    "the query is text but the retriever has no embedder; pass embedder=load_embedder(name) (extra "
-                    "'text'), or a vector"
-                )
-            return self._embedder(listed)
-        try:
-            return np.asarray(listed, dtype=np.float32)
-        except (TypeError, ValueError) as exc:
-            raise InvalidInputError(
-                f"queries are no vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
-            ) from exc
+
+class AsyncRetriever(_Planned):
+    """`Retriever` for an `AsyncQdrantIndex`: the same methods, awaited. At most `in_flight` calls wait for the server
+    at once; more queue up here, so that a burst doesn't become the server's problem."""
+
+    def __init__(
+        self, model: CompresSAE, index: AsyncCodeIndex, embedder: Embedder | None = None, *, in_flight: int = 16
+    ) -> None:
+        super().__init__(model, index, embedder)
+        if in_flight < 1:
+            raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
+        self.index = index
+        self._turn = asyncio.Semaphore(in_flight)
+
+    async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+        """See `Retriever.search`."""
+        (plan,) = self._plans([query], limit, settings)
+        async with self._turn:
+            return await self.index.search(plan)
+
+    async def search_batch(
+        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
+        """See `Retriever.search_batch`."""
+        plans = self._plans(queries, limit, settings)
+        async with self._turn:
+            return await self.index.search_batch(plans)
+
+    async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+        """See `Retriever.similar_to`."""
+        async with self._turn:
+            plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings)
+            hits = await self.index.search(plan)
+        return [hit for hit in hits if hit.id != id][:limit]
 
 
 def _settings(limit: int, settings: SearchOptions) -> SearchSettings:

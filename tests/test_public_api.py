@@ -9,8 +9,9 @@ from compressae_qdrant import errors
 
 def test_the_public_names() -> None:
     assert compressae_qdrant.__all__ == [
-        "AsyncQdrantIndex", "CompresSAE", "CompresSAEError", "EdgeIndex", "IndexSettings", "QdrantIndex", "Retriever",
-        "SparseCodes", "TrainConfig", "ingest", "load_embedder", "load_sample", "open_source", "train",
+        "AsyncQdrantIndex", "AsyncRetriever", "CompresSAE", "CompresSAEError", "EdgeIndex", "IndexSettings",
+        "QdrantIndex", "Retriever", "SparseCodes", "TrainConfig", "ingest", "load_embedder", "load_sample",
+        "open_source", "train",
     ]  # fmt: skip
     for name in compressae_qdrant.__all__:
         assert getattr(compressae_qdrant, name).__doc__, name

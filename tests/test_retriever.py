@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, SparseCodes, similarity
+from compressae_qdrant import (
+    AsyncQdrantIndex,
+    AsyncRetriever,
+    CompresSAE,
+    EdgeIndex,
+    IndexSettings,
+    QdrantIndex,
+    Retriever,
+    SparseCodes,
+    similarity,
+)
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import (
     DimensionError,
@@ -18,6 +29,7 @@ from compressae_qdrant.errors import (
     ModelMismatchError,
 )
 from compressae_qdrant.index import Hit
+from compressae_qdrant.index.base import QueryPlan
 from compressae_qdrant.model import ModelConfig
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
@@ -118,6 +130,51 @@ def test_kept_embeddings_give_exact_cosines(tmp_path: Path, model: CompresSAE, e
         for wrong in ({"dense_candidates": 3}, {"dense_candidates": 9, "scoring": "sparse"}):
             with pytest.raises(InvalidInputError, match="dense_candidates"):
                 retriever.search(embeddings[9], 5, **wrong)
+
+
+def test_sync_and_async_answer_alike(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    client = QdrantClient(":memory:")
+    index = QdrantIndex.create(client, "items", model)
+    index.upsert(range(60), codes[:60])
+    retriever = Retriever(model, index)
+    wanted = retriever.search(embeddings[5], 4), retriever.search_batch(embeddings[:2], 3), retriever.similar_to(7, 3)
+
+    async def ask() -> Any:
+        other = await AsyncQdrantIndex.create(AsyncQdrantClient(":memory:"), "items", model)
+        await other.upsert(range(60), codes[:60])
+        slow = _Counted(other)
+        asking = AsyncRetriever(model, slow, in_flight=2)
+        with pytest.raises(IndexNotFoundError, match="item 9999"):
+            await asking.similar_to(9999)
+        burst = await asyncio.gather(*(asking.search(x, 2) for x in embeddings[:9]))
+        assert [hits[0].id for hits in burst] == [retriever.search(x, 2)[0].id for x in embeddings[:9]]
+        assert slow.most == 2
+        found = await asking.search(embeddings[5], 4), await asking.search_batch(embeddings[:2], 3)
+        return *found, await asking.similar_to(7, 3)
+
+    assert asyncio.run(ask()) == wanted
+    with pytest.raises(ModelMismatchError, match="holds codes of model"):
+        AsyncRetriever(CompresSAE(ModelConfig(24, 96, 6), seed=5), index)  # type: ignore[arg-type]  # refused before
+    with pytest.raises(InvalidInputError, match="in_flight is 0"):
+        AsyncRetriever(model, index, in_flight=0)  # type: ignore[arg-type]  # refused before
+
+
+class _Counted:
+    """An async index that notes how many searches are under way at once."""
+
+    def __init__(self, index: AsyncQdrantIndex) -> None:
+        self._index, self._now, self.most = index, 0, 0
+        self.fingerprint, self.settings = index.fingerprint, index.settings
+        self.retrieve, self.search_batch = index.retrieve, index.search_batch
+
+    async def search(self, plan: QueryPlan) -> list[Hit]:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await asyncio.sleep(0.001)
+        try:
+            return await self._index.search(plan)
+        finally:
+            self._now -= 1
 
 
 def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:

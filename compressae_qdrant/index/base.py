@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 __all__ = [
+    "AsyncCodeIndex",
     "CodeIndex",
     "CodeModel",
     "Hit",
@@ -239,3 +240,24 @@ class CodeIndex(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class AsyncCodeIndex(Protocol):
+    """What an async retriever asks of an index."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model whose codes it holds."""
+
+    @property
+    def settings(self) -> IndexSettings:
+        """As fixed at its creation."""
+
+    async def search(self, plan: QueryPlan) -> list[Hit]:
+        """Hits of one query, best first."""
+
+    async def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
+        """Hits of many queries, in order."""
+
+    async def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
+        """Stored items, in the order asked for; those that are not there are left out."""
