@@ -101,7 +101,14 @@ class IndexExistsError(CodeIndexError):
 
 
 class IndexUnavailableError(CodeIndexError):
-    """The server can't be reached, or another process holds the shard."""
+    """The server can't be reached, or another process holds the shard.
+
+    `retry_after` is how many seconds the server asked to be left alone, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnsupportedFilterError(CodeIndexError):

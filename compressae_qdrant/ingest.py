@@ -15,11 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import CompresSAEError, ConfigError, IngestError, InvalidInputError, ModelMismatchError
+from .errors import (
+    CompresSAEError,
+    ConfigError,
+    IndexUnavailableError,
+    IngestError,
+    InvalidInputError,
+    ModelMismatchError,
+)
 from .files import write_text
 from .index.base import CodeIndex
 from .model import CompresSAE, Method
 from .pursuit import ATOMS_PER_STEP
+from .retrying import RetryPolicy
 from .sources import Batch, Source
 
 __all__ = ["IngestReport", "ingest"]
@@ -65,6 +73,7 @@ def ingest(
     atoms_per_step: int = ATOMS_PER_STEP,
     batch_size: int = 2048,
     restart: bool = False,
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
 ) -> IngestReport:
     """Encode every item of a source and upsert it, resuming where an earlier run was interrupted.
@@ -79,13 +88,15 @@ def ingest(
         atoms_per_step: of pursuit.
         batch_size: rows read, encoded and upserted at once.
         restart: ignore the journal and begin with the first row.
+        retry: what to do while a server can't be reached, is overloaded or fails inside.
         on_batch: called after each batch is in the index.
 
     Raises:
         ModelMismatchError: the index holds another model's codes.
         ConfigError: the journal is of another source, model or method.
         RowError: a row is malformed and the source doesn't skip. What came before is in the index, and noted.
-        IngestError: a batch can't be encoded or upserted; says what is in and how to go on.
+        IngestError: a batch can't be encoded or upserted, or the server stayed away for longer than `retry` waits; says
+            what is in and how to go on.
     """
     if index.fingerprint != model.fingerprint:
         raise ModelMismatchError(
@@ -95,13 +106,13 @@ def ingest(
     started = time.perf_counter()
     file = index.journal if journal is None else Path(journal)
     wanted = _Journal(_short(source.identity), model.fingerprint, f"{method}/{atoms_per_step}")
-    note = wanted if file is None or restart else _resume(file, wanted, index)
+    note = wanted if file is None or restart else _resume(file, wanted, index, retry)
     first, items, noted = note.next_row, 0, time.perf_counter()
     if note.complete:
         return IngestReport(0, note.skipped, first, note.next_row, time.perf_counter() - started)
     try:
         for batch in source.batches(batch_size, first):
-            _write(batch, model, index, method, atoms_per_step)
+            _write(batch, model, index, method, atoms_per_step, retry)
             note.next_row, note.skipped = batch.stop, note.skipped + batch.skipped
             items += len(batch.ids)
             if time.perf_counter() - noted >= _FLUSH_SECONDS:
@@ -112,18 +123,26 @@ def ingest(
     except CompresSAEError:
         _make_durable(index, file, note)
         raise
-    index.optimize()
+    retry.run(index.optimize)
     note.complete = True
     _make_durable(index, file, note)
     return IngestReport(items, note.skipped, first, note.next_row, time.perf_counter() - started)
 
 
-def _write(batch: Batch, model: CompresSAE, index: CodeIndex, method: Method, atoms_per_step: int) -> None:
+def _write(
+    batch: Batch, model: CompresSAE, index: CodeIndex, method: Method, atoms_per_step: int, retry: RetryPolicy
+) -> None:
     if not batch.ids:
         return
     try:
         codes = model.encode(batch.embeddings, method, atoms_per_step=atoms_per_step, scale=index.settings.scale)
-        index.upsert(batch.ids, codes, batch.payloads, batch.embeddings if index.settings.keep_dense else None)
+        dense = batch.embeddings if index.settings.keep_dense else None
+        retry.run(lambda: index.upsert(batch.ids, codes, batch.payloads, dense))
+    except IndexUnavailableError as exc:
+        raise IngestError(
+            f"stopped at rows {batch.start}..{batch.stop - 1}, which may be in: {exc} ({retry.attempts} attempts). "
+            f"Rows before {batch.start} are in the index; run the same command to go on once the server is back"
+        ) from exc
     except InvalidInputError as exc:
         raise IngestError(
             f"rows {batch.start}..{batch.stop - 1} can't be ingested: {exc}. Rows before {batch.start} are in the "
@@ -137,7 +156,7 @@ def _make_durable(index: CodeIndex, file: Path | None, note: _Journal) -> None:
         write_text(file, json.dumps({"format": _FORMAT, **asdict(note)}) + "\n")
 
 
-def _resume(file: Path, wanted: _Journal, index: CodeIndex) -> _Journal:
+def _resume(file: Path, wanted: _Journal, index: CodeIndex, retry: RetryPolicy) -> _Journal:
     """The journal's note if it belongs to this ingestion, or a fresh one if there is none."""
     if not file.exists():
         return wanted
@@ -155,7 +174,7 @@ def _resume(file: Path, wanted: _Journal, index: CodeIndex) -> _Journal:
                 f"journal {file} is of an ingestion with another {what} ({getattr(found, name)}, now "
                 f"{getattr(wanted, name)}); restart=True (--restart) begins with the first row and replaces items by id"
             )
-    if found.next_row and not index.count():
+    if found.next_row and not retry.run(index.count):
         return wanted  # the index was emptied or made anew since
     return found
 

@@ -11,7 +11,7 @@ ROOT = Path(compressae_qdrant.__file__).parent
 
 LAYERS = [
     ["errors", "files"],
-    ["codes"],
+    ["codes", "retrying"],
     ["query_vector", "kernels", "history", "embedders"],
     ["similarity", "pursuit", "checkpoint", "index.base", "train_config", "training_progress", "dictionary"],
     ["model", "index.ids", "index.manifest"],

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from ..codes import SparseCodes
-from ..errors import CodeIndexError, IndexExistsError, IndexUnavailableError
+from ..errors import CodeIndexError, IndexExistsError
 from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .manifest import Manifest
 from .qdrant_errors import client_errors
@@ -165,7 +165,7 @@ class QdrantIndex(_Collection):
         """Wait until the server's optimisers have nothing left to do, for at most `timeout` seconds.
 
         Raises:
-            IndexUnavailableError: they are still at it by then.
+            CodeIndexError: they are still at it by then, or failed.
         """
         deadline = time.monotonic() + timeout
         while not self._run(self._requests.is_optimised()):
@@ -292,8 +292,8 @@ def _exists(collection: str) -> IndexExistsError:
     return IndexExistsError(f"there is a collection {collection!r} already; open it, or choose another name")
 
 
-def _still_busy(collection: str, timeout: float) -> IndexUnavailableError:
-    return IndexUnavailableError(
+def _still_busy(collection: str, timeout: float) -> CodeIndexError:
+    return CodeIndexError(
         f"the optimisers of collection {collection!r} are still at work after {timeout:g} s; wait longer, or look at "
         "the server's load"
     )

@@ -17,6 +17,7 @@ _BY_STATUS: dict[int, type[CodeIndexError]] = {404: IndexNotFoundError, 409: Ind
 _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
     grpc.StatusCode.NOT_FOUND: IndexNotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: IndexExistsError,
+    grpc.StatusCode.INTERNAL: IndexUnavailableError,
     grpc.StatusCode.UNAVAILABLE: IndexUnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: IndexUnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: IndexUnavailableError,
@@ -41,13 +42,17 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
             f"{what}: the server can't be reached ({exc}); check its address and state"
         ) from exc
     except ResourceExhaustedResponse as exc:
-        raise IndexUnavailableError(f"{what}: the server is overloaded ({exc}); try again later") from exc
+        raise IndexUnavailableError(
+            f"{what}: the server is overloaded ({exc}); try again later", float(exc.retry_after_s)
+        ) from exc
     except UnexpectedResponse as exc:
         status = exc.status_code or 0
-        kind = IndexUnavailableError if status == 429 or status >= 500 else _BY_STATUS.get(status, CodeIndexError)
         hint = "; check the API key" if status in (401, 403) else ""
         text = (exc.content or b"").decode("utf-8", "replace")[:300]
-        raise kind(f"{what}: the server answered {status} {exc.reason_phrase} {text}{hint}") from exc
+        message = f"{what}: the server answered {status} {exc.reason_phrase} {text}{hint}"
+        if status == 429 or status >= 500:
+            raise IndexUnavailableError(message, _retry_after(exc)) from exc
+        raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
     except grpc.RpcError as exc:
         code = exc.code() if isinstance(exc, grpc.Call) else None
         details = exc.details() if isinstance(exc, grpc.Call) else str(exc)
@@ -66,3 +71,11 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
             raise
         kind = IndexNotFoundError if "not found" in str(exc) else CodeIndexError
         raise (IndexExistsError if "already exists" in str(exc) else kind)(f"{what}: {exc}") from exc
+
+
+def _retry_after(answer: UnexpectedResponse) -> float | None:
+    """Seconds of a Retry-After header; a date, which servers may send too, counts as none."""
+    try:
+        return max(0.0, float(answer.headers["retry-after"]))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,188 @@
+"""A minimal HTTP sink for ingestion, and a TCP proxy that breaks connections to it by a seeded plan.
+
+The sink implements the calls that ingestion makes and keeps what it accepts. It is no Qdrant and claims nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+__all__ = ["Sink", "faulty", "serving"]
+
+
+class Sink:
+    """What was accepted, and how often it fails by itself."""
+
+    def __init__(self, seed: int = 0, failures: float = 0.0) -> None:
+        self.points: dict[Any, dict[str, Any]] = {}
+        self.config: dict[str, Any] | None = None
+        self.failures = failures
+        self.refused: dict[int, int] = {}
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and result of one call."""
+        with self._lock:
+            fate = self._random.random()
+            if fate < self.failures:
+                status = self._random.choice([429, 500, 503])
+                self.refused[status] = self.refused.get(status, 0) + 1
+                if fate < self.failures / 2 and status != 429:
+                    self._act(method, path, body)  # failed after it had acted
+                return status, None
+            return 200, self._act(method, path, body)
+
+    def _act(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        path = path.partition("?")[0]
+        if path.endswith("/exists"):
+            return {"exists": self.config is not None}
+        if path.endswith("/points") and method == "PUT":
+            for point in body["points"]:
+                self.points[point["id"]] = point
+            return {"operation_id": 1, "status": "completed"}
+        if path.endswith("/points/count"):
+            return {"count": len(self.points)}
+        if method == "PUT":
+            self.config = body
+            return True
+        assert self.config is not None
+        return {
+            "status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
+            "indexed_vectors_count": len(self.points), "points_count": len(self.points),
+            "config": {
+                "params": {"sparse_vectors": self.config["sparse_vectors"]},
+                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
+                                     "default_segment_number": 0, "flush_interval_sec": 5},
+                "metadata": self.config["metadata"],
+            },
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(sink: Sink) -> Iterator[int]:
+    """Serve a sink; gives the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _handle(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, result = sink.answer(self.command, self.path, json.loads(body) if body else {})
+            text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+            with contextlib.suppress(OSError):  # the other end may be gone
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                if status == 429:
+                    self.send_header("Retry-After", "0")
+                self.end_headers()
+                self.wfile.write(text)
+
+        do_GET = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 (the names that the base class calls)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A connection that the proxy broke is no news."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Proxy:
+    """Forwards TCP to a port, and breaks some connections: each gets its fate, and the byte at which it strikes."""
+
+    def __init__(self, port: int, seed: int, share: float) -> None:
+        self.struck: dict[str, int] = {}
+        self._port, self._share, self._random = port, share, random.Random(seed)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection from a client."""
+        fate = "pass"
+        if self._random.random() < self._share:
+            fate = self._random.choice(["reset", "truncate", "delay", "drop"])
+        at = self._random.randrange(200, 60_000) if fate == "reset" else self._random.randrange(0, 400)
+        try:
+            if fate == "drop":
+                self._strike(fate)
+                return
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                up = self._pump(reader, server_writer, at if fate == "reset" else None, fate, 0.0)
+                slow = 1.0 if fate == "delay" else 0.0
+                down = self._pump(server_reader, writer, at if fate == "truncate" else None, fate, slow)
+                pumps = [asyncio.ensure_future(up), asyncio.ensure_future(down)]
+                _, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                for pump in rest:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+            finally:
+                server_writer.transport.abort()
+        finally:
+            writer.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, fate: str, wait: float
+    ) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := await reader.read(4096):
+                if wait:
+                    self._strike(fate)
+                    await asyncio.sleep(wait)
+                if limit is not None and passed + len(data) > limit:
+                    self._strike(fate)
+                    writer.write(data[: limit - passed])
+                    await writer.drain()
+                    return
+                passed += len(data)
+                writer.write(data)
+                await writer.drain()
+
+    def _strike(self, fate: str) -> None:
+        self.struck[fate] = self.struck.get(fate, 0) + 1
+
+
+@contextlib.contextmanager
+def faulty(port: int, seed: int, share: float) -> Iterator[tuple[int, dict[str, int]]]:
+    """Forward to a port and break a share of the connections; gives the proxy's port and what it did so far."""
+    proxy = _Proxy(port, seed, share)
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(proxy.handle, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield int(server.sockets[0].getsockname()[1]), proxy.struck
+    finally:
+        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _stop(server: asyncio.Server) -> None:
+    server.close()
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,130 @@
+"""Ingestion over a network that fails: through a proxy that breaks connections, into a sink that refuses calls."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from compressae_qdrant import CompresSAE, QdrantIndex, SparseCodes, ingest, open_source
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailableError, IngestError
+from compressae_qdrant.retrying import RetryPolicy
+
+from .sink import Sink, faulty, serving
+
+QUICK = RetryPolicy(attempts=4, first_seconds=0.005, longest_seconds=0.02)
+HOPELESS = RetryPolicy(attempts=2, first_seconds=0.001)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
+    path = tmp_path / "catalog.npy"
+    np.save(path, embeddings)
+    return path
+
+
+def _client(port: int) -> QdrantClient:
+    return QdrantClient(host="127.0.0.1", port=port, timeout=1, check_compatibility=False)
+
+
+def _assert_all_in(sink: Sink, codes: SparseCodes) -> None:
+    assert sorted(sink.points) == list(range(len(codes)))
+    for item, point in sink.points.items():
+        indices, values = codes.row(item)
+        assert point["vector"]["code"]["indices"] == indices.tolist()
+        np.testing.assert_array_equal(np.array(point["vector"]["code"]["values"], np.float32), values)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_lost_or_wrong(
+    seed: int, tmp_path: Path, model: CompresSAE, catalog: Path, embeddings: FloatArray, caplog: Any
+) -> None:
+    caplog.set_level(logging.ERROR)
+    sink = Sink(seed, failures=0.3)
+    stops: list[str] = []
+    with serving(sink) as port, faulty(port, seed, share=0.3) as (proxied, struck):
+        client = _client(port)
+        sink.failures = 0.0
+        QdrantIndex.create(client, "items", model, owns_client=True).close()
+        sink.failures = 0.3
+        for _ in range(60):
+            try:
+                with QdrantIndex.open(_client(proxied), "items", model, owns_client=True) as index:
+                    report = ingest(open_source(catalog), model, index, journal=tmp_path / "journal", batch_size=40,
+                                    retry=QUICK)  # fmt: skip
+                break
+            except IngestError as exc:
+                stops.append(str(exc))
+                before = int(str(exc).split("Rows before ")[1].split()[0])
+                assert set(range(before)) <= set(sink.points)
+            except IndexUnavailableError as exc:
+                stops.append(str(exc))
+    assert report.rows == 600
+    assert sink.refused or struck
+    _assert_all_in(sink, model.encode(embeddings))
+
+
+def test_every_kind_of_fault_strikes(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
+    """So that the seeded plans above are known to hold them all."""
+    seen: Counter[str] = Counter()
+    for seed in range(4):
+        sink = Sink(seed)
+        with serving(sink) as port:
+            QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
+            sink.failures = 0.3
+            with faulty(port, seed, share=0.9) as (proxied, struck):
+                for _ in range(4):
+                    with (
+                        contextlib.suppress(IngestError, IndexUnavailableError),
+                        QdrantIndex.open(_client(proxied), "items", model, owns_client=True) as index,
+                    ):
+                        ingest(open_source(catalog), model, index, batch_size=40, retry=QUICK)
+            seen.update({str(status): count for status, count in sink.refused.items()})
+            seen.update(struck)
+    assert {"reset", "truncate", "delay", "drop", "429", "500", "503"} <= set(seen)
+
+
+def test_a_server_that_stays_away_stops_it_with_what_is_in(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+
+        def fail_after(batch: Any) -> None:
+            sink.failures = 1.0 if batch.stop == 200 else 0.0
+
+        with pytest.raises(IngestError, match=r"rows 200\.\.299.*2 attempts.*Rows before 200 are in.*same command"):
+            ingest(open_source(catalog), model, index, journal=tmp_path / "j", batch_size=100, retry=HOPELESS,
+                   on_batch=fail_after)  # fmt: skip
+        sink.failures = 0.0
+        report = ingest(open_source(catalog), model, index, journal=tmp_path / "j", batch_size=100)
+        assert (report.resumed_from, report.items) == (200, 400)
+
+
+def test_a_wrong_request_is_not_tried_again() -> None:
+    calls = []
+
+    def refuse() -> None:
+        calls.append(1)
+        raise CodeIndexError("no")
+
+    with pytest.raises(CodeIndexError):
+        RetryPolicy(first_seconds=0).run(refuse)
+    assert len(calls) == 1
+
+
+def test_waits_grow_are_capped_and_follow_the_server() -> None:
+    policy = RetryPolicy(attempts=9, first_seconds=1, longest_seconds=5)
+    error = IndexUnavailableError("away")
+    for failures, most in ((1, 1), (2, 2), (3, 4), (4, 5), (20, 5)):
+        waits = [policy.wait(failures, error) for _ in range(300)]
+        assert 0.9 * most < max(waits) <= most
+        assert min(waits) < 0.1 * most
+    assert policy.wait(1, IndexUnavailableError("busy", retry_after=7)) == 7
+    with pytest.raises(ConfigError, match="attempts must be at least 1"):
+        RetryPolicy(attempts=0)
