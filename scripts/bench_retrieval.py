@@ -151,7 +151,7 @@ def code_rows(catalog: Catalog, args: argparse.Namespace, out: Path) -> list[Cod
             one: dict[str, SearchOptions] = {"exhaustive": {"exact": True}}
             rows.append(Codes(f"codes k={k} by refit", "ours, by encoder", ours, "refit", "projection", one))
             rows.append(_papers_modes(f"codes k={k} by encoder, paper's modes,", "ours, by encoder", ours))
-        if not args.without_paper:
+        if k in args.paper_k:
             rows += _papers_both(f"the paper k={k},", paper)
     return rows
 
@@ -232,7 +232,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--k", type=int, nargs="+", default=[32, 16, 64], help="non-zeros; the first gets extra rows")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--paper-steps", type=int, default=3000, help="of the paper's recipe")
-    parser.add_argument("--without-paper", action="store_true", help="leave the paper's recipe out")
+    parser.add_argument("--paper-k", type=int, nargs="*", default=[32], help="non-zeros of the paper's recipe")
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--quick", action="store_true", help="the shipped sample, short training, fewer rivals")

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from compressae_qdrant.kernels import sparse_decode
-from compressae_qdrant.pursuit import pursue, refit
+from compressae_qdrant.pursuit import _least_missed, _normal_equations, pursue, refit
 
 
 def _unit(n: int, d: int, seed: int) -> torch.Tensor:
@@ -50,6 +50,26 @@ def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) 
         assert torch.isfinite(values).all()
         errors.append(float((x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()))
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_the_atoms_that_are_dropped_are_those_that_cost_least() -> None:
+    atoms, x = _unit(40, 16, 10), _unit(30, 16, 11)
+    indices, values = pursue(x, atoms, 5, atoms_per_step=2)
+    wide, _ = pursue(x, atoms, 7, atoms_per_step=1)
+    kept = (x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()
+    blind = refit(x, atoms, wide[:, 2:])
+    assert kept < (x - sparse_decode(wide[:, 2:], blind, atoms)).norm(dim=1).mean()
+    # One atom too many: of all ways to drop one, the cheapest was taken.
+    support = torch.tensor([[0, 3, 9, 12], [5, 1, 7, 30]])
+    gram, moments = _normal_equations(x[:2], atoms, support)
+    for row, left in enumerate(_least_missed(gram, moments, 3).tolist()):
+        errors = {}
+        for gone in range(4):
+            rest = [place for place in range(4) if place != gone]
+            chosen = support[row : row + 1, rest]
+            mended = refit(x[row : row + 1], atoms, chosen)
+            errors[gone] = float((x[row] - sparse_decode(chosen, mended, atoms)[0]).norm())
+        assert {0, 1, 2, 3} - set(left) == {min(errors, key=errors.__getitem__)}
 
 
 def test_all_atoms_when_k_is_h_reconstruct_exactly() -> None:
