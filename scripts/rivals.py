@@ -177,7 +177,7 @@ def rivals(dim: int, quick: bool = False) -> list[Rival]:
         found.append(Rival(f"truncation {size}", "reduced", EdgeDense(dim=size)))
     if quick:
         return [*found, Rival("Faiss PQ96", "Faiss", Faiss("PQ96"))]
-    sizes = [size for size in (48, 64, 96, 128, 192, 256) if size <= dim / 3 and dim % size == 0]
+    sizes = [size for size in (48, 64, 128, 256) if size <= dim / 3 and dim % size == 0]
     found += [Rival(f"Faiss PQ{size}", "Faiss", Faiss(f"PQ{size}")) for size in sizes]
     found += [Rival(f"Faiss OPQ{size}", "Faiss", Faiss(f"OPQ{size},PQ{size}")) for size in sizes]
     found.append(Rival("Faiss RaBitQ 1 bit", "Faiss", Faiss("RaBitQ")))
