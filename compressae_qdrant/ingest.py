@@ -18,9 +18,6 @@ from typing import Any, Final
 from .errors import (
     CompresSAEError,
     ConfigError,
-    IndexUnavailableError,
-    IngestError,
-    InvalidInputError,
     ModelMismatchError,
 )
 from .files import write_text
@@ -29,6 +26,7 @@ from .model import CompresSAE, Method
 from .pursuit import ATOMS_PER_STEP
 from .retrying import RetryPolicy
 from .sources import Batch, Source
+from .writing import Writer
 
 __all__ = ["IngestReport", "ingest"]
 
@@ -110,16 +108,22 @@ def ingest(
     first, items, noted = note.next_row, 0, time.perf_counter()
     if note.complete:
         return IngestReport(0, note.skipped, first, note.next_row, time.perf_counter() - started)
+
+    def confirmed(batch: Batch) -> None:
+        nonlocal items, noted
+        note.next_row, note.skipped = batch.stop, note.skipped + batch.skipped
+        items += len(batch.ids)
+        if time.perf_counter() - noted >= _FLUSH_SECONDS:
+            _make_durable(index, file, note)
+            noted = time.perf_counter()
+        if on_batch is not None:
+            on_batch(batch)
+
     try:
-        for batch in source.batches(batch_size, first):
-            _write(batch, model, index, method, atoms_per_step, retry)
-            note.next_row, note.skipped = batch.stop, note.skipped + batch.skipped
-            items += len(batch.ids)
-            if time.perf_counter() - noted >= _FLUSH_SECONDS:
-                _make_durable(index, file, note)
-                noted = time.perf_counter()
-            if on_batch is not None:
-                on_batch(batch)
+        with Writer(model, index, method, atoms_per_step, retry, confirmed) as writer:
+            for batch in source.batches(batch_size, first):
+                writer.write(batch)
+            writer.drain()
     except CompresSAEError:
         _make_durable(index, file, note)
         raise
@@ -127,27 +131,6 @@ def ingest(
     note.complete = True
     _make_durable(index, file, note)
     return IngestReport(items, note.skipped, first, note.next_row, time.perf_counter() - started)
-
-
-def _write(
-    batch: Batch, model: CompresSAE, index: CodeIndex, method: Method, atoms_per_step: int, retry: RetryPolicy
-) -> None:
-    if not batch.ids:
-        return
-    try:
-        codes = model.encode(batch.embeddings, method, atoms_per_step=atoms_per_step, scale=index.settings.scale)
-        dense = batch.embeddings if index.settings.keep_dense else None
-        retry.run(lambda: index.upsert(batch.ids, codes, batch.payloads, dense))
-    except IndexUnavailableError as exc:
-        raise IngestError(
-            f"stopped at rows {batch.start}..{batch.stop - 1}, which may be in: {exc} ({retry.attempts} attempts). "
-            f"Rows before {batch.start} are in the index; run the same command to go on once the server is back"
-        ) from exc
-    except InvalidInputError as exc:
-        raise IngestError(
-            f"rows {batch.start}..{batch.stop - 1} can't be ingested: {exc}. Rows before {batch.start} are in the "
-            "index; mend the source and run the same command to go on (with --restart if the file changed)"
-        ) from exc
 
 
 def _make_durable(index: CodeIndex, file: Path | None, note: _Journal) -> None:

@@ -2,9 +2,9 @@
 
 An autoencoder's encoder picks its k latents in one product, and picks badly: correlated atoms are chosen together.
 Orthogonal matching pursuit (Pati, Rezaiifar & Krishnaprasad 1993) picks atoms by what is still unexplained. Choosing
-several atoms in each step (stagewise pursuit) is far cheaper, and picks some that others of the same step made needless;
-so one step more than needed is taken, and the atoms whose loss costs least are dropped again, as in CoSaMP (Needell &
-Tropp 2009). That keeps nearly all of the gain at a fraction of the cost.
+several atoms in each step (stagewise pursuit) is far cheaper, and picks some that others of the same step made
+needless; so one step more than needed is taken, and the atoms whose loss costs least are dropped again, as in CoSaMP
+(Needell & Tropp 2009). That keeps nearly all of the gain at a fraction of the cost.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ class Sink:
         self.points: dict[Any, dict[str, Any]] = {}
         self.config: dict[str, Any] | None = None
         self.failures = failures
+        self.full_from: int | None = None
+        """Upserts of this id or a larger one are refused."""
         self.refused: dict[int, int] = {}
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -31,6 +33,8 @@ class Sink:
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and result of one call."""
         with self._lock:
+            if self.full_from is not None and any(p["id"] >= self.full_from for p in body.get("points", ())):
+                return 503, None
             fate = self._random.random()
             if fate < self.failures:
                 status = self._random.choice([429, 500, 503])

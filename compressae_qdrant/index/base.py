@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,9 @@ class IndexSettings:
     keep_dense: bool = False
     """Keep each item's dense embedding too: float16, on disk, without a graph. Searches then rescore their last
     candidates by it. Memory stays that of the codes; disk grows by 2 d bytes an item."""
+    tenant_field: str | None = None
+    """Payload field that names the tenant of an item. It is indexed so that a tenant's items lie together; a
+    retriever with `tenant=` sees that tenant's items only."""
     payload_fields: Mapping[str, FieldType] = field(default_factory=dict)
     """Payload fields to index for fast filters."""
     shards: int = 1
@@ -194,6 +197,10 @@ class CodeIndex(Protocol):
         """As fixed at its creation."""
 
     @property
+    def parallel_upserts(self) -> int:
+        """Upserts that are worth having under way at once."""
+
+    @property
     def journal(self) -> Path | None:
         """Where an ingestion into this index notes its progress by default; None if there is no such place."""
 
@@ -203,8 +210,11 @@ class CodeIndex(Protocol):
         codes: SparseCodes,
         payloads: Sequence[Payload | None] | None = None,
         dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
     ) -> None:
         """Insert or replace items; (n, d) `dense` is for an index with `keep_dense`, and must be given to it.
+
+        `hashes` are kept beside the items for `sync`: what each was made from.
 
         All of the batch is checked before any of it is written.
         """
@@ -226,6 +236,12 @@ class CodeIndex(Protocol):
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order asked for; those that are not there are left out."""
+
+    def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
+
+    def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
+        """Ids of all items, `size` at a time."""
 
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built."""

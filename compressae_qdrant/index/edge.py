@@ -19,6 +19,7 @@ import qdrant_edge as qe
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ..files import write_text
+from . import edge_requests
 from .base import (
     CodeModel,
     Datatype,
@@ -30,13 +31,12 @@ from .base import (
     Memory,
     Payload,
     QueryPlan,
-    QueryVector,
     Record,
 )
 from .filters import edge_filter
-from .ids import ID_FIELD, item_id, public_payload
+from .ids import HASH_FIELD, ID_FIELD, item_id
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
-from .points import CodePoint, check_plan, point_ids, rescore, to_points
+from .points import check_plan, point_ids, to_points
 from .shard_files import DirectoryLock, shard_use
 
 if TYPE_CHECKING:
@@ -165,6 +165,11 @@ class EdgeIndex:
         return self._manifest.settings
 
     @property
+    def parallel_upserts(self) -> int:
+        """1: the engine writes in this process."""
+        return 1
+
+    @property
     def journal(self) -> Path:
         """Where an ingestion into this index notes its progress: beside the shard, so that they go together."""
         return self._path / _JOURNAL
@@ -175,16 +180,17 @@ class EdgeIndex:
         codes: SparseCodes,
         payloads: Sequence[Payload | None] | None = None,
         dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
     ) -> None:
         """Insert or replace items. All of the batch is checked before any of it is written.
 
         Raises:
             InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
         """
-        checked = to_points(ids, codes, payloads, dense, self._manifest)
+        checked = to_points(ids, codes, payloads, dense, self._manifest, hashes)
         if not checked:
             return
-        points = [qe.Point(point.id, _vectors(point), point.payload) for point in checked]
+        points = [qe.Point(point.id, edge_requests.vectors(point), point.payload) for point in checked]
         with self._open("upsert into") as shard:
             shard.update(qe.UpdateOperation.upsert_points(points))
 
@@ -224,25 +230,44 @@ class EdgeIndex:
 
         Items that share no latent with the plan's first stage are not returned.
         """
-        request = _request(check_plan(plan, self._manifest))
+        request = edge_requests.query(check_plan(plan, self._manifest))
         with self._open("search") as shard:
             found = shard.query(request)
-        return _hits(plan, found)
+        return edge_requests.hits(plan, found)
 
     def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """Hits of many queries, in order, in one engine call."""
-        requests = [_request(check_plan(plan, self._manifest)) for plan in plans]
+        requests = [edge_requests.query(check_plan(plan, self._manifest)) for plan in plans]
         with self._open("search") as shard:
             found = shard.query_batch(qe.QueryBatchRequest(requests)) if requests else []
-        return [_hits(plan, points) for plan, points in zip(plans, found, strict=True)]
+        return [edge_requests.hits(plan, points) for plan, points in zip(plans, found, strict=True)]
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order asked for; those that are not there are left out."""
         points = point_ids(list(dict.fromkeys(ids)))
         with self._open("retrieve from") as shard:
             found = shard.retrieve(list(points), with_payload=True, with_vector=True)
-        records = {record.id: record for record in map(_record, found)}
+        records = {record.id: record for record in map(edge_requests.record, found)}
         return [records[item] for item in ids if item in records]
+
+    def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
+        points = point_ids(list(dict.fromkeys(ids)))
+        with self._open("retrieve from") as shard:
+            found = shard.retrieve(list(points), with_payload=[ID_FIELD, HASH_FIELD], with_vector=False)
+        stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in found}
+        return [stored.get(item) for item in ids]
+
+    def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
+        """Ids of all items, `size` at a time."""
+        offset: Any = None
+        while True:
+            with self._open("scan") as shard:
+                found, offset = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
+            if found:
+                yield [item_id(point.id, point.payload) for point in found]
+            if offset is None:
+                return
 
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built.
@@ -333,59 +358,10 @@ def _new_shard(path: Path, manifest: Manifest) -> None:
         wal_enabled=False,
     )
     shard = qe.EdgeShard.create(str(path), config)
-    for name, kind in settings.payload_fields.items():
+    fields: dict[str, FieldType] = dict(settings.payload_fields)
+    if settings.tenant_field is not None:
+        fields.setdefault(settings.tenant_field, "keyword")
+    for name, kind in fields.items():
         shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
     shard.flush()
     shard.close()
-
-
-def _vectors(point: CodePoint) -> dict[str, Any]:
-    code: dict[str, Any] = {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}
-    return code if point.dense is None else code | {DENSE_NAME: point.dense}
-
-
-def _vector(query: QueryVector) -> qe.SparseVector:
-    return qe.SparseVector(np.asarray(query.indices).tolist(), np.asarray(query.values).tolist())
-
-
-def _request(plan: QueryPlan) -> qe.QueryRequest:
-    first = qe.Query.Nearest(_vector(plan.first_stage), using=VECTOR_NAME)
-    filter = None if plan.filter is None else edge_filter(plan.filter)
-    payload: Any = True if plan.with_payload else [ID_FIELD]
-    if plan.rescoring is None:
-        return qe.QueryRequest(limit=plan.limit, query=first, filter=filter, with_payload=payload)
-    if not plan.rescore_in_engine:
-        return qe.QueryRequest(
-            limit=plan.prefetch, query=first, filter=filter, with_payload=payload, with_vector=[VECTOR_NAME]
-        )
-    # Recommend with one positive and the sum of scores is the dot product with the stored float32 values, whatever
-    # the index datatype; a plain Nearest here would walk the quantised index again (77 ms instead of 8, DESIGN 3).
-    rescoring = qe.RecommendQuery(positives=[_vector(plan.rescoring)], negatives=[])
-    second = qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME)
-    candidates = qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)
-    if plan.dense is None:
-        return qe.QueryRequest(limit=plan.limit, query=second, prefetches=[candidates], with_payload=payload)
-    return qe.QueryRequest(
-        limit=plan.limit,
-        query=qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME),
-        prefetches=[qe.Prefetch(limit=plan.dense_candidates, query=second, prefetches=[candidates])],
-        with_payload=payload,
-    )
-
-
-def _hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
-    if plan.rescoring is not None and not plan.rescore_in_engine:
-        return rescore([_record(point) for point in found], plan.rescoring, plan.limit)
-    return [Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload)) for point in found]
-
-
-def _record(point: qe.ScoredPoint | qe.Record) -> Record:
-    vector: Any = point.vector
-    code = vector[VECTOR_NAME]
-    return Record(
-        id=item_id(point.id, point.payload),
-        indices=np.array(code.indices, np.int32),
-        values=np.array(code.values, np.float32),
-        dense=np.array(vector[DENSE_NAME], np.float32) if DENSE_NAME in vector else None,
-        payload=public_payload(point.payload),
-    )

@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from .base import ItemId
 
-__all__ = ["ID_FIELD", "NAMESPACE", "PointId", "item_id", "point_id", "public_payload", "stored_payload"]
+__all__ = ["HASH_FIELD", "ID_FIELD", "NAMESPACE", "PointId", "item_id", "point_id", "public_payload", "stored_payload"]
 
 PointId = int | str
 """An id that the engine accepts: an unsigned 64-bit integer, or a UUID in its canonical form."""
@@ -35,6 +35,9 @@ NAMESPACE: Final = uuid.UUID("92d3b1c5-2f4d-5f7e-9a56-0c8ae10e2c41")
 
 ID_FIELD: Final = "_id"
 """Reserved payload field that keeps an item id which is no point id."""
+
+HASH_FIELD: Final = "_content"
+"""Reserved payload field that keeps the hash of what an item was made from; `sync` compares it."""
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
@@ -69,22 +72,25 @@ def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> 
     return point if isinstance(point, int) else str(point)
 
 
-def stored_payload(item: ItemId, point: PointId, payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The payload to store: the user's, and the original id where the point id can't give it back.
+def stored_payload(
+    item: ItemId, point: PointId, payload: Mapping[str, Any] | None, content: str | None = None
+) -> dict[str, Any]:
+    """The payload to store: the user's, the original id where the point id can't give it back, and the content hash.
 
     Raises:
-        InvalidInputError: the user's payload holds the reserved field.
+        InvalidInputError: the user's payload holds a reserved field.
     """
     stored = dict(payload or {})
-    if ID_FIELD in stored:
-        raise InvalidInputError(
-            f"payload of item {item!r} has a field {ID_FIELD!r}, which is reserved for item ids; rename that field"
-        )
+    for name in (ID_FIELD, HASH_FIELD):
+        if name in stored:
+            raise InvalidInputError(f"payload of item {item!r} has a field {name!r}, which is reserved; rename it")
     if isinstance(item, str) and item != point:
         stored[ID_FIELD] = str(item)
+    if content is not None:
+        stored[HASH_FIELD] = content
     return stored
 
 
 def public_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A stored payload as the user gave it, without the reserved field."""
-    return {name: value for name, value in (payload or {}).items() if name != ID_FIELD}
+    """A stored payload as the user gave it, without the reserved fields."""
+    return {name: value for name, value in (payload or {}).items() if name not in (ID_FIELD, HASH_FIELD)}

@@ -36,6 +36,7 @@ def to_points(
     payloads: Sequence[Payload | None] | None,
     dense: npt.NDArray[np.floating] | None,
     manifest: Manifest,
+    hashes: Sequence[str] | None = None,
 ) -> list[CodePoint]:
     """The points of a batch of items, after all of the batch has been checked.
 
@@ -45,6 +46,7 @@ def to_points(
         payloads: JSON-like mappings, one for each code, or None for no payloads.
         dense: (n, d) embeddings for an index that keeps them, else None.
         manifest: of the index.
+        hashes: content hashes to keep, one for each item, or None.
 
     Raises:
         InvalidInputError: lengths differ, an id is unusable or repeated, a payload is not JSON, or embeddings are
@@ -54,6 +56,8 @@ def to_points(
     if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
         counts = f"{len(ids)} ids, {len(codes)} codes" + (f", {len(payloads)} payloads" if payloads is not None else "")
         raise InvalidInputError(f"a batch needs one of each for every item, but it has {counts}")
+    if hashes is not None and len(hashes) != len(ids):
+        raise InvalidInputError(f"there are {len(hashes)} content hashes for {len(ids)} items; give one for each")
     _check_codes(codes, manifest.latents, manifest.settings.scale)
     kept = _checked_dense(dense, len(ids), manifest)
     points = point_ids(ids)
@@ -62,7 +66,7 @@ def to_points(
     for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
         kept_indices, kept_values = codes.row(row)
         rows[row], values[row] = kept_indices.tolist(), kept_values.tolist()
-    stored = [_payload(item, point, None if payloads is None else payloads[i], i)
+    stored = [_payload(item, point, None if payloads is None else payloads[i], i, None if hashes is None else hashes[i])
               for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
     return [CodePoint(*point) for point in zip(points, rows, values, stored, kept, strict=True)]
 
@@ -187,12 +191,12 @@ def _checked_dense(
     return rows
 
 
-def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int) -> dict[str, Any]:
+def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int, content: str | None) -> dict[str, Any]:
     if payload is not None and not isinstance(payload, Mapping):
         raise InvalidInputError(
             f"payload of item {item!r} (row {row}) is a {type(payload).__name__}; payloads are mappings or None"
         )
-    stored = stored_payload(item, point, payload)
+    stored = stored_payload(item, point, payload, content)
     _check_json(stored, f"payload of item {item!r} (row {row})")
     return stored
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -25,6 +25,7 @@ __all__ = ["AsyncQdrantIndex", "QdrantIndex"]
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.2
+_PARALLEL_UPSERTS: Final = 4
 _OPTIMISE_SECONDS: Final = 3600.0
 
 
@@ -121,19 +122,26 @@ class QdrantIndex(_Collection):
         manifest.check_model(model, f"collection {collection!r}")
         return cls(client, collection, manifest, owns_client)
 
+    @property
+    def parallel_upserts(self) -> int:
+        """4 on a server; 1 in the client's local mode, which runs in this process."""
+        options = self._client.init_options
+        return 1 if options.get("location") == ":memory:" or options.get("path") else _PARALLEL_UPSERTS
+
     def upsert(
         self,
         ids: Sequence[ItemId],
         codes: SparseCodes,
         payloads: Sequence[Payload | None] | None = None,
         dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
     ) -> None:
         """Insert or replace items. All of the batch is checked before any of it is sent.
 
         Raises:
             InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
         """
-        call = self._requests.upsert(ids, codes, payloads, dense)
+        call = self._requests.upsert(ids, codes, payloads, dense, hashes)
         if call is not None:
             self._run(call)
 
@@ -160,6 +168,20 @@ class QdrantIndex(_Collection):
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order asked for; those that are not there are left out."""
         return self._run(self._requests.retrieve(ids))
+
+    def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
+        return self._run(self._requests.hashes(ids))
+
+    def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
+        """Ids of all items, `size` at a time."""
+        offset: Any = None
+        while True:
+            found, offset = self._run(self._requests.scan(size, offset))
+            if found:
+                yield found
+            if offset is None:
+                return
 
     def optimize(self, timeout: float = _OPTIMISE_SECONDS) -> None:
         """Wait until the server's optimisers have nothing left to do, for at most `timeout` seconds.
@@ -234,9 +256,10 @@ class AsyncQdrantIndex(_Collection):
         codes: SparseCodes,
         payloads: Sequence[Payload | None] | None = None,
         dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
     ) -> None:
         """See `QdrantIndex.upsert`."""
-        call = self._requests.upsert(ids, codes, payloads, dense)
+        call = self._requests.upsert(ids, codes, payloads, dense, hashes)
         if call is not None:
             await self._run(call)
 

@@ -18,7 +18,7 @@ from ..errors import CodeIndexError, IndexNotFoundError
 from ..query_vector import QueryVector
 from .base import FieldType, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .filters import point_filter
-from .ids import ID_FIELD, item_id, public_payload
+from .ids import HASH_FIELD, ID_FIELD, item_id, public_payload
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from .points import CodePoint, check_plan, point_ids, rescore, to_points
 
@@ -67,14 +67,18 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
 
 def field_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
     """Index the payload fields that the settings name."""
+    schemas: dict[str, Any] = {name: _FIELDS[kind] for name, kind in settings.payload_fields.items()}
+    if settings.tenant_field is not None:
+        kind = models.KeywordIndexType.KEYWORD
+        schemas[settings.tenant_field] = models.KeywordIndexParams(type=kind, is_tenant=True)
     return [
         Call(
             "create_payload_index",
-            {"collection_name": collection, "field_name": name, "field_schema": _FIELDS[kind], "wait": True},
+            {"collection_name": collection, "field_name": name, "field_schema": schema, "wait": True},
             _nothing,
             f"index field {name!r} of",
         )
-        for name, kind in settings.payload_fields.items()
+        for name, schema in schemas.items()
     ]
 
 
@@ -111,9 +115,10 @@ class Requests:
         codes: SparseCodes,
         payloads: Sequence[Payload | None] | None,
         dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
     ) -> Call[None] | None:
         """Insert or replace items; None for an empty batch. See `points.to_points` for what is refused."""
-        checked = to_points(ids, codes, payloads, dense, self._manifest)
+        checked = to_points(ids, codes, payloads, dense, self._manifest, hashes)
         if not checked:
             return None
         points = [models.PointStruct(id=point.id, vector=_vectors(point), payload=point.payload) for point in checked]
@@ -186,6 +191,25 @@ class Requests:
         names = [VECTOR_NAME, DENSE_NAME] if self._manifest.settings.keep_dense else [VECTOR_NAME]
         arguments = {"ids": points, "with_payload": True, "with_vectors": names}
         return self._call("retrieve", arguments, parse, "retrieve from")
+
+    def hashes(self, ids: Sequence[ItemId]) -> Call[list[str | None]]:
+        """Content hashes of items: "" where there is none, None where there is no such item."""
+
+        def parse(answer: Any) -> list[str | None]:
+            stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in answer}
+            return [stored.get(item) for item in ids]
+
+        arguments = {"ids": point_ids(list(dict.fromkeys(ids))), "with_payload": [ID_FIELD, HASH_FIELD]}
+        return self._call("retrieve", arguments, parse, "retrieve from")
+
+    def scan(self, size: int, offset: Any) -> Call[tuple[list[ItemId], Any]]:
+        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last."""
+
+        def parse(answer: Any) -> tuple[list[ItemId], Any]:
+            found, following = answer
+            return [item_id(point.id, point.payload) for point in found], following
+
+        return self._call("scroll", {"limit": size, "offset": offset, "with_payload": [ID_FIELD]}, parse, "scan")
 
     def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
         return Call(method, {"collection_name": self._collection, **arguments}, parse, doing)
