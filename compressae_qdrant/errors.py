@@ -16,6 +16,7 @@ Catch `CompresSAEError` for all of them::
     │   ├── IndexExistsError                something is there already
     │   ├── IndexUnavailableError           the server can't be reached, or the shard is in use
     │   └── UnsupportedFilterError          the engine can't evaluate this filter
+    ├── VerificationError                   what was built is not fit to go live
     ├── IngestError                         an ingestion stopped; says what is in and how to go on
     └── MissingExtraError (ImportError)     an optional dependency is not installed; names the extra
 
@@ -42,6 +43,7 @@ __all__ = [
     "RowError",
     "SourceError",
     "UnsupportedFilterError",
+    "VerificationError",
 ]
 
 
@@ -113,6 +115,10 @@ class IndexUnavailableError(CodeIndexError):
 
 class UnsupportedFilterError(CodeIndexError):
     """The engine can't evaluate this filter."""
+
+
+class VerificationError(CompresSAEError):
+    """What was built is not fit to go live: items are missing, or recall is too low."""
 
 
 class IngestError(CompresSAEError):

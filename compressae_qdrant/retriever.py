@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from qdrant_client import models
 
 from .codes import SparseCodes
 from .embedders import Embedder
-from .errors import IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
+from .errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
 from .index.base import AsyncCodeIndex, CodeIndex, Hit, ItemId, QueryPlan, Record
 from .model import CompresSAE
 from .query_planning import QueryPlanner, SearchOptions, SearchSettings
@@ -25,7 +27,9 @@ Query = str | npt.ArrayLike
 class _Planned:
     """What the sync and the async retriever have in common: everything but the call of the index."""
 
-    def __init__(self, model: CompresSAE, index: CodeIndex | AsyncCodeIndex, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self, model: CompresSAE, index: CodeIndex | AsyncCodeIndex, embedder: Embedder | None, tenant: str | None
+    ) -> None:
         if model.fingerprint != index.fingerprint:
             raise ModelMismatchError(
                 f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; load "
@@ -34,20 +38,35 @@ class _Planned:
         self.model = model
         self._embedder = embedder
         self._planner = QueryPlanner(model, index.settings.keep_dense)
+        self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
     def _plans(self, queries: Any, limit: int, settings: SearchOptions) -> list[QueryPlan]:
-        return self._planner.plans(self._embed(queries), _settings(limit, settings))
+        return self._planner.plans(self._embed(queries), self._settings(limit, settings))
 
     def _plan_like(self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions) -> QueryPlan:
         """The plan that finds items like a stored one, itself included."""
+        if self._tenant is not None:
+            records = [r for r in records if r.payload.get(self._tenant.key) == self._tenant.match.value]  # type: ignore[union-attr]  # as _tenant_condition made it
         if not records:
             raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
         record = records[0]
-        asked = _settings(limit + 1, settings)
+        asked = self._settings(limit + 1, settings)
         if record.dense is not None:
             return self._planner.plans(record.dense, asked)[0]
         code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
         return self._planner.plans_for_codes(code, asked)[0]
+
+    def _settings(self, limit: int, settings: SearchOptions) -> SearchSettings:
+        """The settings of a search, with the filter of the tenant where there is one."""
+        known = SearchSettings.__dataclass_fields__
+        unknown = set(settings) - set(known)
+        if unknown:
+            raise InvalidInputError(f"search has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+        asked = SearchSettings(limit=limit, **settings)
+        if self._tenant is None:
+            return asked
+        inner = [] if asked.filter is None else [asked.filter]
+        return dataclasses.replace(asked, filter=models.Filter(must=[self._tenant, *inner]))
 
     def _embed(self, queries: Any) -> npt.ArrayLike:
         listed = [queries] if isinstance(queries, str) else queries
@@ -73,13 +92,18 @@ class Retriever(_Planned):
         model: the model.
         index: an index of its codes.
         embedder: needed for text queries only.
+        tenant: the one tenant whose items are seen. Every query carries its condition, whatever else it filters by;
+            `similar_to` doesn't find an item of another tenant.
 
     Raises:
         ModelMismatchError: the index holds another model's codes.
+        ConfigError: there is a tenant but the index has no tenant field.
     """
 
-    def __init__(self, model: CompresSAE, index: CodeIndex, embedder: Embedder | None = None) -> None:
-        super().__init__(model, index, embedder)
+    def __init__(
+        self, model: CompresSAE, index: CodeIndex, embedder: Embedder | None = None, *, tenant: str | None = None
+    ) -> None:
+        super().__init__(model, index, embedder, tenant)
         self.index = index
 
     def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
@@ -123,9 +147,15 @@ class AsyncRetriever(_Planned):
     at once; more queue up here, so that a burst doesn't become the server's problem."""
 
     def __init__(
-        self, model: CompresSAE, index: AsyncCodeIndex, embedder: Embedder | None = None, *, in_flight: int = 16
+        self,
+        model: CompresSAE,
+        index: AsyncCodeIndex,
+        embedder: Embedder | None = None,
+        *,
+        tenant: str | None = None,
+        in_flight: int = 16,
     ) -> None:
-        super().__init__(model, index, embedder)
+        super().__init__(model, index, embedder, tenant)
         if in_flight < 1:
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
         self.index = index
@@ -153,12 +183,10 @@ class AsyncRetriever(_Planned):
         return [hit for hit in hits if hit.id != id][:limit]
 
 
-def _settings(limit: int, settings: SearchOptions) -> SearchSettings:
-    known = SearchSettings.__dataclass_fields__
-    unknown = set(settings) - set(known)
-    if unknown:
-        raise InvalidInputError(f"search has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}")
-    return SearchSettings(limit=limit, **settings)
+def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:
+    if field is None:
+        raise ConfigError("the index has no tenant field; create it with IndexSettings(tenant_field=...)")
+    return models.FieldCondition(key=field, match=models.MatchValue(value=tenant))
 
 
 def _are_texts(queries: Any) -> TypeGuard[Sequence[str]]:

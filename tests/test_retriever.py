@@ -48,8 +48,18 @@ def _assert_same(a: list[Hit], b: list[Hit]) -> None:
     np.testing.assert_allclose([hit.score for hit in a], [hit.score for hit in b], atol=1e-6)
 
 
+def test_a_first_stage_by_the_querys_own_code_scores_what_it_finds_alike(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
+) -> None:
+    retriever = Retriever(model, index)
+    everything = {hit.id: hit.score for hit in retriever.search(embeddings[3], 600, exact=True)}
+    hits = retriever.search(embeddings[3], 50, prefetch=600, first_stage=0)
+    assert len(hits) == 50
+    np.testing.assert_allclose([hit.score for hit in hits], [everything[hit.id] for hit in hits], atol=1e-5)
+
+
 @pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("settings", [{"prefetch": 600}, {"exact": True}, {"prefetch": 600, "first_stage": 0}])
+@pytest.mark.parametrize("settings", [{"prefetch": 600}, {"exact": True}, {"prefetch": 600, "first_stage": 96}])
 def test_enough_candidates_give_the_exhaustive_ranking(
     model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray, scoring: Any, settings: Any
 ) -> None:

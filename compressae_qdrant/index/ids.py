@@ -17,15 +17,26 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InvalidInputError
 from .base import ItemId
 
-__all__ = ["HASH_FIELD", "ID_FIELD", "NAMESPACE", "PointId", "item_id", "point_id", "public_payload", "stored_payload"]
+__all__ = [
+    "HASH_FIELD",
+    "ID_FIELD",
+    "NAMESPACE",
+    "PointId",
+    "id_digests",
+    "item_id",
+    "point_id",
+    "public_payload",
+    "stored_payload",
+]
 
 PointId = int | str
 """An id that the engine accepts: an unsigned 64-bit integer, or a UUID in its canonical form."""
@@ -62,6 +73,16 @@ def point_id(item: ItemId) -> PointId:
             return int(item)
         raise InvalidInputError(f"item id {item} is outside 0..2**64-1; pass it as a string, str({item})")
     raise InvalidInputError(f"item id {item!r} is a {type(item).__name__}; ids are non-negative integers or strings")
+
+
+def id_digests(items: Sequence[ItemId]) -> npt.NDArray[np.uint64]:
+    """64 bits of each item's point id: what remembers 10^8 items in 800 MB."""
+    numbers = []
+    for item in items:
+        point = point_id(item)
+        whole = point if isinstance(point, int) else uuid.UUID(point).int
+        numbers.append((whole ^ (whole >> 64)) & 0xFFFF_FFFF_FFFF_FFFF)
+    return np.array(numbers, np.uint64)
 
 
 def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> ItemId:

@@ -21,7 +21,7 @@ from .base import CodeIndex, CodeModel, IndexSettings
 from .edge import EdgeIndex
 from .qdrant import QdrantIndex
 
-__all__ = ["create_index", "open_index"]
+__all__ = ["connect", "create_index", "open_index"]
 
 
 def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
@@ -33,7 +33,7 @@ def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
     """
     if "://" not in location:
         return EdgeIndex.open(location, model)
-    client, collection = _connect(location)
+    client, collection = connect(location)
     return QdrantIndex.open(client, collection, model, owns_client=True)
 
 
@@ -46,11 +46,16 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
     """
     if "://" not in location:
         return EdgeIndex.create(location, model, settings)
-    client, collection = _connect(location)
+    client, collection = connect(location)
     return QdrantIndex.create(client, collection, model, settings, owns_client=True)
 
 
-def _connect(location: str) -> tuple[QdrantClient, str]:
+def connect(location: str) -> tuple[QdrantClient, str]:
+    """A client for the server of a location, and the name of the collection or alias.
+
+    Raises:
+        ConfigError: the location can't be read.
+    """
     url = urlsplit(location)
     collection = url.path.strip("/")
     if url.username or url.password:

@@ -2,5 +2,6 @@
 
 from .base import Batch, Columns, Source, sample_embeddings
 from .files import open_source
+from .qdrant import QdrantSource
 
-__all__ = ["Batch", "Columns", "Source", "open_source", "sample_embeddings"]
+__all__ = ["Batch", "Columns", "QdrantSource", "Source", "open_source", "sample_embeddings"]

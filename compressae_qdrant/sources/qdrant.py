@@ -1,0 +1,94 @@
+"""A collection of a Qdrant server as a source: the dense vectors that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import QdrantClient
+
+from ..errors import SourceError
+from ..index.ids import item_id, public_payload
+from ..index.qdrant_errors import client_errors
+from .base import Batch, Columns, OnError, Row, batches_of
+
+__all__ = ["QdrantSource"]
+
+_PAGE: Final = 1024
+_COLUMNS: Final = Columns(id="\0id", embedding="\0vector", payload=None)
+
+
+class QdrantSource:
+    """The points of a collection in the order of their ids, with payloads.
+
+    Args:
+        client: to the server; it stays the caller's.
+        collection: its name, or an alias.
+        vector: name of the dense vector; None is the unnamed one.
+        on_error: what a point without a usable vector does.
+
+    Raises:
+        SourceError: the collection has no such vector.
+        IndexNotFoundError, IndexUnavailableError: there is no such collection, or no server.
+    """
+
+    def __init__(
+        self, client: QdrantClient, collection: str, vector: str | None = None, on_error: OnError = "raise"
+    ) -> None:
+        self._client, self._collection, self._vector, self._on_error = client, collection, vector, on_error
+        with client_errors("read", collection):
+            params: Any = client.get_collection(collection).config.params.vectors
+        named = params if isinstance(params, dict) else {None: params} if params is not None else {}
+        if vector not in named:
+            names = ", ".join(map(repr, named)) or "none"
+            raise SourceError(
+                f"collection {collection!r} has no dense vector {vector!r}; it has {names}; name one by ?vector=NAME"
+            )
+        self._dim = int(named[vector].size)
+
+    @property
+    def dim(self) -> int:
+        """d of the vector."""
+        return self._dim
+
+    @property
+    def rows(self) -> int | None:
+        """Points of the collection."""
+        with client_errors("count", self._collection):
+            return int(self._client.count(self._collection, exact=True).count)
+
+    @property
+    def identity(self) -> str:
+        """The collection and the vector; not what is in them, which may change while it is read."""
+        return f"qdrant {self._collection} {self._vector}"
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of `size` points from point number `start` on."""
+        return batches_of(self._read(start), _COLUMNS, size, start, None, self._on_error)
+
+    def matrix(self) -> npt.NDArray[np.floating] | None:
+        """None: points come page by page."""
+        return None
+
+    def _read(self, start: int) -> Iterator[Row]:
+        offset: Any = None
+        number = 0
+        names: Any = True if self._vector is None else [self._vector]
+        while True:
+            wanted = number + _PAGE > start  # pages before are passed by without their vectors
+            with client_errors("read", self._collection):
+                vectors = names if wanted else False
+                points, offset = self._client.scroll(
+                    self._collection, limit=_PAGE, offset=offset, with_payload=wanted, with_vectors=vectors
+                )
+            for point in points:
+                if number >= start:
+                    vector: Any = point.vector
+                    vector = vector.get(self._vector or "") if isinstance(vector, dict) else vector
+                    payload = public_payload(point.payload)
+                    yield number, {**payload, "\0id": item_id(point.id, point.payload), "\0vector": vector}
+                number += 1
+            if offset is None:
+                return

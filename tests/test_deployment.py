@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, QdrantIndex, Retriever, open_source, train
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.deployment import AliasRetriever, collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.errors import ConfigError, IndexNotFoundError, ModelMismatchError, VerificationError
+
+from .conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def newer(embeddings: FloatArray) -> CompresSAE:
+    return train(embeddings, dataclasses.replace(SMALL, seed=4))
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
+    np.save(tmp_path / "catalog.npy", embeddings)
+    return tmp_path / "catalog.npy"
+
+
+def test_deploy_switch_rollback_drop(
+    catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray
+) -> None:
+    client = QdrantClient(":memory:")
+    first = deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    assert (first.collection, first.previous, first.items) == (f"items-{model.fingerprint}", None, 600)
+    live = AliasRetriever(client, "items", [model, newer], refresh_seconds=0)
+    before = live.search(embeddings[5], 5)
+    second = deploy(open_source(catalog), newer, client, "items", live_model=model, least_recall=0.3, tolerance=0.5)
+    assert second.previous == first.collection
+    assert second.live_recall == pytest.approx(first.recall)
+    assert collection_of(client, "items") == second.collection
+    assert collection_of(client, "items-previous") == first.collection
+    after = Retriever(newer, QdrantIndex.open(client, second.collection)).search(embeddings[5], 5)
+    assert live.search(embeddings[5], 5) == after != before
+    assert live.collection == second.collection
+    assert rollback(client, "items") == (first.collection, second.collection)
+    assert live.search(embeddings[5], 5) == before
+    assert rollback(client, "items") == (second.collection, first.collection)
+    assert drop_previous(client, "items") == first.collection
+    assert not client.collection_exists(first.collection)
+    with pytest.raises(IndexNotFoundError, match="no previous"):
+        rollback(client, "items")
+    client.close()
+
+
+def test_a_switch_between_look_ups_never_mixes(
+    catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray
+) -> None:
+    """Until the look-up the old collection answers for the old model; when it is gone, the new one for the new."""
+    client = QdrantClient(":memory:")
+    deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    live = AliasRetriever(client, "items", [model, newer], refresh_seconds=3600)
+    before = live.search(embeddings[5], 5)
+    deploy(open_source(catalog), newer, client, "items", least_recall=0.3)
+    assert live.search(embeddings[5], 5) == before
+    drop_previous(client, "items")
+    new = Retriever(newer, QdrantIndex.open(client, f"items-{newer.fingerprint}"))
+    assert live.search(embeddings[5], 5) == new.search(embeddings[5], 5)
+    with pytest.raises(ModelMismatchError, match="give its model too"):
+        AliasRetriever(client, "items", [model])
+    with pytest.raises(IndexNotFoundError, match="no alias"):
+        AliasRetriever(client, "other", [model])
+    client.close()
+
+
+def test_what_is_not_fit_does_not_go_live(catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    journal = tmp_path / "journal"
+    with pytest.raises(VerificationError, match="still points to"):
+        deploy(open_source(catalog), newer, client, "items", least_recall=1.01, journal=journal)
+    assert collection_of(client, "items") == f"items-{model.fingerprint}"
+    QdrantIndex.open(client, f"items-{newer.fingerprint}").delete([3])
+    with pytest.raises(VerificationError, match="has 599 items, the source 600"):
+        deploy(open_source(catalog), newer, client, "items", least_recall=0.3, journal=journal)
+    client.create_collection("taken", vectors_config={})
+    with pytest.raises(ConfigError, match="is a collection"):
+        deploy(open_source(catalog), newer, client, "taken")
+    client.close()
+
+
+def test_a_tenant_sees_its_own_items_only(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    codes = model.encode(embeddings)
+    with EdgeIndex.create(tmp_path / "index", model, IndexSettings(tenant_field="shop")) as index:
+        index.upsert(range(600), codes, [{"shop": "ab"[n % 2]} for n in range(600)])
+        index.optimize()
+        mine = Retriever(model, index, tenant="a")
+        theirs = models.Filter(should=[models.FieldCondition(key="shop", match=models.MatchValue(value="b"))])
+        assert {hit.payload["shop"] for hit in mine.search(embeddings[1], 50)} == {"a"}
+        assert mine.search(embeddings[1], 50, filter=theirs) == []
+        assert {hit.payload["shop"] for hits in mine.search_batch(embeddings[:3], 9) for hit in hits} == {"a"}
+        assert {hit.payload["shop"] for hit in mine.similar_to(2, 9)} == {"a"}
+        with pytest.raises(IndexNotFoundError):
+            mine.similar_to(1)
+    with EdgeIndex.create(tmp_path / "other", model) as index, pytest.raises(ConfigError, match="no tenant field"):
+        Retriever(model, index, tenant="a")

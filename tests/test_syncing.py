@@ -1,0 +1,136 @@
+"""sync() and the Qdrant source, on the embedded engine and the client's local mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from qdrant_client import QdrantClient, models
+
+from compressae_qdrant import CompresSAE, EdgeIndex, QdrantIndex, ingest, open_source
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import IndexNotFoundError, InvalidInputError, SourceError
+from compressae_qdrant.index.base import CodeIndex
+from compressae_qdrant.sources import QdrantSource, sample_embeddings
+from compressae_qdrant.syncing import sync
+
+
+@pytest.fixture(params=["edge", "local"])
+def target(request: pytest.FixtureRequest, tmp_path: Path, model: CompresSAE) -> Iterator[CodeIndex]:
+    index: CodeIndex
+    if request.param == "edge":
+        index = EdgeIndex.create(tmp_path / "index", model)
+    else:
+        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True)
+    with index:
+        yield index
+
+
+def _write(path: Path, rows: dict[str, tuple[FloatArray, int]]) -> Path:
+    table = [{"id": id, "embedding": x.tolist(), "n": n} for id, (x, n) in rows.items()]
+    pq.write_table(pa.Table.from_pylist(table), path)
+    return path
+
+
+def test_only_what_differs_is_touched(
+    target: CodeIndex, tmp_path: Path, model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {f"i{n}": (x, n) for n, x in enumerate(embeddings)}
+    path = _write(tmp_path / "catalog.parquet", rows)
+    first = sync(open_source(path), model, target, batch_size=100)
+    assert (first.added, first.changed, first.unchanged, first.deleted) == (600, 0, 0, 0)
+    again = sync(open_source(path), model, target, batch_size=64)
+    assert (again.added, again.changed, again.unchanged, again.deleted) == (0, 0, 600, 0)
+    for n in range(6):
+        rows[f"i{n}"] = (embeddings[n + 100], n)  # another embedding
+        rows[f"i{n + 10}"] = (embeddings[n + 10], -1)  # another payload
+        rows[f"new{n}"] = (embeddings[n], n)
+        del rows[f"i{n + 300}"]
+    touched: list[Any] = []
+    upsert = target.upsert
+
+    def recording(ids: Sequence[Any], *rest: Any) -> None:
+        touched.extend(ids)
+        upsert(ids, *rest)
+
+    monkeypatch.setattr(target, "upsert", recording)
+    report = sync(open_source(_write(path, rows)), model, target, batch_size=100)
+    assert (report.added, report.changed, report.unchanged, report.deleted) == (6, 12, 582, 6)
+    assert sorted(touched) == sorted(
+        f"{kind}{n + off}" for n in range(6) for kind, off in (("i", 0), ("i", 10), ("new", 0))
+    )
+    assert target.count() == 600
+    (changed,) = target.retrieve(["i3"])
+    np.testing.assert_array_equal(changed.indices, model.encode(embeddings[103]).indices[0])
+    assert target.retrieve(["i12"])[0].payload == {"n": -1}
+    assert {item for page in target.scan(50) for item in page} == set(rows)
+
+
+def test_items_ingested_before_are_changed_once(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    np.save(tmp_path / "x.npy", embeddings[:50])
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        ingest(open_source(tmp_path / "x.npy"), model, index)
+        assert sync(open_source(tmp_path / "x.npy"), model, index).changed == 50
+        assert sync(open_source(tmp_path / "x.npy"), model, index).unchanged == 50
+        assert sync(open_source(tmp_path / "x.npy"), model, index, atoms_per_step=1).changed == 50
+
+
+def test_nothing_is_deleted_for_what_can_not_be_read(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    rows = embeddings[:20].copy()
+    np.save(tmp_path / "x.npy", rows)
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        sync(open_source(tmp_path / "x.npy"), model, index)
+        rows[3] = np.nan
+        np.save(tmp_path / "y.npy", rows)
+        broken = open_source(tmp_path / "y.npy", on_error="skip")
+        with pytest.raises(SourceError, match=r"1 rows of the source could not be read.*nothing was deleted"):
+            sync(broken, model, index)
+        assert index.count() == 20
+        assert sync(broken, model, index, delete=False).unchanged == 19
+
+
+def test_the_hash_is_neither_shown_nor_overwritten(model: CompresSAE, tmp_path: Path, embeddings: FloatArray) -> None:
+    np.save(tmp_path / "x.npy", embeddings[:5])
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        sync(open_source(tmp_path / "x.npy"), model, index)
+        assert index.retrieve([0])[0].payload == {}
+        assert [bool(hash) for hash in index.hashes([0, 4])] == [True, True]
+        assert index.hashes(["no such item"]) == [None]
+        with pytest.raises(InvalidInputError, match="'_content', which is reserved"):
+            index.upsert([0], model.encode(embeddings[:1]), [{"_content": "x"}])
+
+
+def _dense(named: bool, embeddings: FloatArray) -> QdrantClient:
+    client = QdrantClient(":memory:")
+    params = models.VectorParams(size=24, distance=models.Distance.COSINE)
+    client.create_collection("dense", vectors_config={"text": params} if named else params)
+    points = [
+        models.PointStruct(id=n, vector={"text": x.tolist()} if named else x.tolist(), payload={"n": n})
+        for n, x in enumerate(embeddings)
+    ]
+    client.upsert("dense", points)
+    return client
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_collection_is_a_source(named: bool, tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    client = _dense(named, embeddings)
+    source = QdrantSource(client, "dense", "text" if named else None)
+    assert (source.dim, source.rows) == (24, 600)
+    np.testing.assert_allclose(sample_embeddings(source, 600), embeddings, atol=1e-6)
+    assert [batch.ids for batch in source.batches(100, 550)] == [list(range(550, 600))]
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        report = sync(source, model, index)
+        assert (report.added, index.count()) == (600, 600)
+        (record,) = index.retrieve([77])
+        assert record.payload == {"n": 77}
+    with pytest.raises(SourceError, match="no dense vector 'image'"):
+        QdrantSource(client, "dense", "image")
+    with pytest.raises(IndexNotFoundError):
+        QdrantSource(client, "nothing")
+    client.close()
