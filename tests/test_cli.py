@@ -15,7 +15,9 @@ from compressae_qdrant.cli import main
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError
 
-COMMANDS = ["train", "encode", "ingest", "search", "info", "evaluate"]
+COMMANDS = [
+    "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback",
+]  # fmt: skip
 
 
 class Shell:

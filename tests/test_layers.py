@@ -27,6 +27,7 @@ LAYERS = [
     [""],
     ["cli.options", "cli.output"],
     ["cli.commands"],
+    ["cli.operations"],
     ["cli"],
 ]  # fmt: skip
 

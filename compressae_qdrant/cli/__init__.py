@@ -1,4 +1,4 @@
-"""compressae: train, encode, ingest, search, info and evaluate from a shell."""
+"""compressae: everything that the package does, from a shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point. An error of ours becomes one line and exit code 2, never a traceback; --debug shows it."""
-    from .commands import app  # brings torch; a misspelt option needn't wait for a broken install to explain itself
+    from .operations import (
+        app,  # with every command; brings torch; a misspelt option needn't wait for a broken install to explain itself
+    )
 
     debug = "--debug" in sys.argv[1:]
     try:

@@ -55,7 +55,7 @@ from .options import (
 )
 from .output import as_is, print_json, progress_bar, show
 
-__all__ = ["app"]
+__all__ = ["app", "example"]
 
 P = ParamSpec("P")
 
@@ -74,7 +74,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the trace
     """Compress the embeddings of a catalog into k-sparse codes, keep the codes in Qdrant, and search them."""
 
 
-def _example(text: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def example(text: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a command, with an example after its help."""
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
@@ -84,7 +84,7 @@ def _example(text: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     return register
 
 
-@_example("compressae train sample --out model")
+@example("compressae train sample --out model")
 def train(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the model to.")],
@@ -127,7 +127,7 @@ def train(
     show(facts, json_output)
 
 
-@_example("compressae encode sample --model model --out codes.safetensors")
+@example("compressae encode sample --model model --out codes.safetensors")
 def encode(
     source: SourceArgument,
     model: ModelOption,
@@ -158,7 +158,7 @@ def encode(
     show({"codes": str(out), "items": len(codes), "bytes": codes.nbytes, "dense_bytes": dense}, json_output)
 
 
-@_example("compressae ingest sample --model model --index index")
+@example("compressae ingest sample --model model --index index")
 def ingest(
     source: SourceArgument,
     model: ModelOption,
@@ -200,7 +200,7 @@ def ingest(
     show(facts, json_output)
 
 
-@_example("compressae search 'text editor for programmers' --model model --index index --embedder all-MiniLM-L6-v2")
+@example("compressae search 'text editor for programmers' --model model --index index --embedder all-MiniLM-L6-v2")
 def search(
     query: Annotated[
         str, typer.Argument(help="A text (with --embedder), a vector as JSON, or an item id (with --like).")
@@ -243,7 +243,7 @@ def search(
     Console().print(table)
 
 
-@_example("compressae info --index index")
+@example("compressae info --index index")
 def info(
     index: Annotated[str | None, typer.Option("--index", "-i", help="An index to describe.")] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A model to describe.")] = None,
@@ -265,7 +265,7 @@ def info(
     show(facts, json_output)
 
 
-@_example("compressae evaluate sample --model model --index index")
+@example("compressae evaluate sample --model model --index index")
 def evaluate(
     source: SourceArgument,
     model: ModelOption,

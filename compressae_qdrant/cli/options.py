@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
+from urllib.parse import parse_qs
 
 import numpy as np
 import typer
@@ -14,13 +15,17 @@ from ..embedders import Embedder, load_embedder
 from ..errors import ConfigError, IndexNotFoundError
 from ..index import IndexSettings, create_index, open_index
 from ..index.base import CodeIndex
+from ..index.location import connect
 from ..model import CompresSAE, Method
 from ..similarity import Scoring
-from ..sources import Columns, Source, open_source
+from ..sources import Columns, QdrantSource, Source, open_source
 
 SourceArgument = Annotated[
     str,
-    typer.Argument(help="Catalog: .parquet (or a directory of them), .jsonl, .csv, .npy; 'sample' is the shipped one."),
+    typer.Argument(
+        help="Catalog: .parquet (or a directory of them), .jsonl, .csv, .npy, a collection of dense vectors "
+        "(http://host:6333/items?vector=name); 'sample' is the shipped one."
+    ),
 ]
 ModelOption = Annotated[Path, typer.Option("--model", "-m", help="Directory of the model.")]
 IndexOption = Annotated[
@@ -49,9 +54,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 def source_of(
     source: str, columns: Columns, embedder: Embedder | None, metadata: Path | None, skip_bad_rows: bool
 ) -> Source:
-    path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
     on_error: Literal["raise", "skip"] = "skip" if skip_bad_rows else "raise"
+    if "://" in source:
+        return _collection(source, on_error)
+    path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
     return open_source(path, columns=columns, embedder=embedder, metadata=metadata, on_error=on_error)
+
+
+def _collection(location: str, on_error: Literal["raise", "skip"]) -> Source:
+    """The source of a text like http://host:6333/items?vector=name."""
+    base, _, query = location.partition("?")
+    asked = parse_qs(query, keep_blank_values=True)
+    if set(asked) - {"vector"} or len(asked.get("vector", ())) > 1:
+        raise ConfigError(f"source {location!r} may ask for ?vector=NAME and nothing else")
+    client, collection = connect(base)
+    return QdrantSource(client, collection, asked["vector"][0] if "vector" in asked else None, on_error)
 
 
 def columns_of(id: str | None, embedding: str, text: str | None) -> Columns:

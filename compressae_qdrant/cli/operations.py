@@ -1,0 +1,156 @@
+"""The commands that keep a catalog in service: sync, migrate, deploy, rollback."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..deployment import deploy as deploy_collection
+from ..deployment import drop_previous
+from ..deployment import rollback as roll_back
+from ..index import IndexSettings
+from ..index.location import connect
+from ..model import CompresSAE
+from ..pursuit import ATOMS_PER_STEP
+from ..syncing import sync as synchronise
+from .commands import app, example
+from .options import (
+    AtomsOption,
+    EmbedderOption,
+    EmbeddingOption,
+    IdOption,
+    IndexOption,
+    JsonOption,
+    MetadataOption,
+    MethodOption,
+    ModelOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+    columns_of,
+    embedder_of,
+    method_of,
+    open_or_create,
+    source_of,
+)
+from .output import progress_bar, show
+
+__all__ = ["app"]
+
+AliasOption = Annotated[str, typer.Option("--alias", "-a", help="http://host:6333/alias (key: QDRANT_API_KEY).")]
+
+
+@example("compressae sync catalog.parquet --model model --index index")
+def sync(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    keep_vanished: Annotated[
+        bool, typer.Option("--keep-vanished", help="Don't delete items that the source doesn't have.")
+    ] = False,
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Make an index equal to a catalog: add what is new, write what changed, delete what vanished."""
+    chosen = method_of(method)
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
+    coder = CompresSAE.load(model)
+    with (
+        open_or_create(index, coder, "uint8", False) as opened,
+        progress_bar("sync", catalog.rows, quiet=json_output) as advance,
+    ):
+        report = synchronise(
+            catalog, coder, opened, delete=not keep_vanished, method=chosen, atoms_per_step=atoms_per_step,
+            batch_size=batch_size, on_batch=advance,
+        )  # fmt: skip
+        facts = dataclasses.asdict(report) | {"in_index": opened.count()}
+    show(facts, json_output)
+
+
+@example(
+    "compressae migrate 'http://localhost:6333/items?vector=text' --model model --index http://localhost:6333/codes"
+)
+def migrate(
+    source: Annotated[str, typer.Argument(help="Collection with dense vectors: http://host:6333/items?vector=name.")],
+    model: ModelOption,
+    index: IndexOption,
+    batch_size: Annotated[int, typer.Option(help="Points at once.")] = 2048,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Encode a collection of dense vectors into an index, with payloads, while the collection goes on serving.
+
+    Interrupted, the same command goes on: what is in already and unchanged is not encoded again. Run it once more
+    before the switch to bring over what changed meanwhile. Nothing is deleted on either side.
+    """
+    sync(source, model, index, keep_vanished=True, batch_size=batch_size, skip_bad_rows=skip_bad_rows,
+         json_output=json_output)  # fmt: skip
+
+
+@example("compressae deploy catalog.parquet --model new --live-model old --alias http://localhost:6333/items")
+def deploy(
+    source: SourceArgument,
+    model: ModelOption,
+    alias: AliasOption,
+    live_model: Annotated[
+        Path | None, typer.Option("--live-model", help="Model of what is live, to compare recall with.")
+    ] = None,
+    least_recall: Annotated[float, typer.Option(help="Recall@10 below which nothing is switched.")] = 0.8,
+    tolerance: Annotated[float, typer.Option(help="How much lower than the live recall is accepted.")] = 0.01,
+    journal: Annotated[Path | None, typer.Option(help="File that notes the progress of the load.")] = None,
+    shards: Annotated[int, typer.Option(help="Of the new collection.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Copies of each shard.")] = 1,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Build a collection for a new model beside the live one, verify it, and switch the alias in one step."""
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
+    coder = CompresSAE.load(model)
+    client, name = connect(alias)
+    try:
+        with progress_bar("deploy", catalog.rows, quiet=json_output) as advance:
+            report = deploy_collection(
+                catalog, coder, client, name,
+                live_model=None if live_model is None else CompresSAE.load(live_model),
+                settings=IndexSettings(shards=shards, replicas=replicas), journal=journal,
+                least_recall=least_recall, tolerance=tolerance, on_batch=advance,
+            )  # fmt: skip
+    finally:
+        client.close()
+    show(dataclasses.asdict(report), json_output)
+
+
+@example("compressae rollback --alias http://localhost:6333/items")
+def rollback(
+    alias: AliasOption,
+    drop: Annotated[
+        bool, typer.Option("--drop-previous", help="Instead: delete what was live before, for good.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Point an alias back to what was live before the last deploy; done twice, it is undone."""
+    client, name = connect(alias)
+    try:
+        if drop:
+            facts = {"dropped": drop_previous(client, name)}
+        else:
+            live, before = roll_back(client, name)
+            facts = {"live": live, "previous": before}
+    finally:
+        client.close()
+    show(facts, json_output)
