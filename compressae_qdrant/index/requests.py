@@ -121,7 +121,9 @@ class Requests:
         checked = to_points(ids, codes, payloads, dense, self._manifest, hashes)
         if not checked:
             return None
-        points = [models.PointStruct(id=point.id, vector=_vectors(point), payload=point.payload) for point in checked]
+        # Without the models' own validation, which takes as long as all the rest: everything has been checked.
+        construct = models.PointStruct.model_construct
+        points = [construct(id=point.id, vector=_vectors(point), payload=point.payload) for point in checked]
         return self._call("upsert", {"points": points, "wait": True}, _nothing, "upsert into")
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
@@ -237,7 +239,8 @@ def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
 
 
 def _vectors(point: CodePoint) -> dict[str, Any]:
-    code: dict[str, Any] = {VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)}
+    vector = models.SparseVector.model_construct(indices=point.indices, values=point.values)
+    code: dict[str, Any] = {VECTOR_NAME: vector}
     return code if point.dense is None else code | {DENSE_NAME: point.dense}
 
 

@@ -1,0 +1,149 @@
+"""Uploads and memory of an ingestion, against a sink that accepts everything and keeps nothing.
+
+    python scripts/bench_ingest.py [--items 1000000]
+
+The sink is a process of its own that answers the calls of an ingestion; what is measured is the client's side.
+Prints items/s of our upserts and of `QdrantClient.upload_points` with the same codes, and the peak memory of ingesting
+50,000 and --items items, each in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, SparseCodes, ingest, open_source
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.model import ModelConfig
+
+DIM, LATENTS, K = 64, 4096, 32
+
+
+def serve(manifest: dict[str, Any], port: Connection) -> None:
+    """The sink."""
+    collection = {
+        "status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
+        "indexed_vectors_count": 0, "points_count": 0,
+        "config": {
+            "params": {"sparse_vectors": {"code": {}}},
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
+                                 "default_segment_number": 0, "flush_interval_sec": 5},
+            "metadata": {"compressae": manifest},
+        },
+    }  # fmt: skip
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            left = int(self.headers.get("Content-Length") or 0)
+            while left:
+                left -= len(self.rfile.read(min(left, 1 << 16)))
+            result = collection if self.command == "GET" else {"operation_id": 1, "status": "completed"}
+            text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_PUT = do_POST = handle_any  # noqa: N815 (the names that the base class calls)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    port.send(server.server_address[1])
+    server.serve_forever()
+
+
+def model() -> CompresSAE:
+    """Untrained: what is measured is what happens to codes, not how good they are."""
+    return CompresSAE(ModelConfig(DIM, LATENTS, K))
+
+
+def upload(port: int, codes: SparseCodes) -> None:
+    """The same codes by `upload_points` and by our upserts."""
+    client = QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
+
+    def points() -> Iterator[models.PointStruct]:
+        for row in range(len(codes)):
+            indices, values = codes.row(row)
+            vector = models.SparseVector(indices=indices.tolist(), values=values.tolist())
+            yield models.PointStruct(id=row, vector={"code": vector}, payload={})
+
+    started = time.perf_counter()
+    client.upload_points("items", points(), batch_size=2048, parallel=1, wait=True)
+    theirs = len(codes) / (time.perf_counter() - started)
+    index = QdrantIndex.open(client, "items")
+    started = time.perf_counter()
+    with ThreadPoolExecutor(index.parallel_upserts) as pool:
+        parts = range(0, len(codes), 2048)
+        list(pool.map(lambda start: index.upsert(range(start, min(start + 2048, len(codes))),
+                                                 codes[start : start + 2048]), parts))  # fmt: skip
+    ours = len(codes) / (time.perf_counter() - started)
+    client.close()
+    print("\n| upload of codes, REST | items/s | ratio |\n|---|---|---|")
+    print(f"| QdrantClient.upload_points | {theirs:,.0f} | 1.0x |")
+    print(f"| ours | {ours:,.0f} | {ours / theirs:.1f}x |", flush=True)
+
+
+def ingest_once(port: int, path: str) -> None:
+    """Ingest a file, and print the peak of this process in MB."""
+    client = QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
+    started = time.perf_counter()
+    report = ingest(open_source(path), model(), QdrantIndex.open(client, "items"), method="encoder", restart=True)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {report.items:,} | {peak:,.0f} | {report.items / seconds:,.0f} |", flush=True)
+    client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--child", nargs=2, metavar=("PORT", "FILE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        ingest_once(int(args.child[0]), args.child[1])
+        return
+    print(f"d={DIM}, h={LATENTS}, k={K}; qdrant-client {version('qdrant-client')}, torch {version('torch')}")
+    here, there = multiprocessing.Pipe()
+    manifest = Manifest.of(model(), IndexSettings(scale="projection")).to_json()
+    sink = multiprocessing.get_context("spawn").Process(target=serve, args=(manifest, there), daemon=True)
+    sink.start()
+    port = here.recv()
+    random = np.random.default_rng(0)
+    sample = random.normal(size=(40_000, DIM)).astype(np.float32)
+    upload(port, model().encode(sample, "encoder"))
+    print("\n| items ingested | peak MB of the client | items/s |\n|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for items in (50_000, args.items):
+            path = Path(folder) / f"{items}.npy"
+            rows = np.lib.format.open_memmap(path, "w+", np.float32, (items, DIM))
+            for start in range(0, items, 100_000):
+                rows[start : start + 100_000] = random.normal(size=(min(100_000, items - start), DIM))
+            rows.flush()
+            subprocess.run([sys.executable, __file__, "--child", str(port), str(path)], check=True)
+    sink.terminate()
+
+
+if __name__ == "__main__":
+    main()
