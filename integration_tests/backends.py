@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ class Server:
     def client(self, *, grpc: bool) -> QdrantClient:
         """A client by REST or gRPC; the key, if the server wants one, comes from QDRANT_API_KEY."""
         key = os.environ.get("QDRANT_API_KEY") or None
-        return QdrantClient(url=self.url, grpc_port=self.grpc_port, prefer_grpc=grpc, api_key=key)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            return QdrantClient(url=self.url, grpc_port=self.grpc_port, prefer_grpc=grpc, api_key=key)
 
 
 def server() -> Iterator[Server]:
@@ -73,19 +76,52 @@ def server() -> Iterator[Server]:
     if url := os.environ.get("QDRANT_URL"):
         yield Server(url, int(os.environ.get("QDRANT_GRPC_PORT", "6334")))
         return
-    started = _start_container()
+    with container() as started:
+        yield started.server()
+
+
+@dataclass(frozen=True)
+class Started:
+    """A container of the server that a test may stop and start."""
+
+    container: DockerContainer
+    ports: tuple[int, int] | None
+
+    def server(self) -> Server:
+        """Where it listens."""
+        rest, grpc = self.ports or tuple(int(self.container.get_exposed_port(port)) for port in (6333, 6334))
+        return Server(f"http://{self.container.get_container_host_ip()}:{rest}", grpc)
+
+    def restart(self) -> None:
+        """Stop it hard and start it again, on the same ports if they were fixed."""
+        wrapped = self.container.get_wrapped_container()
+        wrapped.kill()
+        wrapped.start()
+
+
+@contextmanager
+def container(environment: Mapping[str, str] | None = None, *, fixed_ports: bool = False) -> Iterator[Started]:
+    """A server of its own for one test, or a visible skip; a failure with CI_REQUIRE_SERVER=1."""
+    ports = _free_ports() if fixed_ports else None
+    started = _start_container(environment or {}, ports)
     if isinstance(started, str):
         if os.environ.get("CI_REQUIRE_SERVER") == "1":
             pytest.fail(started)
         pytest.skip(started)
     try:
-        rest, grpc = (int(started.get_exposed_port(port)) for port in (6333, 6334))
-        yield Server(f"http://{started.get_container_host_ip()}:{rest}", grpc)
+        yield Started(started, ports)
     finally:
         started.stop()
 
 
-def _start_container() -> DockerContainer | str:
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("", 0))
+        two.bind(("", 0))
+        return int(one.getsockname()[1]), int(two.getsockname()[1])
+
+
+def _start_container(environment: Mapping[str, str], ports: tuple[int, int] | None) -> DockerContainer | str:
     """A running server that is ready, or why there is none."""
     # Whoever starts it stops it; the helper that testcontainers would start for that needs an image of its own.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -93,7 +129,13 @@ def _start_container() -> DockerContainer | str:
         # Without a daemon, the Docker client drops its socket unclosed.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
-            container = DockerContainer(IMAGE).with_exposed_ports(6333, 6334)
+            container = DockerContainer(IMAGE)
+            if ports is None:
+                container.with_exposed_ports(6333, 6334)
+            else:
+                container.with_bind_ports(6333, ports[0]).with_bind_ports(6334, ports[1])
+            for name, value in environment.items():
+                container.with_env(name, value)
             container.waiting_for(HttpWaitStrategy(6333, "/readyz").for_status_code(200))
             return container.start()
         except (docker.errors.DockerException, requests.exceptions.RequestException, TimeoutError, OSError) as exc:

@@ -28,3 +28,15 @@ def create(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[backends.
             running: backends.Server = request.getfixturevalue("server")
             client = running.client(grpc=request.param == "server-grpc")
             yield opened.enter_context(backends.on_client(client))
+
+
+@pytest.fixture(params=["local", "server-rest", "server-grpc"])
+def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
+    """Clients of what has collections and aliases; a test removes what it makes."""
+    if request.param == "local":
+        made = QdrantClient(":memory:")
+    else:
+        running: backends.Server = request.getfixturevalue("server")
+        made = running.client(grpc=request.param == "server-grpc")
+    yield made
+    made.close()
