@@ -11,7 +11,9 @@ ROOT = Path(compressae_qdrant.__file__).parent
 
 LAYERS = [
     ["errors", "files"],
-    ["codes", "retrying"],
+    ["codes", "retrying", "abtest.assignment", "abtest.statistics"],
+    ["abtest.events"],
+    ["abtest"],
     ["query_vector", "kernels", "history", "embedders"],
     ["similarity", "pursuit", "checkpoint", "index.base", "train_config", "training_progress", "dictionary"],
     ["model", "index.ids", "index.manifest"],
@@ -28,6 +30,7 @@ LAYERS = [
     ["cli.options", "cli.output"],
     ["cli.commands"],
     ["cli.operations"],
+    ["cli.ab"],
     ["cli"],
 ]  # fmt: skip
 
