@@ -150,9 +150,9 @@ def code_rows(catalog: Catalog, args: argparse.Namespace, out: Path) -> list[Cod
         if k == args.k[0]:
             one: dict[str, SearchOptions] = {"exhaustive": {"exact": True}}
             rows.append(Codes(f"codes k={k} by refit", "ours, by encoder", ours, "refit", "projection", one))
-            rows.append(_papers_modes(f"codes k={k} by encoder, paper's modes,", "ours, by encoder", ours))
+            rows.append(_papers_modes(f"codes k={k} by encoder, paper's mode", "ours, by encoder", ours))
         if k in args.paper_k:
-            rows += _papers_both(f"the paper k={k},", paper)
+            rows += _papers_both(f"the paper k={k}", paper)
     return rows
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from compressae_qdrant.files import write_text
 
@@ -70,6 +71,7 @@ def write_report(out: Path, catalog: str, rows: Sequence[Row], dense_bytes: int)
     for family, label in series.items():
         _factors(axes, [row for row in rows if row.family == family], dense_bytes, label, COLOURS[family])
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel("times smaller than dense float32, in memory")
     axes.set_ylabel("recall@100")
     axes.grid(alpha=0.3)
@@ -104,18 +106,36 @@ def _scatter(path: Path, title: str, rows: Sequence[Row], field: str, label: str
                 [getattr(row, field) for row in points], [row.recall100 for row in points], color=colour, label=family,
                 s=70 if family == "ours" else 30, zorder=3 if family == "ours" else 2,
             )  # fmt: skip
-    for row in rows:
-        axes.annotate(row.name, (getattr(row, field), row.recall100), (4, 3), textcoords="offset points", fontsize=6)
     if front:
         best = pareto([(getattr(row, field), row.recall100) for row in rows])
         axes.step([x for x, _ in best], [y for _, y in best], where="post", color="0.6", zorder=1, label="Pareto front")
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("recall@100")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right")
+    axes.set_ylim(top=1.03)
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.4)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.canvas.draw()  # fixes the layout, so that labels can be kept apart in pixels
+    _label(axes, [(row.name, getattr(row, field), row.recall100) for row in rows])
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
+
+
+def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Names beside points, moved down until they cover no other name."""
+    placed: list[tuple[float, float, float]] = []
+    for name, x, y in sorted(points, key=lambda point: -point[2]):
+        left, height = axes.transData.transform((x, y))
+        at, width = height, 4.2 * len(name)
+        while any(abs(at - other) < 8 and left < end and begin < left + width for begin, end, other in placed):
+            at -= 3
+        placed.append((left, left + width, at))
+        axes.annotate(
+            name, (x, y), (6, (at - height) * 72 / 100 - 2), textcoords="offset points", fontsize=6,
+            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.5} if height - at > 9 else None,
+        )  # fmt: skip
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
