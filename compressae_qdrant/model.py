@@ -159,7 +159,7 @@ class CompresSAE(nn.Module):
         Args:
             X: (n, d) or (d,) real numbers, an array or a memory map of any float type. Rows are L2-normalised here.
             method: "pursuit" for the best codes, "refit" or "encoder" for the fastest; see `Method`.
-            atoms_per_step: of pursuit; 1 is the best and slowest, 4 as good to 0.001 recall@100.
+            atoms_per_step: of pursuit; 1 is the best and slowest, 4 as good to 0.003 recall@100.
             scale: of the values, see `Scale`. The default ranks best: an item that is reconstructed badly is trusted
                 less, instead of being stretched to the norm of the others.
             batch_size: rows at once.

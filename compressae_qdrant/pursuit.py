@@ -18,7 +18,7 @@ from torch import Tensor
 __all__ = ["ATOMS_PER_STEP", "pursue", "refit", "selection_dtype"]
 
 ATOMS_PER_STEP: Final = 4
-"""Of codes, by default: several times as fast as one at a time, for 0.001 recall@100 (BENCHMARKS.md)."""
+"""Of codes, by default: several times as fast as one at a time, for less than 0.003 recall@100 (BENCHMARKS.md)."""
 
 _RIDGE = 1e-6
 """Added to the diagonal of a support's Gram matrix, so that nearly equal atoms in one support stay solvable."""
