@@ -121,9 +121,11 @@ def ingest(
 
     try:
         with Writer(model, index, method, atoms_per_step, retry, confirmed) as writer:
-            for batch in source.batches(batch_size, first):
-                writer.write(batch)
-            writer.drain()
+            try:
+                for batch in source.batches(batch_size, first):
+                    writer.write(batch)
+            finally:
+                writer.drain()  # what came before a failure gets in, and is noted
     except CompresSAEError:
         _make_durable(index, file, note)
         raise

@@ -18,6 +18,7 @@ import numpy as np
 from .codes import SparseCodes
 from .errors import IndexUnavailableError, IngestError, InvalidInputError
 from .index.base import CodeIndex, ItemId
+from .index.points import point_ids
 from .model import CompresSAE, Method
 from .retrying import RetryPolicy
 from .sources import Batch
@@ -56,6 +57,7 @@ class Writer:
         self._method, self._atoms_per_step = method, atoms_per_step
         self._retry, self._on_confirmed = retry, on_confirmed
         self._under_way: deque[tuple[Batch, list[Future[None]]]] = deque()
+        self._ids: deque[set[ItemId]] = deque()
         self._workers = index.parallel_upserts
         self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
 
@@ -66,8 +68,11 @@ class Writer:
             IngestError: this batch can't be encoded or is refused, or an earlier one failed; names the rows.
         """
         done: list[Future[None]] = []
+        if any(not earlier.isdisjoint(batch.ids) for earlier in self._ids):
+            self.drain()  # an item that comes twice must end as it came last
         try:
             if batch.ids:
+                point_ids(batch.ids)  # an id twice is refused, in whichever requests the two would have gone
                 codes = self._model.encode(
                     batch.embeddings,
                     self._method,
@@ -82,6 +87,7 @@ class Writer:
         except (InvalidInputError, IndexUnavailableError) as exc:
             raise self._stopped(batch, exc) from exc
         self._under_way.append((batch, done))
+        self._ids.append(set(batch.ids) if self._pool else set())
         while len(self._under_way) > (self._workers if self._pool else 0):
             self._confirm()
 
@@ -111,6 +117,7 @@ class Writer:
         except (InvalidInputError, IndexUnavailableError) as exc:
             raise self._stopped(batch, exc) from exc
         self._under_way.popleft()
+        self._ids.popleft()
         self._on_confirmed(batch)
 
     def _upsert(self, batch: Batch, codes: SparseCodes, hashes: Sequence[str] | None, rows: slice) -> None:
