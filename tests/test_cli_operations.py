@@ -42,7 +42,10 @@ def test_sync_reports_what_it_touched(shell: Shell, tmp_path: Path, model: Compr
     np.save(tmp_path / "x.npy", embeddings[:90])
     report = shell.json(line)
     assert (report["deleted"], report["unchanged"], report["in_index"]) == (10, 90, 90)
+    line = line.replace("sync ", "ingest --sync ", 1)
+    assert shell.json(line)["unchanged"] == 90
     np.save(tmp_path / "x.npy", embeddings[:80])
+    line = line.replace("ingest --sync ", "sync ", 1)
     assert shell.json(f"{line} --keep-vanished")["in_index"] == 90
 
 

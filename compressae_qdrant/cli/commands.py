@@ -18,12 +18,15 @@ from ..embedders import load_embedder
 from ..errors import ConfigError
 from ..evaluation import evaluate_search, exact_neighbours
 from ..index import open_index
+from ..ingest import IngestReport
 from ..ingest import ingest as ingest_source
 from ..model import CompresSAE
 from ..pursuit import ATOMS_PER_STEP
 from ..query_planning import SearchOptions
 from ..retriever import Retriever
 from ..sources import sample_embeddings
+from ..syncing import SyncReport
+from ..syncing import sync as synchronise
 from ..training import TrainConfig
 from ..training import train as train_model
 from .options import (
@@ -176,6 +179,9 @@ def ingest(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin with the first row whatever the journal says.")
     ] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Write only what differs and delete what vanished, as `compressae sync`.")
+    ] = False,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -192,10 +198,17 @@ def ingest(
         open_or_create(index, coder, datatype, keep_dense) as opened,
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
     ):
-        report = ingest_source(
-            catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
-            batch_size=batch_size, restart=restart, on_batch=advance,
-        )  # fmt: skip
+        report: IngestReport | SyncReport
+        if sync:
+            report = synchronise(
+                catalog, coder, opened, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
+                on_batch=advance,
+            )  # fmt: skip
+        else:
+            report = ingest_source(
+                catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
+                batch_size=batch_size, restart=restart, on_batch=advance,
+            )  # fmt: skip
         facts = dataclasses.asdict(report) | {"in_index": opened.count()}
     show(facts, json_output)
 
