@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and how long in between. The defaults bridge about two minutes: a server's restart."""
+    """How often, and how long in between. The defaults wait up to a minute and a half in all, half of
+    that on average, besides the time that calls take themselves: a server's restart."""
 
     attempts: int = 9
     """Calls in all; 1 never tries again."""

@@ -38,6 +38,7 @@ from .options import (
     IdOption,
     IndexOption,
     JsonOption,
+    KeepVanishedOption,
     MetadataOption,
     MethodOption,
     ModelOption,
@@ -58,7 +59,7 @@ from .options import (
 )
 from .output import as_is, print_json, progress_bar, show
 
-__all__ = ["app", "example"]
+__all__ = ["app", "example", "ingest"]
 
 P = ParamSpec("P")
 
@@ -182,6 +183,7 @@ def ingest(
     sync: Annotated[
         bool, typer.Option("--sync", help="Write only what differs and delete what vanished, as `compressae sync`.")
     ] = False,
+    keep_vanished: KeepVanishedOption = False,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -196,13 +198,13 @@ def ingest(
     coder = CompresSAE.load(model)
     with (
         open_or_create(index, coder, datatype, keep_dense) as opened,
-        progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
+        progress_bar("sync" if sync else "ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report: IngestReport | SyncReport
         if sync:
             report = synchronise(
-                catalog, coder, opened, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
-                on_batch=advance,
+                catalog, coder, opened, delete=not keep_vanished, method=chosen, atoms_per_step=atoms_per_step,
+                batch_size=batch_size, on_batch=advance,
             )  # fmt: skip
         else:
             report = ingest_source(

@@ -15,8 +15,7 @@ from ..index import IndexSettings
 from ..index.location import connect
 from ..model import CompresSAE
 from ..pursuit import ATOMS_PER_STEP
-from ..syncing import sync as synchronise
-from .commands import app, example
+from .commands import app, example, ingest
 from .options import (
     AtomsOption,
     EmbedderOption,
@@ -24,6 +23,7 @@ from .options import (
     IdOption,
     IndexOption,
     JsonOption,
+    KeepVanishedOption,
     MetadataOption,
     MethodOption,
     ModelOption,
@@ -32,8 +32,6 @@ from .options import (
     TextOption,
     columns_of,
     embedder_of,
-    method_of,
-    open_or_create,
     source_of,
 )
 from .output import progress_bar, show
@@ -48,9 +46,7 @@ def sync(
     source: SourceArgument,
     model: ModelOption,
     index: IndexOption,
-    keep_vanished: Annotated[
-        bool, typer.Option("--keep-vanished", help="Don't delete items that the source doesn't have.")
-    ] = False,
+    keep_vanished: KeepVanishedOption = False,
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
@@ -63,19 +59,11 @@ def sync(
     json_output: JsonOption = False,
 ) -> None:
     """Make an index equal to a catalog: add what is new, write what changed, delete what vanished."""
-    chosen = method_of(method)
-    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
-    coder = CompresSAE.load(model)
-    with (
-        open_or_create(index, coder, "uint8", False) as opened,
-        progress_bar("sync", catalog.rows, quiet=json_output) as advance,
-    ):
-        report = synchronise(
-            catalog, coder, opened, delete=not keep_vanished, method=chosen, atoms_per_step=atoms_per_step,
-            batch_size=batch_size, on_batch=advance,
-        )  # fmt: skip
-        facts = dataclasses.asdict(report) | {"in_index": opened.count()}
-    show(facts, json_output)
+    ingest(
+        source, model, index, method, atoms_per_step, batch_size=batch_size, sync=True, keep_vanished=keep_vanished,
+        id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata, skip_bad_rows=skip_bad_rows,
+        json_output=json_output,
+    )  # fmt: skip
 
 
 @example(
@@ -94,8 +82,8 @@ def migrate(
     Interrupted, the same command goes on: what is in already and unchanged is not encoded again. Run it once more
     before the switch to bring over what changed meanwhile. Nothing is deleted on either side.
     """
-    sync(source, model, index, keep_vanished=True, batch_size=batch_size, skip_bad_rows=skip_bad_rows,
-         json_output=json_output)  # fmt: skip
+    ingest(source, model, index, sync=True, keep_vanished=True, batch_size=batch_size, skip_bad_rows=skip_bad_rows,
+           json_output=json_output)  # fmt: skip
 
 
 @example("compressae deploy catalog.parquet --model new --live-model old --alias http://localhost:6333/items")

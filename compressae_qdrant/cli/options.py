@@ -48,6 +48,9 @@ ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, recon
 ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]
 PrefetchOption = Annotated[int | None, typer.Option("--prefetch", help="Candidates to rescore.")]
 FirstStageOption = Annotated[int | None, typer.Option("--first-stage", help="Latents that search for candidates.")]
+KeepVanishedOption = Annotated[
+    bool, typer.Option("--keep-vanished", help="Of a sync: don't delete items that the source doesn't have.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
