@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from compressae_qdrant.autoencoder import cosine_losses
 from compressae_qdrant.kernels import encode_topk, scatter_outer, signed_topk, sparse_decode
 from compressae_qdrant.model import CompresSAE, ModelConfig
+from compressae_qdrant.training.autoencoder import cosine_losses
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:

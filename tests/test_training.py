@@ -11,11 +11,11 @@ import torch
 
 from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.dictionary import NormalEquations, replace_dead_atoms
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError
 from compressae_qdrant.history import Record
-from compressae_qdrant.train_config import choose_latents
-from compressae_qdrant.training_data import TrainingData
+from compressae_qdrant.training.config import choose_latents
+from compressae_qdrant.training.data import TrainingData
+from compressae_qdrant.training.dictionary import NormalEquations, replace_dead_atoms
 
 from .conftest import SMALL
 

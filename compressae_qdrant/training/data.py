@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import InvalidInputError
-from .model import check_embeddings, unit_rows
+from ..errors import InvalidInputError
+from ..model import check_embeddings, unit_rows
 
 __all__ = ["TrainingData"]
 

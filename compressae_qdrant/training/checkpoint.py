@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import ModelFileError
-from .files import atomic_path
+from ..errors import ModelFileError
+from ..files import atomic_path
 
 __all__ = ["adam_tensors", "load_checkpoint", "restore_adam", "save_checkpoint"]
 

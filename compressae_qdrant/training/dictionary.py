@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .kernels import scatter_outer
+from ..kernels import scatter_outer
 
 __all__ = ["NormalEquations", "replace_dead_atoms", "worst_served"]
 

@@ -15,30 +15,27 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from ..history import Phase, Record
+from ..kernels import sparse_decode
+from ..model import CompresSAE
+from ..pursuit import pursue, selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
-from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
+from .config import TrainConfig, choose_latents
+from .data import TrainingData
 from .dictionary import NormalEquations, replace_dead_atoms, worst_served
-from .errors import ConfigError
-from .history import Phase, Record, TrainingHistory
-from .kernels import sparse_decode
-from .model import CompresSAE, ModelConfig
-from .pursuit import pursue, selection_dtype
-from .train_config import TrainConfig, choose_latents
-from .training_data import TrainingData
-from .training_progress import Progress, ProgressBars
+from .progress import Progress, ProgressBars
+from .run import PURSUIT_BATCH, WARM_UP, Run
 
 __all__ = ["TrainConfig", "train"]
 
 _LOG = logging.getLogger(__name__)
-_WARM_UP: Final = 50
-_PURSUIT_BATCH: Final = 512
 _STATISTICS_ITEMS: Final = 20_000
 """Training items whose codes give the model's statistics of its latents."""
 
@@ -74,7 +71,7 @@ def train(
     where = torch.device(device)
     data = TrainingData(embeddings, config.held_out, config.seed, where)
     config, note = _with_latents(config, data)
-    run = _Run(config, data, where, None if checkpoint is None else Path(checkpoint), on_record)
+    run = Run(config, data, where, None if checkpoint is None else Path(checkpoint), on_record)
     if note:
         _LOG.info(note)
         run.history.notes.append(note)
@@ -89,139 +86,7 @@ def train(
     return run.model.eval()
 
 
-class _Run:
-    """Everything that a training has come to so far; all of it goes into a checkpoint."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        data: TrainingData,
-        device: torch.device,
-        checkpoint: Path | None,
-        on_record: Callable[[Record], None] | None,
-    ) -> None:
-        assert config.latents is not None
-        self.config, self.data, self.device, self.checkpoint, self.on_record = (
-            config, data, device, checkpoint, on_record,
-        )  # fmt: skip
-        self.model = CompresSAE(ModelConfig(data.dim, config.latents, config.k), seed=config.seed).to(device)
-        self.history = TrainingHistory(settings=dataclasses.asdict(config))
-        self.model.history = self.history
-        self.done: dict[Phase, int] = {"autoencoder": 0, "dictionary": 0, "encoder": 0}
-        self.last_use = torch.zeros(config.latents, dtype=torch.int64, device=device)
-        self.equations: NormalEquations | None = None
-        self.loss_sum, self.loss_count = 0.0, 0
-        self.loaded: dict[str, Tensor] = {}
-        self.held_out = data.held_out()
-        if config.init == "data":
-            self._start_from_items()
-
-    def _start_from_items(self) -> None:
-        items = self.data.sample(self.model.latents, salt=1)
-        with torch.no_grad():
-            self.model.atoms[: len(items)] = items
-            self.model.encoder_weight[: len(items)] = items
-
-    @property
-    def items_seen(self) -> int:
-        """Items in all batches so far, repeats counted."""
-        steps = self.done["autoencoder"] + self.done["encoder"]
-        return steps * self.config.batch_size + self.done["dictionary"] * self.config.round_items
-
-    def optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
-        """Adam over some parameters, with the moments of the checkpoint that was just resumed, if any."""
-        adam = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True)
-        restore_adam(adam, self.loaded)
-        self.loaded = {}
-        return adam
-
-    def add_loss(self, loss: float) -> None:
-        self.loss_sum += loss
-        self.loss_count += 1
-
-    def save(self, optimiser: torch.optim.Adam | None = None) -> None:
-        """Write a checkpoint, if one was asked for."""
-        if self.checkpoint is None:
-            return
-        tensors = dict(self.model.state_dict()) | {"last_use": self.last_use}
-        if optimiser is not None:
-            tensors |= adam_tensors(optimiser)
-        if self.equations is not None:
-            tensors |= {f"sum.{f.name}": getattr(self.equations, f.name) for f in dataclasses.fields(self.equations)}
-        meta = {
-            "identity": self._identity(),
-            "done": self.done,
-            "loss": [self.loss_sum, self.loss_count],
-            "history": dataclasses.asdict(self.history),
-        }
-        save_checkpoint(self.checkpoint, tensors, meta)
-
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
-        loaded = None if self.checkpoint is None else load_checkpoint(self.checkpoint)
-        if loaded is None:
-            return
-        tensors, meta = loaded
-        if meta["identity"] != self._identity():
-            changed = [name for name, value in self._identity().items() if meta["identity"].get(name) != value]
-            raise ConfigError(
-                f"checkpoint {self.checkpoint} is of a training with other {', '.join(changed)}; go on with the "
-                "same, or delete it to train from the start"
-            )
-        self.model.load_state_dict({name: tensors[name] for name in self.model.state_dict()})
-        self.last_use = tensors["last_use"].to(self.device)
-        if "sum.gram" in tensors:
-            names = [f.name for f in dataclasses.fields(NormalEquations)]
-            self.equations = NormalEquations(*(tensors[f"sum.{name}"].to(self.device) for name in names))
-        self.loaded = tensors
-        self.done = meta["done"]
-        self.loss_sum, self.loss_count = meta["loss"]
-        history = meta["history"]
-        self.history.notes = history["notes"]
-        self.history.records = [Record(**record) for record in history["records"]]
-
-    def _identity(self) -> dict[str, Any]:
-        probe = self.data.sample(4, salt=2)
-        return dataclasses.asdict(self.config) | {
-            "embeddings": [len(self.data), self.data.dim, [float(value) for value in probe.double().sum(1)]]
-        }
-
-    @torch.no_grad()
-    def validate(self, phase: Phase) -> Record:
-        """Measure the model on the held-out items, and note it in the history."""
-        losses = {}
-        use = torch.zeros(self.model.latents, device=self.device)
-        for method in ("encoder", "pursuit"):
-            total = 0.0
-            for x in torch.split(self.held_out, _PURSUIT_BATCH):
-                indices, values = self.model.code(x, method)
-                total += float((1 - cosine_similarity(x, sparse_decode(indices, values, self.model.atoms))).sum())
-                if method == "pursuit":
-                    use += torch.bincount(indices.reshape(-1), minlength=len(use))
-            losses[method] = total / len(self.held_out)
-        record = Record(
-            phase=phase,
-            step=self.done[phase],
-            items=self.items_seen,
-            train_loss=self.loss_sum / max(self.loss_count, 1),
-            encoder_loss=losses["encoder"],
-            pursuit_loss=losses["pursuit"],
-            dead_latents=self._dead(),
-            posting_mass=float((use.double() / len(self.held_out)).square().sum()),
-        )
-        self.loss_sum, self.loss_count = 0.0, 0
-        self.history.records.append(record)
-        if self.on_record is not None:
-            self.on_record(record)
-        return record
-
-    def _dead(self) -> int:
-        if self.equations is not None:
-            return int((self.equations.use < 1).sum())
-        return int((self.done["autoencoder"] - self.last_use >= max(self.config.revive_after, _WARM_UP)).sum())
-
-
-def _train_autoencoder(run: _Run, bars: ProgressBars) -> None:
+def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
     config, model = run.config, run.model
     if run.done["autoencoder"] >= config.steps:
         return
@@ -244,7 +109,7 @@ def _train_autoencoder(run: _Run, bars: ProgressBars) -> None:
             _after(run, "autoencoder", float(loss.cosine.detach()), config.steps, adam, bar)
 
 
-def _refine_dictionary(run: _Run, bars: ProgressBars) -> None:
+def _refine_dictionary(run: Run, bars: ProgressBars) -> None:
     config, model, data = run.config, run.model, run.data
     if run.done["dictionary"] >= config.rounds:
         return
@@ -256,7 +121,7 @@ def _refine_dictionary(run: _Run, bars: ProgressBars) -> None:
         for done in _count(run, "dictionary", config.rounds):
             x = data.batch(config.steps * config.batch_size + done * size, size)
             parts = [
-                pursue(part, model.atoms, model.k, config.atoms_per_step) for part in torch.split(x, _PURSUIT_BATCH)
+                pursue(part, model.atoms, model.k, config.atoms_per_step) for part in torch.split(x, PURSUIT_BATCH)
             ]
             indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
             equations.discount(config.forgetting)
@@ -270,7 +135,7 @@ def _refine_dictionary(run: _Run, bars: ProgressBars) -> None:
             _after(run, "dictionary", loss, config.rounds, None, bar)
 
 
-def _refit_encoder(run: _Run, bars: ProgressBars) -> None:
+def _refit_encoder(run: Run, bars: ProgressBars) -> None:
     config, model = run.config, run.model
     if run.done["encoder"] >= config.encoder_steps:
         return
@@ -291,12 +156,12 @@ def _refit_encoder(run: _Run, bars: ProgressBars) -> None:
     model.atoms.requires_grad_(True)
 
 
-def _count(run: _Run, phase: Phase, total: int) -> Iterator[int]:
+def _count(run: Run, phase: Phase, total: int) -> Iterator[int]:
     """What is left of a phase's steps."""
     return iter(range(run.done[phase], total))
 
 
-def _after(run: _Run, phase: Phase, loss: float, total: int, optimiser: torch.optim.Adam | None, bar: Progress) -> None:
+def _after(run: Run, phase: Phase, loss: float, total: int, optimiser: torch.optim.Adam | None, bar: Progress) -> None:
     """What follows every step: bookkeeping, and from time to time a validation and a checkpoint."""
     run.add_loss(loss)
     bar.advance(loss)
@@ -311,7 +176,7 @@ def _after(run: _Run, phase: Phase, loss: float, total: int, optimiser: torch.op
 
 
 @torch.no_grad()
-def _revive(run: _Run, adam: torch.optim.Adam, x: Tensor) -> None:
+def _revive(run: Run, adam: torch.optim.Adam, x: Tensor) -> None:
     """Start latents that nothing used for long anew, as what the worst-served items of a batch lack."""
     model = run.model
     idle = run.done["autoencoder"] - run.last_use >= run.config.revive_after
@@ -329,7 +194,7 @@ def _revive(run: _Run, adam: torch.optim.Adam, x: Tensor) -> None:
 
 
 @torch.no_grad()
-def _measure_latents(run: _Run) -> None:
+def _measure_latents(run: Run) -> None:
     """Give the model the statistics of its latents over training items: how often each is used, and how strongly."""
     model = run.model
     x = run.data.sample(_STATISTICS_ITEMS, salt=3)
@@ -349,7 +214,7 @@ def _with_latents(config: TrainConfig, data: TrainingData) -> tuple[TrainConfig,
 
 
 def _set_rate(adam: torch.optim.Adam, config: TrainConfig, step: int, total: int) -> None:
-    warm = min(1.0, (step + 1) / min(_WARM_UP, total))
+    warm = min(1.0, (step + 1) / min(WARM_UP, total))
     for group in adam.param_groups:
         group["lr"] = config.learning_rate * warm * (1 + math.cos(math.pi * step / total)) / 2
 

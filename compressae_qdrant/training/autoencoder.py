@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from .kernels import encode_topk, sparse_decode
-from .model import CompresSAE
+from ..kernels import encode_topk, sparse_decode
+from ..model import CompresSAE
 
 __all__ = ["AUXILIARY_WEIGHT", "WIDE", "Loss", "cosine_losses", "normalise_atoms_", "project_gradient_"]
 

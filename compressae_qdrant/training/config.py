@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["TrainConfig", "choose_latents"]
 
