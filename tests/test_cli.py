@@ -16,7 +16,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError
 
 COMMANDS = [
-    "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback",
+    "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
 ]  # fmt: skip
 
 

@@ -11,18 +11,18 @@ ROOT = Path(compressae_qdrant.__file__).parent
 
 LAYERS = [
     ["errors", "files"],
-    ["codes", "retrying", "abtest.assignment", "abtest.statistics"],
+    ["codes", "retrying", "abtest.assignment", "abtest.statistics", "concepts.concept", "concepts.naming"],
     ["abtest.events"],
     ["abtest"],
-    ["query_vector", "kernels.reference", "history", "embedders"],
+    ["query_vector", "kernels.reference", "history", "embedders", "concepts.strongest"],
     ["kernels"],
     ["similarity", "pursuit", "index.base", "training.checkpoint", "training.config",
      "training.progress", "training.dictionary"],
     ["model", "index.ids", "index.manifest"],
     ["model_files", "training.autoencoder", "training.data", "evaluation", "query_planning", "datasets",
      "index.points", "index.filters", "index.qdrant_errors", "index.shard_files", "sources.base"],
-    ["training.run", "index.edge_requests", "index.requests", "sources.files", "sources.qdrant"],
-    ["training.loop", "index.edge", "index.qdrant", "sources"],
+    ["training.run", "concepts.finding", "index.edge_requests", "index.requests", "sources.files", "sources.qdrant"],
+    ["training.loop", "concepts", "index.edge", "index.qdrant", "sources"],
     ["training", "index.location"],
     ["index"],
     ["retriever", "writing"],
@@ -32,7 +32,8 @@ LAYERS = [
     ["cli.options", "cli.output"],
     ["cli.commands"],
     ["cli.operations"],
-    ["cli.ab"],
+    ["cli.ab", "cli.concepts"],
+    ["cli.program"],
     ["cli"],
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from compressae_qdrant import datasets
-from compressae_qdrant.cli.ab import app
+from compressae_qdrant.cli.program import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

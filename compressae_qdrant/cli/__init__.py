@@ -13,7 +13,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point. An error of ours becomes one line and exit code 2, never a traceback; --debug shows it."""
     # Here, as it brings torch: a misspelt option needn't wait for a broken install to explain itself.
-    from .ab import app
+    from .program import app
 
     debug = "--debug" in sys.argv[1:]
     try:
