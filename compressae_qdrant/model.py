@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from .baseline import Baseline
 from .codes import FloatArray, Scale, SparseCodes
 from .errors import ConfigError, DimensionError, InvalidInputError
 from .history import TrainingHistory
@@ -76,6 +77,7 @@ class CompresSAE(nn.Module):
         super().__init__()
         self.config = config
         self.history: TrainingHistory | None = None
+        self.baseline: Baseline | None = None
         generator = torch.Generator().manual_seed(seed)
         atoms = normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
         self.atoms = nn.Parameter(atoms)
@@ -223,7 +225,7 @@ class CompresSAE(nn.Module):
         return decoded
 
     def save(self, directory: str | Path) -> None:
-        """Write the model to a directory: config.json, a safetensors file, and its training history if it has one.
+        """Write the model to a directory: config.json, a safetensors file, its training history and baseline if any.
 
         A crash leaves the old model or the new one, never a mixture. See `model_files` for the format.
         """

@@ -5,6 +5,7 @@
     config.json                     format, shape, fingerprint, name and SHA-256 of the weights file
     weights-<12 hex>.safetensors    encoder, atoms, statistics of the latents
     history.json, training.png      what the training went through (optional)
+    baseline.safetensors            how it did on held-out items, for the monitor (optional)
 
 The weights file is named by its content and config.json is replaced last, so a reader sees one whole model.
 """
@@ -19,6 +20,7 @@ from typing import Any, Final
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from .baseline import BASELINE_FILE, Baseline
 from .errors import ConfigError, ModelFileError
 from .files import atomic_path, write_text
 from .history import TrainingHistory
@@ -41,6 +43,8 @@ def save_model(model: CompresSAE, directory: Path) -> None:
     if model.history is not None:
         model.history.save(directory / "history.json")
         model.history.plot(directory / "training.png")
+    if model.baseline is not None:
+        model.baseline.save(directory / BASELINE_FILE)
     config = {
         "format": _FORMAT,
         "dim": model.dim,
@@ -57,6 +61,8 @@ def save_model(model: CompresSAE, directory: Path) -> None:
     if model.history is None:
         (directory / "history.json").unlink(missing_ok=True)
         (directory / "training.png").unlink(missing_ok=True)
+    if model.baseline is None:
+        (directory / BASELINE_FILE).unlink(missing_ok=True)
 
 
 def load_model(directory: Path) -> CompresSAE:
@@ -92,6 +98,10 @@ def load_model(directory: Path) -> CompresSAE:
     history = directory / "history.json"
     if history.exists():
         model.history = TrainingHistory.from_json(history.read_text(encoding="utf-8"), str(history))
+    if (directory / BASELINE_FILE).exists():
+        baseline = Baseline.load(directory / BASELINE_FILE)
+        # Of another model where a save was interrupted: then there is none.
+        model.baseline = baseline if baseline.fingerprint == model.fingerprint else None
     return model.eval()
 
 

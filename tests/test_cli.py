@@ -17,6 +17,7 @@ from compressae_qdrant.errors import IndexNotFoundError
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
+    "monitor",
 ]  # fmt: skip
 
 

@@ -12,13 +12,11 @@ from matplotlib.figure import Figure
 from ..abtest import Comparison, UserTotals, compare, read_events, required_users, sample_ratio_p
 from ..abtest import assign as assign_variant
 from ..errors import ConfigError
-from .operations import app as main_app
+from .commands import app
 from .options import JsonOption
 from .output import show
 
-__all__ = ["app"]
-
-app = main_app
+__all__: list[str] = []
 
 _ab = typer.Typer(help="Online A/B tests: who sees what, how many users it takes, what may be concluded.",
                   no_args_is_help=True)  # fmt: skip

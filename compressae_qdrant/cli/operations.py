@@ -15,7 +15,7 @@ from ..index import IndexSettings
 from ..index.location import connect
 from ..model import CompresSAE
 from ..pursuit import ATOMS_PER_STEP
-from .commands import app, example, ingest
+from .commands import example, ingest
 from .options import (
     AtomsOption,
     EmbedderOption,
@@ -36,7 +36,7 @@ from .options import (
 )
 from .output import progress_bar, show
 
-__all__ = ["app"]
+__all__: list[str] = []
 
 AliasOption = Annotated[str, typer.Option("--alias", "-a", help="http://host:6333/alias (key: QDRANT_API_KEY).")]
 

@@ -1,6 +1,6 @@
 """The whole command line: importing the modules of commands registers them."""
 
-from . import ab, concepts, operations
+from . import ab, concepts, monitor, operations
 from .commands import app
 
-__all__ = ["ab", "app", "concepts", "operations"]
+__all__ = ["ab", "app", "concepts", "monitor", "operations"]

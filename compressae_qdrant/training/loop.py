@@ -25,6 +25,7 @@ from torch.nn.functional import cosine_similarity
 from ..history import Phase, Record
 from ..kernels import sparse_decode
 from ..model import CompresSAE
+from ..monitoring.making import LEAST_ITEMS, make_baseline
 from ..pursuit import pursue, selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
 from .config import TrainConfig, choose_latents
@@ -81,6 +82,7 @@ def train(
         _refine_dictionary(run, bars)
         _refit_encoder(run, bars)
     _measure_latents(run)
+    _measure_baseline(run)
     if run.checkpoint is not None:
         run.checkpoint.unlink(missing_ok=True)
     return run.model.eval()
@@ -204,6 +206,14 @@ def _measure_latents(run: Run) -> None:
     strength = torch.zeros(model.latents).index_add_(0, indices, torch.from_numpy(codes.values).abs().reshape(-1))
     model.latent_use.copy_(counts / len(codes))
     model.latent_magnitude.copy_(strength / counts.clamp_min(1))
+
+
+def _measure_baseline(run: Run) -> None:
+    """Keep with the model how it does on the held-out items, if any; the monitor compares later batches with that."""
+    if not run.config.held_out or len(run.held_out) < LEAST_ITEMS:
+        return
+    source = "items held out of the training"
+    run.model.baseline = make_baseline(run.model, run.held_out.cpu().numpy(), source=source)
 
 
 def _with_latents(config: TrainConfig, data: TrainingData) -> tuple[TrainConfig, str]:

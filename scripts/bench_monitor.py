@@ -1,0 +1,143 @@
+"""Does the monitor see what it should, and only that? A catalog without two of its sections, then with them.
+
+A model is trained on every item outside the two sections but for a random reserve. Then batches come in, 20 seeds of
+each kind: from the reserve alone (any alarm is false), and with a growing share of items of one section.
+
+    python scripts/bench_monitor.py --data ../shared/data --without haskell,games
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.monitoring import append_report, check, observe, plot_history, read_history
+from compressae_qdrant.monitoring.checking import Report
+
+RESERVE = 8000
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+Rows = npt.NDArray[np.int64]
+
+
+def main() -> None:
+    """Train or load the model, and print a table for each kind of batch."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    embeddings, sections = _catalog(options.data)
+    without = options.without.split(",")
+    inside = np.flatnonzero(~np.isin(sections, without))
+    reserve = np.sort(np.random.default_rng(0).permutation(inside)[: min(RESERVE, len(inside) // 4)])
+    model = _model(options, embeddings[np.setdiff1d(inside, reserve)])
+    print(
+        f"{len(inside) - len(reserve):,} items trained on, without {options.without}; h={model.latents}, k={model.k}; "
+        f"{options.batch:,} items a batch, {options.seeds} seeds\n"
+    )
+    trained_on = np.setdiff1d(inside, reserve)[: options.batch]
+    for name, rows in (("held out", reserve[: options.batch]), ("trained on", trained_on)):
+        losses = observe(model, embeddings[rows]).losses
+        assert losses is not None
+        print(f"mean loss, {name}: {losses.mean():.4f}")
+
+    def watch(rows: Rows, seed: int, names: bool = False) -> Report:
+        assert model.baseline is not None
+        seen = observe(model, embeddings[rows], sections[rows].tolist() if names else None)
+        return check(model, seen, model.baseline, seed=seed)
+
+    print("\n| batch | items | alarms | by measure |\n|---|---|---|---|")
+    for size in sorted({200, options.batch, min(5 * options.batch, len(reserve))}):
+        reports = [watch(_draw(seed, reserve, size), seed) for seed in range(options.seeds)]
+        print(_row("random items of known sections", size, reports))
+    for section in without:
+        new = np.flatnonzero(sections == section)
+        print(f"\n{section}: {len(new):,} items\n\n| share | items | alarms | by measure | with --segment |")
+        print("|---|---|---|---|---|")
+        for share in SHARES:
+            count = round(share * options.batch)
+            if count > len(new):
+                break
+            batches = [
+                np.concatenate([_draw(seed, new, count), _draw(seed, reserve, options.batch - count)])
+                for seed in range(options.seeds)
+            ]
+            apart = sum(section in " ".join(watch(r, seed, True).reasons) for seed, r in enumerate(batches))
+            reports = [watch(r, seed) for seed, r in enumerate(batches)]
+            print(f"{_row(f'{share:.0%}', options.batch, reports)} {apart} |", flush=True)
+    if options.plot is not None:
+        history = options.plot.with_suffix(".jsonl")
+        history.unlink(missing_ok=True)
+        first = datetime(2026, 1, 1, tzinfo=UTC)
+        for day, rows in enumerate(_arrival(sections, reserve, without, options.batch)):
+            append_report(
+                history, watch(rows, day), model=model.fingerprint, source="catalog", time=first + timedelta(days=day)
+            )
+        plot_history(read_history(history)[0], options.plot)
+        history.unlink()
+
+
+def _arrival(sections: npt.NDArray[np.str_], reserve: Rows, without: list[str], size: int) -> Iterator[Rows]:
+    """Thirty days: the first section comes in the days from the 10th, the second in those from the 20th."""
+    for day in range(30):
+        section = None if day % 10 > 4 or day < 10 else without[day // 10 - 1]
+        new = np.flatnonzero(sections == section)
+        count = 0 if section is None else min(size // 2, len(new))
+        yield np.concatenate([_draw(day, new, count), _draw(1000 + day, reserve, size - count)])
+
+
+def _draw(seed: int, rows: Rows, size: int) -> Rows:
+    return np.random.default_rng(seed).permutation(rows)[:size]
+
+
+def _row(name: str, size: int, reports: list[Report]) -> str:
+    alarms = sum(report.drifted for report in reports)
+    measures = {name: sum(report.checks[name].drifted for report in reports) for name in reports[0].checks}
+    by = ", ".join(f"{name} {count}" for name, count in measures.items() if count)
+    return f"| {name} | {size:,} | {alarms} of {len(reports)} | {by or 'none'} |"
+
+
+def _catalog(data: Path | None) -> tuple[FloatArray, npt.NDArray[np.str_]]:
+    if data is None:
+        sample = load_sample()
+        return sample.embeddings, np.array([payload["section"] for payload in sample.payloads])
+    table = pq.read_table(data / "debian_packages.parquet", columns=["section"])
+    return np.load(data / "debian_packages_384.npy").astype(np.float32), np.array(table["section"].to_pylist())
+
+
+def _model(options: argparse.Namespace, embeddings: FloatArray) -> CompresSAE:
+    if options.model is not None and (options.model / "config.json").exists():
+        return CompresSAE.load(options.model)
+    config = TrainConfig(
+        latents=options.latents, k=options.k, steps=options.steps, rounds=options.rounds, encoder_steps=1
+    )
+    model = train(embeddings, config, progress=True)
+    if options.model is not None:
+        model.save(options.model)
+    return model
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="directory of the full catalog; the shipped sample if left out")
+    parser.add_argument("--without", default="haskell,games", help="two sections to leave out of the training")
+    parser.add_argument("--model", type=Path, help="directory to keep the model in, or to find it in")
+    parser.add_argument("--latents", type=int, default=4096)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=TrainConfig.steps)
+    parser.add_argument("--rounds", type=int, default=TrainConfig.rounds)
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plot", type=Path, help="PNG of thirty days in which the sections arrive one after the other")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
