@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressae_qdrant import evaluation
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.evaluation import evaluate_search, exact_neighbours, recall
+from compressae_qdrant.evaluation import evaluate_search, exact_neighbours, neighbours, recall
 
 
 def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] | None) -> list[list[int]]:
@@ -19,7 +18,7 @@ def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] 
 
 @pytest.mark.parametrize("block", [7, 100, 10_000])
 def test_exact_neighbours(embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(evaluation, "_BATCH", block)
+    monkeypatch.setattr(neighbours, "_BATCH", block)
     own = [5, 0, 599, 300]
     queries = 3 * embeddings[own]  # norms don't matter
     assert exact_neighbours(queries, embeddings, 12).tolist() == _naive(embeddings[own], embeddings, 12, None)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +15,6 @@ from rich.table import Table
 from ..codes import SparseCodes
 from ..embedders import load_embedder
 from ..errors import ConfigError
-from ..evaluation import evaluate_search, exact_neighbours
 from ..index import open_index
 from ..ingest import IngestReport
 from ..ingest import ingest as ingest_source
@@ -278,65 +276,3 @@ def info(
         with open_index(index, coder if model is not None else None) as opened:
             facts["index"] = dataclasses.asdict(opened.info())
     show(facts, json_output)
-
-
-@example("compressae evaluate sample --model model --index index")
-def evaluate(
-    source: SourceArgument,
-    model: ModelOption,
-    index: IndexOption,
-    queries: Annotated[int, typer.Option(help="Items of the catalog to search for, drawn at random.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
-    scoring: ScoringOption = "asymmetric",
-    exact: ExactOption = False,
-    prefetch: PrefetchOption = None,
-    first_stage: FirstStageOption = None,
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    metadata: MetadataOption = None,
-    json_output: JsonOption = False,
-) -> None:
-    """Recall@10, recall@100 and latency of an index against exact dense search of the same catalog."""
-    scored_by = scoring_of(scoring)
-    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
-    coder = CompresSAE.load(model)
-    batches = list(catalog.batches(8192))
-    vectors = np.concatenate([batch.embeddings for batch in batches])
-    ids = [item for batch in batches for item in batch.ids]
-    own = np.random.default_rng(seed).choice(len(ids), min(queries, len(ids)), replace=False)
-    truth = [[ids[row] for row in rows] for rows in exact_neighbours(vectors[own], vectors, 100, own).tolist()]
-    settings: SearchOptions = {
-        "with_payload": False,
-        "scoring": scored_by,
-        "exact": exact,
-        "prefetch": prefetch,
-        "first_stage": first_stage,
-    }
-    with open_index(index, coder) as opened:
-        retriever = Retriever(coder, opened)
-        report = evaluate_search(
-            lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, **settings)],
-            vectors[own],
-            truth,
-            own=[ids[row] for row in own],
-        )
-        size = opened.info()
-    facts = dataclasses.asdict(report) | {"items": size.items, "dense_bytes_per_item": 4 * coder.dim}
-    if size.index_bytes is not None and size.total_bytes is not None:
-        facts["index_bytes_per_item"] = size.index_bytes / size.items
-        facts["total_bytes_per_item"] = size.total_bytes / size.items
-    if json_output:
-        print_json(facts)
-        return
-    table = Table("measure", "value", "95% interval", box=None)
-    for depth, mean in report.recall.items():
-        low, high = report.interval[depth]
-        table.add_row(f"recall@{depth}", f"{mean:.4f}", f"{low:.4f} .. {high:.4f}")
-    table.add_row("latency p50 / p95", f"{report.p50_ms:.2f} / {report.p95_ms:.2f} ms", "")
-    table.add_row("queries / items", f"{report.queries:,} / {size.items:,}", "")
-    for name in ("dense_bytes_per_item", "index_bytes_per_item", "total_bytes_per_item"):
-        if name in facts:
-            table.add_row(name.replace("_", " "), f"{facts[name]:,.1f}", "")
-    Console().print(table)

@@ -1,6 +1,6 @@
 """The whole command line: importing the modules of commands registers them."""
 
-from . import ab, concepts, monitor, operations
+from . import ab, concepts, evaluate, monitor, operations
 from .commands import app
 
-__all__ = ["ab", "app", "concepts", "monitor", "operations"]
+__all__ = ["ab", "app", "concepts", "evaluate", "monitor", "operations"]

@@ -200,12 +200,7 @@ def _measure_latents(run: Run) -> None:
     """Give the model the statistics of its latents over training items: how often each is used, and how strongly."""
     model = run.model
     x = run.data.sample(_STATISTICS_ITEMS, salt=3)
-    codes = model.encode(x.cpu().numpy(), atoms_per_step=run.config.atoms_per_step)
-    indices = torch.from_numpy(codes.indices.reshape(-1)).long()
-    counts = torch.bincount(indices, minlength=model.latents).float()
-    strength = torch.zeros(model.latents).index_add_(0, indices, torch.from_numpy(codes.values).abs().reshape(-1))
-    model.latent_use.copy_(counts / len(codes))
-    model.latent_magnitude.copy_(strength / counts.clamp_min(1))
+    model.measure_latents(model.encode(x.cpu().numpy(), atoms_per_step=run.config.atoms_per_step))
 
 
 def _measure_baseline(run: Run) -> None:

@@ -1,0 +1,196 @@
+"""compressae evaluate: an index against exact dense search of the same catalog, segment by segment, beside rivals."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError, InvalidInputError
+from ..evaluation import agreement, bootstrap, by_segment, paired_difference, recall
+from ..evaluation.bench import DEPTH, Bench
+from ..evaluation.contenders import Built, Contender, Way, searches
+from ..evaluation.report import write_report
+from ..evaluation.rivals import rivals as all_rivals
+from ..evaluation.running import run
+from ..evaluation.searching import timed_search
+from ..index import open_index
+from ..index.base import IndexInfo, ItemId
+from ..model import CompresSAE
+from ..query_planning import SearchOptions
+from ..retriever import Retriever
+from ..sources import Source
+from .commands import example
+from .options import (
+    EmbedderOption,
+    EmbeddingOption,
+    ExactOption,
+    FirstStageOption,
+    IdOption,
+    IndexOption,
+    JsonOption,
+    MetadataOption,
+    ModelOption,
+    PrefetchOption,
+    ScoringOption,
+    SourceArgument,
+    TextOption,
+    columns_of,
+    embedder_of,
+    scoring_of,
+    source_of,
+)
+from .output import as_is, print_json
+
+__all__ = ["evaluate"]
+
+_DEPTHS = (10, DEPTH)
+
+
+@example("compressae evaluate sample --model model --index index --segment section")
+def evaluate(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    queries: Annotated[int, typer.Option(help="Items of the catalog to search for, drawn at random.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    segment: Annotated[
+        str | None, typer.Option(help="Payload field: recall for each of its values, with at least 20 queries each.")
+    ] = None,
+    agree: Annotated[
+        list[str] | None,
+        typer.Option(help="Payload field (repeat for more): how often hits share its value, beside dense search."),
+    ] = None,
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Also measure dense vectors, quantised, PCA and truncation; needs --out.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Directory for a table and plots.")] = None,
+    scoring: ScoringOption = "asymmetric",
+    exact: ExactOption = False,
+    prefetch: PrefetchOption = None,
+    first_stage: FirstStageOption = None,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Recall, latency and bytes of an index against exact dense search of the same catalog, which may be a file or a
+    collection of dense vectors."""
+    if rivals and out is None:
+        raise ConfigError("--rivals builds indexes to compare with; say where the table and plots go: --out DIRECTORY")
+    settings: SearchOptions = {
+        "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
+    }  # fmt: skip
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
+    coder = CompresSAE.load(model)
+    fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
+    ids, bench = _read(catalog, fields, queries, seed, segment, source)
+    with open_index(index, coder) as opened:
+        way = Way("this index", "ours", *searches(Retriever(coder, opened), settings, ids))
+        found, (p50, p95) = timed_search(way.search, bench.queries, DEPTH + 1)
+        size = opened.info()
+        facts = _facts(bench, bench.without_own(found), agree or [], segment)
+        facts |= {"p50_ms": p50, "p95_ms": p95, "items": size.items, "dense_bytes_per_item": 4 * coder.dim}
+        if size.index_bytes is not None and size.total_bytes is not None:
+            facts["index_bytes_per_item"] = size.index_bytes / size.items
+            facts["total_bytes_per_item"] = size.total_bytes / size.items
+        if out is not None:
+            facts["files"] = _compare(bench, way, size, out, rivals, quiet=json_output)
+    if json_output:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+def _read(
+    catalog: Source, fields: list[str], queries: int, seed: int, segment: str | None, name: str
+) -> tuple[dict[ItemId, int], Bench]:
+    """The row of each id, and what is measured on."""
+    batches = list(catalog.batches(8192))
+    if not batches:
+        raise InvalidInputError(f"{name} has no rows; there is nothing to evaluate on")
+    payloads = [payload for batch in batches for payload in batch.payloads]
+    present = {field for payload in payloads for field in payload}
+    unknown = [field for field in fields if field not in present]
+    if unknown:
+        raise InvalidInputError(
+            f"no item of {name} has a field {', '.join(map(repr, unknown))}; there are {', '.join(sorted(present))}"
+        )
+    ids = {id: row for row, id in enumerate(id for batch in batches for id in batch.ids)}
+    columns = {field: [payload.get(field) for payload in payloads] for field in fields}
+    vectors = np.concatenate([batch.embeddings for batch in batches])
+    return ids, Bench.of(name, vectors, columns, queries, seed, segment=segment)
+
+
+def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str | None) -> dict[str, Any]:
+    drawn = bench.drawn
+    depths = {depth: recall(found, bench.truth, depth) for depth in _DEPTHS}
+    means = {depth: bootstrap(each[:drawn]) for depth, each in depths.items()}
+    facts: dict[str, Any] = {
+        "queries": drawn,
+        "recall": {depth: mean.mean for depth, mean in means.items()},
+        "interval": {depth: [mean.low, mean.high] for depth, mean in means.items()},
+    }
+    own = bench.own[:drawn].tolist()
+    for field in agree:
+        ours, dense = (agreement(rows[:drawn], own, bench.fields[field]) for rows in (found, bench.truth))
+        difference = paired_difference(ours, dense)
+        facts.setdefault("agreement", {})[field] = {
+            "dense": float(np.nanmean(dense)), "index": float(np.nanmean(ours)), "difference": difference.mean,
+            "interval": [difference.low, difference.high],
+        }  # fmt: skip
+    if segment is not None:
+        segments = by_segment(depths[DEPTH], bench.values(segment))
+        facts["segments"] = [
+            {"value": each.value, "queries": each.queries, "recall": each.recall.mean,
+             "interval": [each.recall.low, each.recall.high]}
+            for each in segments
+        ]  # fmt: skip
+    return facts
+
+
+def _compare(bench: Bench, way: Way, size: IndexInfo, out: Path, rivals: bool, quiet: bool) -> list[str]:
+    """Measure the index, and rivals if asked for, as one table with plots; rivals that are in `out` already stay."""
+    if size.index_bytes is None or size.total_bytes is None:
+        raise ConfigError("--out draws recall against bytes, which a server doesn't tell; evaluate an embedded index")
+    built = Built([way], size.index_bytes / size.items, size.total_bytes / size.items, None)
+    this = Contender((way.name,), lambda _: contextlib.nullcontext(built))
+    others = all_rivals(bench.vectors.shape[1], quick=True) if rivals else []
+    say = Console(stderr=True, quiet=quiet, highlight=False, markup=False).print
+    rows = run(bench, [this, *others], out, measure="both", again=[way.name], say=say)
+    return [str(file) for file in write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])]
+
+
+def _show(facts: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table("measure", "value", "95% interval", box=None)
+    for depth, mean in facts["recall"].items():
+        table.add_row(f"recall@{depth}", f"{mean:.4f}", _interval(facts["interval"][depth]))
+    for field, each in facts.get("agreement", {}).items():
+        table.add_row(as_is(f"{field} shared, dense / index"), f"{each['dense']:.4f} / {each['index']:.4f}", "")
+        table.add_row("  difference", f"{each['difference']:+.4f}", _interval(each["interval"]))
+    table.add_row("latency p50 / p95", f"{facts['p50_ms']:.2f} / {facts['p95_ms']:.2f} ms", "")
+    table.add_row("queries / items", f"{facts['queries']:,} / {facts['items']:,}", "")
+    for name in ("dense_bytes_per_item", "index_bytes_per_item", "total_bytes_per_item"):
+        if name in facts:
+            table.add_row(name.replace("_", " "), f"{facts[name]:,.1f}", "")
+    console.print(table)
+    if "segments" in facts:
+        segments = Table("segment, worst first", "recall@100", "95% interval", "queries", box=None)
+        for each in facts["segments"]:
+            segments.add_row(as_is(each["value"]), f"{each['recall']:.4f}", _interval(each["interval"]),
+                             f"{each['queries']:,}")  # fmt: skip
+        console.print(segments)
+    for file in facts.get("files", []):
+        console.print(as_is(file))
+
+
+def _interval(bounds: list[float]) -> str:
+    return f"{bounds[0]:.4f} .. {bounds[1]:.4f}"
