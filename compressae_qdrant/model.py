@@ -248,9 +248,9 @@ class CompresSAE(nn.Module):
     def with_k(self, k: int, items: npt.ArrayLike) -> CompresSAE:
         """A model with the same atoms and encoder whose codes have another number of non-zeros.
 
-        Pursuit doesn't depend on the k that the atoms were trained for: codes of k=16 to 80 on atoms trained at k=32
-        rank as well as on atoms trained at that k, to 0.005 recall@100 or better (EXPERIMENTS.md). One training serves
-        several sizes of index. The encoder alone (`method="encoder"`) is not that robust.
+        One training serves several sizes of index. Codes of more non-zeros than the atoms were trained for rank as well
+        as codes on atoms trained for that many; codes of half as many lose 0.025 recall@100 (EXPERIMENTS.md), which a
+        training of their own avoids. The encoder alone (`method="encoder"`) was fitted to the old k.
 
         Args:
             k: non-zeros of a code, at most h.

@@ -14,6 +14,8 @@ from compressae_qdrant import CompresSAE, EdgeIndex, SparseCodes
 from compressae_qdrant.cli import main
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError
+from compressae_qdrant.evaluation.contenders import Contender
+from compressae_qdrant.evaluation.rivals import rivals
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
@@ -87,6 +89,37 @@ def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: 
     report = shell.json("evaluate catalog.jsonl --model model --index index --queries 40 --exact")
     assert 0.3 < report["recall"]["10"] < 1
     assert report["index_bytes_per_item"] < report["total_bytes_per_item"]
+
+
+def test_evaluate_tells_segments_agreement_and_rivals(
+    shell: Shell, catalog: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_rival(dim: int, quick: bool) -> list[Contender]:
+        return [each for each in rivals(dim, quick=quick) if each.names == ("dense float32 + HNSW",)]
+
+    monkeypatch.setattr("compressae_qdrant.cli.evaluate.all_rivals", one_rival)
+    shell.json("ingest catalog.jsonl --model model --index index")
+    line = "evaluate catalog.jsonl --model model --index index --queries 30 --segment group --agree group"
+    report = shell.json(f"{line} --rivals --out compared")
+    assert sorted(each["value"] for each in report["segments"]) == ["g0", "g1", "g2"]
+    recalls = [each["recall"] for each in report["segments"]]
+    assert recalls == sorted(recalls)
+    assert all(each["queries"] >= 20 for each in report["segments"])
+    shared = report["agreement"]["group"]
+    assert shared["difference"] == pytest.approx(shared["index"] - shared["dense"], abs=1e-6)
+    assert shared["interval"][0] <= shared["difference"] <= shared["interval"][1]
+    rows = (tmp_path / "compared/table.md").read_text().splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| this index", "| dense float32 + HNSW"]
+    assert f"{report['recall']['100']:.4f}" in rows[0]
+    people = shell(line)[1]
+    assert "worst first" in people
+    assert "group shared, dense / index" in people
+    for wrong, complaint in (
+        ("--rivals", "say where the table and plots go"),
+        ("--segment colour", "no item of catalog.jsonl has a field 'colour'; there are group"),
+    ):
+        code, _, err = shell(f"evaluate catalog.jsonl --model model --index index {wrong}")
+        assert (code, complaint in err) == (2, True), err
 
 
 def test_people_get_tables(shell: Shell, catalog: None) -> None:

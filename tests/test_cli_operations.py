@@ -49,7 +49,7 @@ def test_sync_reports_what_it_touched(shell: Shell, tmp_path: Path, model: Compr
     assert shell.json(f"{line} --keep-vanished")["in_index"] == 90
 
 
-def test_migrate_and_train_from_a_collection(
+def test_migrate_evaluate_and_train_from_a_collection(
     shell: Shell, tmp_path: Path, server: QdrantClient, model: CompresSAE, embeddings: FloatArray
 ) -> None:
     model.save(tmp_path / "model")
@@ -60,6 +60,9 @@ def test_migrate_and_train_from_a_collection(
     line = f"migrate {there} --model {tmp_path}/model --index {tmp_path}/index"
     assert shell.json(line)["added"] == 600
     assert shell.json(line)["unchanged"] == 600
+    report = shell.json(f"evaluate {there} --model {tmp_path}/model --index {tmp_path}/index --queries 20 --exact")
+    assert report["queries"] == 20
+    assert 0.3 < report["recall"]["10"] < 1
     trained = shell.json(f"train {there} --out {tmp_path}/new --latents 64 --k 4 --steps 3 --rounds 1")
     assert trained["dim"] == 24
     code, _, err = shell(f"migrate 'http://host:6333/dense?wrong=1' --model {tmp_path}/model --index {tmp_path}/i")

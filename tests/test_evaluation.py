@@ -5,7 +5,17 @@ import pytest
 
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.evaluation import evaluate_search, exact_neighbours, neighbours, recall
+from compressae_qdrant.evaluation import (
+    agreement,
+    bootstrap,
+    by_segment,
+    evaluate_search,
+    exact_neighbours,
+    neighbours,
+    paired_difference,
+    recall,
+)
+from compressae_qdrant.evaluation.bench import Bench
 
 
 def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] | None) -> list[list[int]]:
@@ -49,3 +59,68 @@ def test_report(embeddings: FloatArray) -> None:
     low, high = report.interval[20]
     assert low <= report.recall[20] <= high
     assert 0 < report.p50_ms <= report.p95_ms
+
+
+def test_bootstrap_covers_the_mean_it_should() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        estimate = bootstrap(random.normal(0.5, 0.2, 60).astype(np.float32), seed)
+        covered += estimate.low <= 0.5 <= estimate.high
+    assert 87 <= covered <= 100
+    with pytest.raises(InvalidInputError, match="no queries"):
+        bootstrap(np.zeros(0, np.float32))
+
+
+def test_a_paired_difference_is_sharper_than_two_means() -> None:
+    random = np.random.default_rng(1)
+    hard = random.uniform(size=500).astype(np.float32)
+    better = hard + random.normal(0.02, 0.01, 500).astype(np.float32)
+    difference = paired_difference(better, hard)
+    assert 0.01 < difference.low < 0.02 < difference.high < 0.03
+    alone = bootstrap(hard)
+    assert difference.high - difference.low < (alone.high - alone.low) / 5
+    holes = np.where(np.arange(500) % 2, better, np.nan).astype(np.float32)
+    assert paired_difference(holes, hard).mean == pytest.approx(float((better - hard)[1::2].mean()))
+
+
+def test_segments_are_listed_worst_first() -> None:
+    each = np.array([1, 1, 0, 0.5, 1], np.float32)
+    segments = by_segment(each, ["a", ["a", "b"], ["b"], None, "c"])
+    assert [(s.value, s.queries, s.recall.mean) for s in segments] == [
+        ("b", 2, 0.5), ("(none)", 1, 0.5), ("a", 2, 1.0), ("c", 1, 1.0),
+    ]  # fmt: skip
+
+
+def test_agreement() -> None:
+    values = ["x", "y", "x", "x", None]
+    found = [[1, 2, 3], [0, 2, 3], [0, 1]]
+    each = agreement(found, [0, 1, 4], values)
+    assert each[:2].tolist() == pytest.approx([0.2, 0.0])
+    assert np.isnan(each[2])
+    tags = [["a"], ["b"], ["a", "b"], [], None]
+    (one,) = agreement([[1, 2, 3]], [0], tags)
+    discounts = 1 / np.log2(np.arange(2, 12))
+    assert one == pytest.approx(discounts[1] / discounts.sum())
+    assert np.isnan(agreement([[0]], [3], tags)[0])
+
+
+def test_a_bench_fills_up_segments_and_avoids_rows(embeddings: FloatArray) -> None:
+    group = ["rare" if row < 8 else "common" for row in range(600)]
+    bench = Bench.of(
+        "x", 2 * embeddings, {"group": group}, 50, 3, avoid=range(300, 600), segment="group", per_segment=6
+    )
+    assert bench.drawn == 50
+    assert bench.own.max() < 300
+    assert len(set(bench.own.tolist())) == len(bench.own)
+    assert bench.values("group").count("rare") >= 6
+    assert bench.truth == _naive(embeddings[bench.own], embeddings, 100, bench.own.tolist())
+    assert bench.without_own([[1, int(bench.own[0])]]) == [[1]]
+    same = Bench.of("x", embeddings, {}, 50, 3, avoid=range(300, 600))
+    assert same.own.tolist() == bench.own[:50].tolist()
+    others = Bench.of("x", embeddings, {}, 50, 4), Bench.of("x", embeddings[:500], {}, 50, 3)
+    assert len({same.identity, *(other.identity for other in others)}) == 3
+    with pytest.raises(InvalidInputError, match="no item has a field 'colour'; there are group"):
+        Bench.of("x", embeddings, {"group": group}, segment="colour")
+    with pytest.raises(InvalidInputError, match="0 queries of 600 rows"):
+        Bench.of("x", embeddings, {}, 0)

@@ -113,6 +113,24 @@ def test_bad_settings_are_named(model: CompresSAE, embeddings: FloatArray) -> No
         model.decode(SparseCodes([[1]], [[1.0]], 7))
 
 
+def test_another_k_on_the_same_atoms(model: CompresSAE, embeddings: FloatArray) -> None:
+    wide = model.with_k(9, embeddings)
+    assert (wide.k, wide.fingerprint == model.fingerprint) == (9, False)
+    assert torch.equal(wide.atoms, model.atoms)
+    narrow_codes, codes = model.encode(embeddings), wide.encode(embeddings)
+    assert np.linalg.norm(wide.decode(codes), axis=1).mean() > np.linalg.norm(model.decode(narrow_codes), axis=1).mean()
+    dense = codes.to_csr().toarray()
+    np.testing.assert_allclose(wide.latent_use.numpy(), (dense != 0).mean(axis=0), rtol=1e-5)
+    used = (dense != 0).any(axis=0)
+    wanted = np.abs(dense).sum(axis=0)[used] / (dense != 0).sum(axis=0)[used]
+    np.testing.assert_allclose(wide.latent_magnitude.numpy()[used], wanted, rtol=1e-5)
+    assert wide.history is not None
+    assert wide.history.notes[-1] == "k=9 was chosen after a training with k=6"
+    assert model.k == 6
+    with pytest.raises(ConfigError, match="k is 97 but there are 96 latents"):
+        model.with_k(97, embeddings)
+
+
 def test_fingerprint_is_of_weights_and_k() -> None:
     base = CompresSAE(ModelConfig(4, 8, 2))
     assert base.fingerprint == CompresSAE(ModelConfig(4, 8, 2)).fingerprint

@@ -1,0 +1,134 @@
+"""Contenders, rivals, rows and plots: a small comparison, run, interrupted, timed and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressae_qdrant import CompresSAE
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import ConfigError, ModelFileError
+from compressae_qdrant.evaluation.bench import Bench
+from compressae_qdrant.evaluation.contenders import Built, Contender, Way, codes
+from compressae_qdrant.evaluation.report import pareto, table, write_report
+from compressae_qdrant.evaluation.rivals import dense, faiss_index, rivals
+from compressae_qdrant.evaluation.running import Row, run
+
+
+@pytest.fixture(scope="module")
+def bench(embeddings: FloatArray) -> Bench:
+    return Bench.of(
+        "six hundred items", embeddings, {"group": [str(n % 3) for n in range(600)], "none": [None] * 600}, 40
+    )
+
+
+class Exact:
+    """A contender that finds the true neighbours and counts how often it is built."""
+
+    def __init__(self, name: str, wrong: int = 0) -> None:
+        self.name, self.wrong, self.builds = name, wrong, 0
+
+    @property
+    def contender(self) -> Contender:
+        return Contender((self.name,), self._build)
+
+    @contextmanager
+    def _build(self, vectors: FloatArray) -> Iterator[Built]:
+        self.builds += 1
+
+        def search_batch(queries: FloatArray, limit: int) -> list[list[int]]:
+            rows: list[list[int]] = np.argsort(-(queries @ vectors.T), axis=1)[:, :limit].tolist()
+            return [[*each[: limit - self.wrong], *[-1] * self.wrong] for each in rows]
+
+        way = Way(self.name, "dense", lambda query, limit: search_batch(query[None], limit)[0], search_batch)
+        yield Built([way], 96.0, None, 1.5)
+
+
+def test_rows_are_measured_once_and_times_apart(tmp_path: Path, bench: Bench) -> None:
+    first, second = Exact("first"), Exact("second", wrong=50)
+    (row,) = run(bench, [first.contender], tmp_path)
+    assert (row.recall10, row.recall100, row.interval, row.timing) == (1, 1, (1, 1), None)
+    assert set(row.quality) == {"group"}
+    rows = run(bench, [second.contender, first.contender], tmp_path)
+    assert [each.name for each in rows] == ["second", "first"]
+    assert rows[0].recall100 == pytest.approx(0.51, abs=0.011)
+    assert (first.builds, second.builds) == (1, 1)
+    third = Exact("third")
+    timed = run(bench, [first.contender, third.contender], tmp_path, measure="times")
+    assert (first.builds, third.builds) == (2, 0)
+    assert timed[0].timing is not None
+    assert timed[0].timing.build_seconds == 1.5
+    assert replace(timed[0], timing=None) == row
+    assert run(bench, [first.contender], tmp_path, measure="both")[0] == timed[0]
+    said: list[str] = []
+    run(bench, [first.contender], tmp_path, measure="both", again=["first"], say=said.append)
+    assert (first.builds, len(said)) == (3, 1)
+
+
+def test_rows_of_another_bench_are_refused(tmp_path: Path, bench: Bench, embeddings: FloatArray) -> None:
+    run(bench, [Exact("one").contender], tmp_path)
+    other = Bench.of("other", embeddings, {}, 30)
+    with pytest.raises(ConfigError, match="another catalog or other queries"):
+        run(other, [], tmp_path)
+    (tmp_path / "rows.json").write_text("[]")
+    with pytest.raises(ModelFileError, match="no rows of this version"):
+        run(bench, [], tmp_path)
+
+
+def test_codes_and_engine_rivals_side_by_side(tmp_path: Path, bench: Bench, model: CompresSAE) -> None:
+    ways = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
+    ours = codes("codes k=6", ways, lambda: model)  # type: ignore[arg-type]  # literal dictionaries
+    others = [each for each in rivals(24, quick=True) if each.names[0] in ("dense float32 + HNSW", "scalar int8")]
+    assert len(others) == 2
+    rows = {row.name: row for row in run(bench, [ours, *others], tmp_path, measure="both")}
+    assert list(rows) == [
+        "codes k=6, two stages", "codes k=6, exhaustive", "dense float32 + HNSW", "scalar int8",
+        "scalar int8 + originals",
+    ]  # fmt: skip
+    exhaustive, full, int8 = (rows[name] for name in ("codes k=6, exhaustive", "dense float32 + HNSW", "scalar int8"))
+    assert 0.4 < exhaustive.recall100 < full.recall100 > 0.95
+    assert rows["scalar int8 + originals"].recall100 >= int8.recall100 > 0.9
+    assert full.resident > 96
+    assert exhaustive.disk is not None
+    assert exhaustive.disk > exhaustive.resident
+    assert exhaustive.timing is not None
+    assert exhaustive.timing.encode_seconds is not None
+    files = write_report(tmp_path, bench.name, list(rows.values()), 96)
+    assert [file.name for file in files] == [
+        "table.md", "recall_bytes.png", "recall_latency.png", "recall_compression.png",
+    ]  # fmt: skip
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files[1:])
+
+
+def test_a_reduction_keeps_what_varies_most(embeddings: FloatArray) -> None:
+    spread = embeddings * np.linspace(0.1, 2, 24, dtype=np.float32)  # truncation keeps the worst dimensions
+    bench = Bench.of("spread", spread, {}, 30)
+    found = {}
+    for name, kind in (("PCA 6", "pca"), ("truncation 6", "truncate")):
+        contender = dense(name, "PCA", dim=6, reduction=kind)  # type: ignore[arg-type]  # both are known
+        with contender.build(bench.vectors) as built:
+            rows = bench.without_own(built.ways[0].search_batch(bench.queries, 101))
+        found[name] = np.mean([len(set(rows[i]) & set(bench.truth[i])) / 100 for i in range(30)])
+    assert found["PCA 6"] > found["truncation 6"] + 0.2
+
+
+def test_faiss_indexes_are_kept(tmp_path: Path, bench: Bench) -> None:
+    contender = faiss_index("Faiss SQ8", "SQ8", "Faiss PQ", tmp_path)
+    with contender.build(bench.vectors) as built:
+        found = built.ways[0].search(bench.queries[0], 10)
+        assert built.build_seconds is not None
+    with contender.build(bench.vectors) as built:
+        assert built.build_seconds is None
+        assert built.ways[0].search(bench.queries[0], 10) == found
+        assert 24 <= built.resident < 30
+
+
+def test_the_front_and_the_table() -> None:
+    assert pareto([(2, 0.5), (1, 0.4), (3, 0.5), (1, 0.3), (4, 0.9)]) == [(1, 0.4), (2, 0.5), (4, 0.9)]
+    row = Row("a", "dense", 1234.5, None, 0.5, 0.25, (0.2, 0.3), {"tags": 0.125})
+    assert table([row]).splitlines()[2] == "| a | 1,234 |  | 0.500 | 0.2500 (0.200..0.300) | 0.125 |"
