@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which no module does before it is needed
 
 SMALL = TrainConfig(
     latents=96, k=6, seed=3, steps=30, batch_size=128, rounds=4, round_items=400, encoder_steps=10, held_out=60,

@@ -1,0 +1,107 @@
+"""Which implementation runs where, said out loud: nothing falls back in silence."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import torch
+
+from . import twins
+
+__all__ = ["Fused", "Status", "available", "fused", "matmul_float32"]
+
+_LOG = logging.getLogger(__name__)
+_MODULES = ("triton_select", "triton_objective", "triton_update")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What runs the fused operations on a device, and why."""
+
+    backend: str
+    """"triton" or "torch"."""
+    reason: str
+    """In words."""
+
+
+class Fused(Protocol):
+    """The fused operations; `twins` documents what they compute."""
+
+    select_entries: Any
+    cosine_gradients: Any
+    gather_unit_rows: Any
+    adam_rows: Any
+
+
+def available(device: str | torch.device = "cuda") -> Status:
+    """Whether the fused kernels are used on a device, and the reason."""
+    where = torch.device(device)
+    if where.type != "cuda":
+        return Status("torch", f"fused kernels are for CUDA, and the device is {where}")
+    if not torch.cuda.is_available():
+        return Status("torch", "torch sees no CUDA device (a build without CUDA, or no driver)")
+    major, minor = torch.cuda.get_device_capability(where)
+    if major < 8:
+        return Status("torch", f"the GPU's compute capability is {major}.{minor}; bfloat16 products need 8.0")
+    failed = _failure()
+    if failed:
+        return Status("torch", failed)
+    return Status("triton", f"Triton {_import('triton').__version__} on {torch.cuda.get_device_name(where)}")
+
+
+def fused(device: torch.device) -> Fused:
+    """The fused operations for a device. On a GPU without Triton that is said once, as a warning in the log."""
+    status = available(device)
+    if status.backend == "triton":
+        return _triton()
+    if device.type == "cuda":
+        _say_once(status.reason)
+    return cast(Fused, twins)
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    _LOG.warning("fused kernels are not used, training on this GPU will be slow: %s", reason)
+
+
+@functools.cache
+def _failure() -> str:
+    """Why the kernels can't be imported; empty if they can."""
+    try:
+        for name in _MODULES:
+            _import(f"{__package__}.{name}")
+    except (ImportError, OSError, RuntimeError) as exc:
+        return f"Triton can't be used: {exc}"
+    return ""
+
+
+@functools.cache
+def _triton() -> Fused:
+    """The kernels, collected from their modules."""
+    collected = ModuleType("fused")
+    for name in _MODULES:
+        module = _import(f"{__package__}.{name}")
+        for function in module.__all__:
+            setattr(collected, function, getattr(module, function))
+    return cast(Fused, collected)
+
+
+def _import(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def matmul_float32(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+    """Batched `out = a b` of (s, m, n) and (s, n, d) bfloat16 into float32, never rounded to bfloat16 on the way."""
+    if a.device.type == "cuda" and _WITH_OUT_DTYPE:
+        torch.bmm(a, b, out_dtype=torch.float32, out=out)
+    else:
+        torch.bmm(a.float(), b.float(), out=out)
+
+
+_WITH_OUT_DTYPE = hasattr(torch.ops.aten.bmm, "dtype_out")
+"""Since torch 2.8 a product of bfloat16 matrices can be asked for in float32."""

@@ -1,0 +1,71 @@
+"""Triton: the K entries of largest magnitude of each row, found by bisection on their bits instead of sorting.
+
+A row of pre-activations stays in registers. The magnitudes of bfloat16 numbers order like their 15 low bits, so the
+K-th largest is found by counting: a first guess four octaves below the largest, then halving what is left, ten counts
+for typical rows. One prefix sum then gives each chosen entry its place. No sort, no atomics: equal inputs give equal
+outputs, and of equal magnitudes the lower latents are chosen.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor, int16
+
+__all__ = ["MAX_LATENTS", "select_entries", "threshold"]
+
+MAX_LATENTS = 16_384
+"""A row must fit the registers of one program, and a count of it 15 bits."""
+
+
+@triton.jit
+def threshold(key, wanted):
+    """The largest level that at least `wanted` of the keys reach; keys are bfloat16 magnitudes, -1 doesn't count."""
+    high = tl.max(key, axis=0) + 1
+    guess = tl.maximum(high - 512, 0)
+    reached = tl.sum((key >= guess).to(tl.int32), axis=0)
+    low = tl.where(reached >= wanted, guess, 0)
+    high = tl.where(reached >= wanted, high, guess)
+    while high - low > 1:
+        middle = (low + high) // 2
+        count = tl.sum((key >= middle).to(tl.int32), axis=0)
+        high = tl.where(count > wanted, high, tl.where(count == wanted, middle + 1, middle))
+        low = tl.where(count >= wanted, middle, low)
+    return low
+
+
+@triton.jit
+def _select_kernel(e_ptr, entries_ptr, latents, wanted, WIDTH: tl.constexpr, MASK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, WIDTH)
+    valid = columns < latents
+    bits = tl.load(e_ptr + row * latents + columns, mask=valid, other=0).to(tl.int32)
+    key = tl.where(valid, bits & 0x7FFF, -1)
+    level = threshold(key, wanted)
+    above = (key > level).to(tl.int32)
+    equal = (key == level).to(tl.int32)
+    room = wanted - tl.sum(above, axis=0)
+    both = above + (equal << 16)
+    before = tl.cumsum(both, axis=0) - both
+    equals_before = before >> 16
+    chosen = (above > 0) | ((equal > 0) & (equals_before < room))
+    place = (before & 0xFFFF) + tl.minimum(equals_before, room)
+    tl.store(entries_ptr + row * wanted + place, (bits << 16) | columns, mask=chosen)
+    if MASK:
+        tl.store(e_ptr + row * latents + columns, tl.where(chosen, bits, 0).to(tl.int16), mask=valid)
+
+
+def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
+    """The entries of largest magnitude of each row, by ascending latent.
+
+    Args:
+        e: (n, h) bfloat16, contiguous, h at most `MAX_LATENTS`.
+        entries: (n, w) int32, written: the 16 bits of a value above the 16 bits of its latent.
+        mask: set what wasn't chosen to zero in `e`, which thereby becomes the dense code.
+    """
+    n, latents = e.shape
+    width = triton.next_power_of_2(latents)
+    _select_kernel[(n,)](
+        e.view(int16), entries, latents, entries.shape[1],
+        WIDTH=width, MASK=mask, num_warps=max(1, min(8, width // 1024)),
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""What the fused kernels compute, written in torch: their definition, their test, and their stand-in without Triton.
+
+Every function has the signature of the kernel that it stands for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+__all__ = ["adam_rows", "cosine_gradients", "gather_unit_rows", "pack", "select_entries", "unpack"]
+
+
+def pack(indices: Tensor, values: Tensor) -> Tensor:
+    """(n, w) int32 entries: the 16 bits of a bfloat16 value above the 16 bits of its latent (at most 65,535)."""
+    bits = values.to(torch.bfloat16).contiguous().view(torch.int16)
+    return (bits.int() << 16) | indices.int()
+
+
+def unpack(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, w) int64 latents and (n, w) float32 values of entries."""
+    return (entries & 0xFFFF).long(), (entries & -65536).view(torch.float32)
+
+
+def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
+    """See `triton_select.select_entries`."""
+    # A stable sort takes the lower latent of equal magnitudes.
+    chosen = e.abs().sort(dim=1, descending=True, stable=True).indices[:, : entries.shape[1]].sort(dim=1).values
+    values = e.gather(1, chosen)
+    entries.copy_(pack(chosen, values))
+    if mask:
+        e.zero_().scatter_(1, chosen, values)
+
+
+def cosine_gradients(
+    x: Tensor, entries: Tensor, atoms: Tensor, k: int, auxiliary: float,
+    *, losses: Tensor, to_values: Tensor, last_use: Tensor, stamp: Tensor, to_hats: Tensor | None,
+    narrow: Tensor | None,
+) -> None:  # fmt: skip
+    """See `triton_objective.cosine_gradients`."""
+    indices, values = unpack(entries)
+    exact = x.float()
+    order = values.abs().sort(dim=1, descending=True, stable=True).indices
+    in_narrow = torch.zeros_like(values).scatter_(1, order[:, :k], 1.0)
+    gradient = torch.zeros_like(values)
+    for term, (mask, weight) in enumerate(((torch.ones_like(values), auxiliary), (in_narrow, 1.0))):
+        code = torch.zeros(len(x), len(atoms), device=x.device).scatter_(1, indices, values * mask)
+        x_hat = code @ atoms.float()
+        norm, norm_x = x_hat.norm(dim=1, keepdim=True).clamp_min(1e-8), exact.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        cosine = (exact * x_hat).sum(1, keepdim=True) / (norm * norm_x)
+        to_hat = weight * (cosine * x_hat / norm - exact / norm_x) / norm
+        losses[:, 1 - term] = 1 - cosine.squeeze(1)
+        gradient += mask * (to_hat @ atoms.float().t()).gather(1, indices)
+        if to_hats is not None:
+            to_hats[term] = to_hat
+        if narrow is not None and term:
+            narrow.copy_(code)
+    to_values.scatter_(1, indices, gradient.to(to_values.dtype))
+    last_use[indices[in_narrow > 0]] = stamp
+
+
+def gather_unit_rows(rows: Tensor, order: Tensor, out: Tensor) -> None:
+    """See `triton_update.gather_unit_rows`."""
+    out.copy_(normalize(rows[order].float(), dim=1))
+
+
+def adam_rows(
+    weight: Tensor, half: Tensor, first: Tensor, second: Tensor, parts: Tensor, rate: Tensor, step: Tensor,
+    scale: float, *, unit: bool,
+) -> None:  # fmt: skip
+    """See `triton_update.adam_rows`."""
+    gradient = parts.sum(0) * scale
+    if unit:
+        gradient -= (gradient * weight).sum(1, keepdim=True) * weight
+    first.lerp_(gradient, 0.1)
+    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    weight -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+    if unit:
+        weight.copy_(normalize(weight, dim=1))
+    half.copy_(weight)

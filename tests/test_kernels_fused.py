@@ -1,0 +1,242 @@
+"""The fused kernels against their twins in torch: on a GPU where there is one, else through Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from compressae_qdrant import kernels
+from compressae_qdrant.kernels import dispatch, twins
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _triton(name: str) -> Any:
+    pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
+    return importlib.import_module(f"compressae_qdrant.kernels.triton_{name}")
+
+
+def _random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _awkward_rows(n: int, h: int) -> torch.Tensor:
+    """Rows with ties, with zeros, all equal, and with one entry far above the rest."""
+    e = _random(n, h, seed=h)
+    e[0] = e[0].round()
+    e[1 % n] = 0
+    e[2 % n] = -1
+    e[3 % n] *= 1e-30
+    e[3 % n, h // 2] = -5
+    return e.bfloat16()
+
+
+@pytest.mark.parametrize(("n", "h", "w"), [(6, 100, 24), (3, 4096, 128), (4, 30, 30), (4, 17, 1), (5, 1500, 40)])
+def test_selection_is_the_twins(n: int, h: int, w: int) -> None:
+    """Widths that are no power of two, all of a row, ties: the lower latent first."""
+    select = _triton("select").select_entries
+    e = _awkward_rows(n, h).to(DEVICE)
+    results = []
+    for function in (twins.select_entries, select):
+        dense, entries = e.clone(), torch.full((n, w), -1, dtype=torch.int32, device=DEVICE)
+        function(dense, entries, mask=True)
+        results.append((entries, dense))
+        untouched = e.clone()
+        function(untouched, entries, mask=False)
+        assert torch.equal(untouched, e)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    indices, values = twins.unpack(results[1][0])
+    assert torch.equal(values, e.float().gather(1, indices))
+    assert torch.equal(values.abs().sort(descending=True).values, e.float().abs().topk(w, dim=1).values)
+
+
+def _case(n: int, h: int, w: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x = normalize(_random(n, d, seed=1), dim=1).bfloat16()
+    atoms = normalize(_random(h, d, seed=2), dim=1).bfloat16()
+    e = (x.float() @ atoms.float().t() + 0.1 * _random(n, h, seed=3)).bfloat16()
+    e[0] = (8 * e[0]).round() / 8  # ties, at the edge of the narrow code too
+    entries = torch.empty((n, w), dtype=torch.int32)
+    twins.select_entries(e, entries, mask=False)
+    return x.to(DEVICE), atoms.to(DEVICE), entries.to(DEVICE)
+
+
+def _outputs(n: int, h: int, d: int) -> dict[str, Any]:
+    return {
+        "losses": torch.full((n, 2), 9.0, device=DEVICE),
+        "to_values": torch.zeros(n, h, dtype=torch.bfloat16, device=DEVICE),
+        "last_use": torch.zeros(h, dtype=torch.int64, device=DEVICE),
+        "stamp": torch.tensor(7, device=DEVICE),
+        "to_hats": torch.full((2, n, d), 9.0, dtype=torch.bfloat16, device=DEVICE),
+        "narrow": torch.zeros(n, h, dtype=torch.bfloat16, device=DEVICE),
+    }
+
+
+SHAPES = [(5, 100, 24, 40, 6), (2, 512, 128, 192, 32), (4, 30, 20, 16, 5), (3, 60, 60, 24, 20), (2, 200, 40, 200, 10)]
+"""(n, h, w, d, k); in the fourth 4k is more than h, and few are powers of two."""
+
+
+@pytest.mark.parametrize(("n", "h", "w", "d", "k"), SHAPES)
+def test_the_objective_is_the_twins(n: int, h: int, w: int, d: int, k: int) -> None:
+    x, atoms, entries = _case(n, h, w, d)
+    results = []
+    for function in (twins.cosine_gradients, _triton("objective").cosine_gradients):
+        outputs = _outputs(n, h, d)
+        function(x, entries, atoms, k, 0.125, **outputs)
+        results.append(outputs)
+    for name, tolerance in (("losses", 1e-4), ("to_values", 0.02), ("to_hats", 0.02), ("narrow", 0), ("last_use", 0)):
+        wanted, got = results[0][name].double(), results[1][name].double()
+        assert float((got - wanted).norm()) <= tolerance * float(wanted.norm()), name
+    assert torch.equal(results[0]["to_values"] != 0, results[1]["to_values"] != 0)
+
+
+@pytest.mark.parametrize(("n", "h", "w", "d", "k"), SHAPES[:2])
+def test_without_gradients_of_the_atoms_the_rest_is_the_same(n: int, h: int, w: int, d: int, k: int) -> None:
+    x, atoms, entries = _case(n, h, w, d)
+    for function in (twins.cosine_gradients, _triton("objective").cosine_gradients):
+        with_atoms, without = _outputs(n, h, d), _outputs(n, h, d)
+        function(x, entries, atoms, k, 0.125, **with_atoms)
+        function(x, entries, atoms, k, 0.125, **{**without, "to_hats": None, "narrow": None})
+        assert torch.equal(with_atoms["to_values"], without["to_values"])
+
+
+@pytest.mark.parametrize("kernel", ["twin", "triton"])
+def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
+    """By autograd, from the definition, in double precision; what is left is the rounding to bfloat16."""
+    n, h, w, d, k = 4, 200, 48, 96, 12
+    x, atoms, entries = _case(n, h, w, d)
+    outputs = _outputs(n, h, d)
+    module = twins if kernel == "twin" else _triton("objective")
+    module.cosine_gradients(x, entries, atoms, k, 0.125, **outputs)
+
+    indices, values = (part.to(DEVICE) for part in twins.unpack(entries))
+    exact, dictionary = x.double(), atoms.double().requires_grad_()
+    value = values.double().requires_grad_()
+    order = values.abs().sort(dim=1, descending=True, stable=True).indices
+    kept = torch.zeros_like(value).scatter(1, order[:, :k], 1.0)
+    losses = []
+    for mask in (kept, torch.ones_like(kept)):
+        x_hat = (dictionary[indices] * (value * mask).unsqueeze(2)).sum(1)
+        losses.append(1 - torch.cosine_similarity(exact, x_hat))
+    to_value, to_atoms = torch.autograd.grad((losses[0] + 0.125 * losses[1]).sum(), (value, dictionary))
+
+    torch.testing.assert_close(outputs["losses"].double(), torch.stack(losses, 1).detach(), atol=1e-5, rtol=1e-4)
+    got = outputs["to_values"].double().gather(1, indices)
+    assert float((got - to_value).norm() / to_value.norm()) < 0.01
+    wide = torch.zeros(n, h, dtype=torch.float64, device=DEVICE).scatter(1, indices, values.double())
+    both = wide.t() @ outputs["to_hats"][0].double() + outputs["narrow"].double().t() @ outputs["to_hats"][1].double()
+    assert float((both - to_atoms).norm() / to_atoms.norm()) < 0.01
+
+
+@pytest.mark.parametrize("kernel", ["twin", "triton"])
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_update_is_adam_between_projection_and_scaling(kernel: str, unit: bool) -> None:
+    update = twins if kernel == "twin" else _triton("update")
+    weight = normalize(_random(9, 100, seed=1), dim=1).to(DEVICE)
+    other = torch.nn.Parameter(weight.clone())
+    adam = torch.optim.Adam([other], lr=1e-2)
+    half = torch.empty_like(weight, dtype=torch.bfloat16)
+    first, second = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, 4):
+        parts = _random(3, 9, 100, seed=step).to(DEVICE)
+        rate, number = torch.tensor(1e-2, device=DEVICE), torch.tensor(float(step), device=DEVICE)
+        update.adam_rows(weight, half, first, second, parts, rate, number, 0.5, unit=unit)
+        gradient = parts.sum(0) * 0.5
+        with torch.no_grad():
+            other.grad = gradient - (gradient * other).sum(1, keepdim=True) * other if unit else gradient
+            adam.step()
+            if unit:
+                other.copy_(normalize(other, dim=1))
+        torch.testing.assert_close(weight, other.detach(), atol=2e-6, rtol=1e-4)
+        # To the last bit of bfloat16: Triton's interpreter cuts where the GPU rounds.
+        torch.testing.assert_close(half.float(), weight, atol=0, rtol=2**-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_gathered_rows_have_unit_norm(dtype: torch.dtype) -> None:
+    rows = (3 * _random(20, 100, seed=1)).to(dtype).to(DEVICE)
+    order = torch.tensor([19, 0, 0, 7], device=DEVICE)
+    results = []
+    for function in (twins.gather_unit_rows, _triton("update").gather_unit_rows):
+        out = torch.empty(4, 100, device=DEVICE)
+        function(rows, order, out)
+        results.append(out)
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(results[0].norm(dim=1), torch.ones(4, device=DEVICE))
+
+
+def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
+    """The interpreter accepts what the compiler refuses, so all kernels go through it, to machine code for an H100."""
+    pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not compiled")
+    code = """
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+        from compressae_qdrant.kernels import triton_objective, triton_select, triton_update
+
+        def build(kernel, signature, constants, warps, stages=3):
+            names = kernel.arg_names
+            types = {name: "constexpr" if name in constants else signature.pop(0) for name in names}
+            fixed = {(names.index(name),): value for name, value in constants.items()}
+            even = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")}
+            source = ASTSource(kernel, types, constexprs=fixed, attrs=even)
+            options = {"num_warps": warps, "num_stages": stages}
+            assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+
+        build(triton_select._select_kernel, ["*i16", "*i32", "i32", "i32"], {"WIDTH": 4096, "MASK": True}, 4)
+        pointers = ["*bf16", "*i32", "*bf16", "*fp32", "*bf16", "*bf16", "*bf16", "*bf16", "*i64", "*i64"]
+        build(triton_objective._gradient_kernel, [*pointers, "i32", "fp32", "i32"], {
+            "DIM": 768, "WIDE": 128, "PAD": 128, "CHUNK": 64, "CHUNKS": 16, "ATOMS": True, "INTERPRETED": False}, 4)
+        build(triton_update._gather_kernel, ["*fp32", "*i64", "*bf16"], {"DIM": 768, "PAD": 1024}, 4)
+        floats = ["*fp32", "*bf16", "*fp32", "*fp32", "*fp32", "*fp32", "*fp32", "fp32", "i32"]
+        build(triton_update._adam_kernel, floats, {"DIM": 768, "PAD": 1024, "PARTS": 4, "UNIT": True}, 4)
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment)
+
+
+@pytest.fixture
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    caches = (dispatch._failure, dispatch._triton, dispatch._say_once)
+    for name in [name for name in sys.modules if name.startswith(("triton", f"{dispatch.__package__}.triton_"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.usefixtures("without_triton")
+def test_a_gpu_without_triton_is_reported_once_and_served_by_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    status = kernels.available("cuda")
+    assert status.backend == "torch"
+    assert "Triton can't be used: import of triton halted" in status.reason
+    with caplog.at_level(logging.WARNING, "compressae_qdrant"):
+        for _ in range(2):
+            assert dispatch.fused(torch.device("cuda")) is twins
+    assert [record.getMessage() for record in caplog.records] == [
+        f"fused kernels are not used, training on this GPU will be slow: {status.reason}"
+    ]
+
+
+def test_what_is_used_and_why() -> None:
+    assert kernels.available("cpu") == kernels.Status("torch", "fused kernels are for CUDA, and the device is cpu")
+    assert dispatch.fused(torch.device("cpu")) is twins
+    if not torch.cuda.is_available():
+        assert "torch sees no CUDA device" in kernels.available("cuda").reason
