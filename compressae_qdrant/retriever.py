@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from . import telemetry
 from .codes import SparseCodes
 from .embedders import Embedder
 from .errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
@@ -41,7 +43,9 @@ class _Planned:
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
     def _plans(self, queries: Any, limit: int, settings: SearchOptions) -> list[QueryPlan]:
-        return self._planner.plans(self._embed(queries), self._settings(limit, settings))
+        asked, vectors = self._settings(limit, settings), self._embed(queries)
+        with telemetry.timed("compressae.search.planning.duration"):
+            return _measured(self._planner.plans(vectors, asked))
 
     def _plan_like(self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions) -> QueryPlan:
         """The plan that finds items like a stored one, itself included."""
@@ -51,10 +55,11 @@ class _Planned:
             raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
         record = records[0]
         asked = self._settings(limit + 1, settings)
-        if record.dense is not None:
-            return self._planner.plans(record.dense, asked)[0]
-        code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
-        return self._planner.plans_for_codes(code, asked)[0]
+        with telemetry.timed("compressae.search.planning.duration"):
+            if record.dense is not None:
+                return _measured(self._planner.plans(record.dense, asked))[0]
+            code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
+            return _measured(self._planner.plans_for_codes(code, asked))[0]
 
     def _settings(self, limit: int, settings: SearchOptions) -> SearchSettings:
         """The settings of a search, with the filter of the tenant where there is one."""
@@ -76,7 +81,8 @@ class _Planned:
                     "the query is text but the retriever has no embedder; pass embedder=load_embedder(name) (extra "
                     "'text'), or a vector"
                 )
-            return self._embedder(listed)
+            with telemetry.timed("compressae.search.embedding.duration"):
+                return self._embedder(listed)
         try:
             return np.asarray(listed, dtype=np.float32)
         except (TypeError, ValueError) as exc:
@@ -122,14 +128,16 @@ class Retriever(_Planned):
             DimensionError: the query has another number of dimensions than the model.
             InvalidInputError: the query is zero, NaN or infinite, or a setting is out of range.
         """
-        (plan,) = self._plans([query], limit, settings)
-        return self.index.search(plan)
+        with _timed("search"):
+            (plan,) = self._plans([query], limit, settings)
+            return _counted(self.index.search(plan))
 
     def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
-        return self.index.search_batch(self._plans(queries, limit, settings))
+        with _timed("search_batch"):
+            return [_counted(hits) for hits in self.index.search_batch(self._plans(queries, limit, settings))]
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to an item of the index, itself left out. The query is its stored code, or its embedding
@@ -138,8 +146,9 @@ class Retriever(_Planned):
         Raises:
             IndexNotFoundError: the item is not in the index.
         """
-        hits = self.index.search(self._plan_like(id, self.index.retrieve([id]), limit, settings))
-        return [hit for hit in hits if hit.id != id][:limit]
+        with _timed("similar_to"):
+            hits = self.index.search(self._plan_like(id, self.index.retrieve([id]), limit, settings))
+            return _counted([hit for hit in hits if hit.id != id][:limit])
 
 
 class AsyncRetriever(_Planned):
@@ -163,24 +172,51 @@ class AsyncRetriever(_Planned):
 
     async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.search`."""
-        (plan,) = self._plans([query], limit, settings)
-        async with self._turn:
-            return await self.index.search(plan)
+        with _timed("search"):
+            (plan,) = self._plans([query], limit, settings)
+            async with self._my_turn():
+                return _counted(await self.index.search(plan))
 
     async def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
-        plans = self._plans(queries, limit, settings)
-        async with self._turn:
-            return await self.index.search_batch(plans)
+        with _timed("search_batch"):
+            plans = self._plans(queries, limit, settings)
+            async with self._my_turn():
+                return [_counted(hits) for hits in await self.index.search_batch(plans)]
 
     async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
-        async with self._turn:
-            plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings)
-            hits = await self.index.search(plan)
-        return [hit for hit in hits if hit.id != id][:limit]
+        with _timed("similar_to"):
+            async with self._my_turn():
+                plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings)
+                hits = await self.index.search(plan)
+            return _counted([hit for hit in hits if hit.id != id][:limit])
+
+    @contextlib.asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        with telemetry.timed("compressae.search.queue.duration"):
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def _timed(kind: str) -> contextlib.AbstractContextManager[None]:
+    return telemetry.timed("compressae.search.duration", {"compressae.search.kind": kind})
+
+
+def _measured(plans: list[QueryPlan]) -> list[QueryPlan]:
+    for plan in plans:
+        telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
+    return plans
+
+
+def _counted(hits: list[Hit]) -> list[Hit]:
+    telemetry.measure("compressae.search.hits", len(hits))
+    return hits
 
 
 def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from . import telemetry
 from .errors import ConfigError, IndexUnavailableError
 
 __all__ = ["RetryPolicy"]
@@ -55,5 +56,6 @@ class RetryPolicy:
             except IndexUnavailableError as exc:
                 seconds = self.wait(failures, exc)
                 _LOG.warning("%s; trying again in %.1f s (%d of %d)", exc, seconds, failures, self.attempts - 1)
+                telemetry.count("compressae.retries", attributes={"error.type": type(exc).__name__})
                 time.sleep(seconds)
         return call()

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from . import telemetry
 from .codes import SparseCodes
 from .errors import IndexUnavailableError, IngestError, InvalidInputError
 from .index.base import CodeIndex, ItemId
@@ -73,12 +74,13 @@ class Writer:
         try:
             if batch.ids:
                 point_ids(batch.ids)  # an id twice is refused, in whichever requests the two would have gone
-                codes = self._model.encode(
-                    batch.embeddings,
-                    self._method,
-                    atoms_per_step=self._atoms_per_step,
-                    scale=self._index.settings.scale,
-                )
+                with telemetry.timed("compressae.ingest.encoding.duration"):
+                    codes = self._model.encode(
+                        batch.embeddings,
+                        self._method,
+                        atoms_per_step=self._atoms_per_step,
+                        scale=self._index.settings.scale,
+                    )
                 for rows in self._requests(batch):
                     if self._pool is None:
                         self._upsert(batch, codes, hashes, rows)
@@ -118,6 +120,8 @@ class Writer:
             raise self._stopped(batch, exc) from exc
         self._under_way.popleft()
         self._ids.popleft()
+        telemetry.count("compressae.ingest.items", len(batch.ids))
+        telemetry.count("compressae.ingest.skipped", batch.skipped)
         self._on_confirmed(batch)
 
     def _upsert(self, batch: Batch, codes: SparseCodes, hashes: Sequence[str] | None, rows: slice) -> None:
@@ -134,11 +138,14 @@ class Writer:
             item = _POINT_BYTES + numbers * _NUMBER_BYTES + (len(json.dumps(payload, default=str)) if payload else 0)
             if size and size + item > _REQUEST_BYTES:
                 slices.append(slice(start, row))
+                telemetry.measure("compressae.ingest.request.size", size)
                 size, start = 0, row
             size += item
+        telemetry.measure("compressae.ingest.request.size", size)
         return [*slices, slice(start, len(batch.ids))]
 
     def _stopped(self, batch: Batch, exc: InvalidInputError | IndexUnavailableError) -> IngestError:
+        telemetry.count("compressae.ingest.failures", attributes={"error.type": type(exc).__name__})
         before = self._under_way[0][0].start if self._under_way else batch.start
         rows = f"rows {batch.start}..{batch.stop - 1}"
         if isinstance(exc, IndexUnavailableError):

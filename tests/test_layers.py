@@ -10,7 +10,7 @@ import compressae_qdrant
 ROOT = Path(compressae_qdrant.__file__).parent
 
 LAYERS = [
-    ["errors", "files"],
+    ["errors", "files", "telemetry"],
     ["codes", "retrying", "abtest.assignment", "abtest.statistics", "concepts.concept", "concepts.naming"],
     ["abtest.events"],
     ["abtest"],

@@ -19,6 +19,7 @@ import qdrant_edge as qe
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ..files import write_text
+from ..telemetry import operation
 from . import edge_requests
 from .base import (
     CodeModel,
@@ -302,7 +303,7 @@ class EdgeIndex:
     def _open(self, doing: str) -> Iterator[qe.EdgeShard]:
         if not self._finalizer.alive:
             raise CodeIndexError(f"the index at {self._path} is closed; open it again with EdgeIndex.open")
-        with _engine(doing, self._path):
+        with operation("qdrant_edge", doing.split()[0]), _engine(doing, self._path):
             yield self._shard
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..codes import Scale, SparseCodes
 from ..errors import InvalidCodeError, InvalidInputError
+from ..telemetry import timed
 from .base import Hit, ItemId, Payload, QueryPlan, QueryVector, Record
 from .ids import PointId, point_id, stored_payload
 from .manifest import Manifest
@@ -128,6 +129,7 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
     return plan
 
 
+@timed("compressae.search.rescoring.duration")
 def rescore(candidates: Sequence[Record], query: QueryVector, limit: int) -> list[Hit]:
     """The `limit` best candidates by the dot product of their stored codes with `query`, in float32.
 

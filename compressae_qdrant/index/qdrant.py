@@ -15,6 +15,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexExistsError
+from ..telemetry import operation
 from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .manifest import Manifest
 from .qdrant_errors import client_errors
@@ -300,13 +301,13 @@ class AsyncQdrantIndex(_Collection):
 
 
 def _run(client: QdrantClient, collection: str, call: Call[T]) -> T:
-    with client_errors(call.doing, collection):
+    with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
         answer: Any = getattr(client, call.method)(**call.arguments)
     return call.parse(answer)
 
 
 async def _run_async(client: AsyncQdrantClient, collection: str, call: Call[T]) -> T:
-    with client_errors(call.doing, collection):
+    with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
         answer: Any = await getattr(client, call.method)(**call.arguments)
     return call.parse(answer)
 
