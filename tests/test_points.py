@@ -13,7 +13,7 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.base import Record
 from compressae_qdrant.index.ids import item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.index.points import rescore, to_points
+from compressae_qdrant.index.points import check_batch, rescore, to_points
 from compressae_qdrant.query_vector import QueryVector
 
 ids = st.one_of(
@@ -33,7 +33,7 @@ def test_points_give_back_items(items: list[tuple[Any, dict[str, Any]]], seed: i
     values = random.normal(size=indices.shape)
     values[:, 1:][random.random((len(items), 3)) < 0.2] = 0  # padding
     codes = SparseCodes(indices, values, 9)
-    points = to_points([i for i, _ in items], codes, [p for _, p in items], None, _manifest(9))
+    points = to_points(check_batch([i for i, _ in items], codes, [p for _, p in items], None, _manifest(9)))
     for row, (point, (item, payload)) in enumerate(zip(points, items, strict=True)):
         assert item_id(point.id, point.payload) == item
         assert public_payload(point.payload) == payload
@@ -59,7 +59,7 @@ def _manifest(latents: int, **settings: Any) -> Manifest:
 )
 def test_embeddings_that_do_not_fit(kept: bool, dense: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        to_points([1], SparseCodes([[1]], [[1.0]], 3), None, dense, _manifest(3, keep_dense=kept))
+        check_batch([1], SparseCodes([[1]], [[1.0]], 3), None, dense, _manifest(3, keep_dense=kept))
 
 
 def test_different_ids_are_different_points() -> None:
@@ -91,7 +91,7 @@ def test_unusable_ids(bad: Any) -> None:
 )
 def test_payloads_that_are_no_json(payload: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        to_points([1], SparseCodes([[1]], [[1.0]], 3), [payload], None, _manifest(3))
+        check_batch([1], SparseCodes([[1]], [[1.0]], 3), [payload], None, _manifest(3))
 
 
 def test_rescoring_here_sorts_by_the_dot_product() -> None:

@@ -37,7 +37,7 @@ from .base import (
 from .filters import edge_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
-from .points import check_plan, point_ids, to_points
+from .points import check_batch, check_plan, point_ids, to_points
 from .shard_files import DirectoryLock, shard_use
 
 if TYPE_CHECKING:
@@ -186,12 +186,12 @@ class EdgeIndex:
         """Insert or replace items. All of the batch is checked before any of it is written.
 
         Raises:
-            InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
+            InvalidInputError: ids, codes or payloads are unusable; see `points.check_batch`.
         """
-        checked = to_points(ids, codes, payloads, dense, self._manifest, hashes)
-        if not checked:
+        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
+        if not batch.ids:
             return
-        points = [qe.Point(point.id, edge_requests.vectors(point), point.payload) for point in checked]
+        points = [qe.Point(point.id, edge_requests.vectors(point), point.payload) for point in to_points(batch)]
         with self._open("upsert into") as shard:
             shard.update(qe.UpdateOperation.upsert_points(points))
 

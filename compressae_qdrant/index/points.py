@@ -9,14 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..codes import Scale, SparseCodes
+from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import InvalidCodeError, InvalidInputError
 from ..telemetry import timed
 from .base import Hit, ItemId, Payload, QueryPlan, QueryVector, Record
 from .ids import PointId, point_id, stored_payload
 from .manifest import Manifest
 
-__all__ = ["CodePoint", "check_plan", "point_ids", "rescore", "to_points"]
+__all__ = ["CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of", "to_points"]
+
+
+class CheckedBatch(NamedTuple):
+    """A batch of items in which everything is fit to be written."""
+
+    ids: list[PointId]
+    codes: SparseCodes
+    payloads: list[dict[str, Any]]
+    dense: FloatArray | None
+    """(n, d) embeddings of unit norm, where the index keeps them."""
 
 
 class CodePoint(NamedTuple):
@@ -31,15 +41,15 @@ class CodePoint(NamedTuple):
     """Its embedding, where the index keeps it."""
 
 
-def to_points(
+def check_batch(
     ids: Sequence[ItemId],
     codes: SparseCodes,
     payloads: Sequence[Payload | None] | None,
     dense: npt.NDArray[np.floating] | None,
     manifest: Manifest,
     hashes: Sequence[str] | None = None,
-) -> list[CodePoint]:
-    """The points of a batch of items, after all of the batch has been checked.
+) -> CheckedBatch:
+    """A batch of items as it is to be stored, after all of it has been checked.
 
     Args:
         ids: one for each code, all different.
@@ -62,14 +72,26 @@ def to_points(
     _check_codes(codes, manifest.latents, manifest.settings.scale)
     kept = _checked_dense(dense, len(ids), manifest)
     points = point_ids(ids)
-    # Indices and values become Python lists in one go each: half the time of doing it row by row.
-    rows, values = codes.indices.tolist(), codes.values.tolist()
-    for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
-        kept_indices, kept_values = codes.row(row)
-        rows[row], values[row] = kept_indices.tolist(), kept_values.tolist()
     stored = [_payload(item, point, None if payloads is None else payloads[i], i, None if hashes is None else hashes[i])
               for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
-    return [CodePoint(*point) for point in zip(points, rows, values, stored, kept, strict=True)]
+    return CheckedBatch(points, codes, stored, kept)
+
+
+def to_points(batch: CheckedBatch) -> list[CodePoint]:
+    """A batch item by item, as Python numbers."""
+    rows, values = rows_of(batch.codes, batch.codes.values)
+    dense: Sequence[list[float] | None] = [None] * len(rows) if batch.dense is None else batch.dense.tolist()
+    return [CodePoint(*point) for point in zip(batch.ids, rows, values, batch.payloads, dense, strict=True)]
+
+
+def rows_of(codes: SparseCodes, values: npt.NDArray[np.floating]) -> tuple[list[list[int]], list[list[float]]]:
+    """Indices and (n, k) `values` of each item as lists, without the zeros that pad a code."""
+    # All at once, and the few rows with padding again: half the time of doing it row by row.
+    indices, numbers = codes.indices.tolist(), values.tolist()
+    for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
+        kept = codes.values[row] != 0
+        indices[row], numbers[row] = codes.indices[row][kept].tolist(), values[row][kept].tolist()
+    return indices, numbers
 
 
 def point_ids(ids: Sequence[ItemId]) -> list[PointId]:
@@ -169,15 +191,13 @@ def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:
             )
 
 
-def _checked_dense(
-    dense: npt.NDArray[np.floating] | None, items: int, manifest: Manifest
-) -> Sequence[list[float] | None]:
+def _checked_dense(dense: npt.NDArray[np.floating] | None, items: int, manifest: Manifest) -> FloatArray | None:
     if not manifest.settings.keep_dense:
         if dense is not None:
             raise InvalidInputError(
                 "the index keeps no embeddings; leave `dense` out, or create it with keep_dense=True"
             )
-        return [None] * items
+        return None
     if dense is None or dense.shape != (items, manifest.dim):
         got = None if dense is None else f"shape {dense.shape}"
         raise InvalidInputError(
@@ -189,8 +209,7 @@ def _checked_dense(
         raise InvalidInputError(
             f"embedding in row {bad[0]} is zero, NaN or infinite ({bad.size} such rows); embed those items again"
         )
-    rows: list[list[float]] = (dense / norms).astype(np.float32).tolist()
-    return rows
+    return np.asarray(dense / norms, np.float32)
 
 
 def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int, content: str | None) -> dict[str, Any]:

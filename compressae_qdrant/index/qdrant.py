@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -19,7 +20,7 @@ from ..telemetry import operation
 from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .manifest import Manifest
 from .qdrant_errors import client_errors
-from .requests import Call, Requests, create_call, exists_call, field_calls, manifest_call
+from .requests import Call, Requests, Transport, create_call, exists_call, field_calls, manifest_call
 
 __all__ = ["AsyncQdrantIndex", "QdrantIndex"]
 
@@ -33,10 +34,11 @@ _OPTIMISE_SECONDS: Final = 3600.0
 class _Collection:
     """What the sync and the async index have in common: everything but the talking."""
 
-    def __init__(self, collection: str, manifest: Manifest) -> None:
+    def __init__(self, options: Mapping[str, Any], collection: str, manifest: Manifest) -> None:
         self._collection = collection
         self._manifest = manifest
-        self._requests = Requests(collection, manifest)
+        self._transport = _transport(options)
+        self._requests = Requests(collection, manifest, self._transport)
 
     @property
     def collection(self) -> str:
@@ -75,7 +77,7 @@ class QdrantIndex(_Collection):
     """
 
     def __init__(self, client: QdrantClient, collection: str, manifest: Manifest, owns_client: bool = False) -> None:
-        super().__init__(collection, manifest)
+        super().__init__(client.init_options, collection, manifest)
         self._client = client
         self._owns_client = owns_client
 
@@ -126,8 +128,7 @@ class QdrantIndex(_Collection):
     @property
     def parallel_upserts(self) -> int:
         """4 on a server; 1 in the client's local mode, which runs in this process."""
-        options = self._client.init_options
-        return 1 if options.get("location") == ":memory:" or options.get("path") else _PARALLEL_UPSERTS
+        return 1 if self._transport == "local" else _PARALLEL_UPSERTS
 
     def upsert(
         self,
@@ -140,7 +141,7 @@ class QdrantIndex(_Collection):
         """Insert or replace items. All of the batch is checked before any of it is sent.
 
         Raises:
-            InvalidInputError: ids, codes or payloads are unusable; see `points.to_points`.
+            InvalidInputError: ids, codes or payloads are unusable; see `points.check_batch`.
         """
         call = self._requests.upsert(ids, codes, payloads, dense, hashes)
         if call is not None:
@@ -220,7 +221,7 @@ class AsyncQdrantIndex(_Collection):
     """`QdrantIndex` for an `AsyncQdrantClient`: the same methods, awaited."""
 
     def __init__(self, client: AsyncQdrantClient, collection: str, manifest: Manifest) -> None:
-        super().__init__(collection, manifest)
+        super().__init__(client.init_options, collection, manifest)
         self._client = client
 
     @classmethod
@@ -300,15 +301,21 @@ class AsyncQdrantIndex(_Collection):
         return await _run_async(self._client, self._collection, call)
 
 
+def _transport(options: Mapping[str, Any]) -> Transport:
+    if options.get("location") == ":memory:" or options.get("path"):
+        return "local"
+    return "grpc" if options.get("prefer_grpc") else "rest"
+
+
 def _run(client: QdrantClient, collection: str, call: Call[T]) -> T:
     with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
-        answer: Any = getattr(client, call.method)(**call.arguments)
+        answer: Any = attrgetter(call.method)(client)(**call.arguments)
     return call.parse(answer)
 
 
 async def _run_async(client: AsyncQdrantClient, collection: str, call: Call[T]) -> T:
     with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
-        answer: Any = await getattr(client, call.method)(**call.arguments)
+        answer: Any = await attrgetter(call.method)(client)(**call.arguments)
     return call.parse(answer)
 
 

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
 from ..codes import SparseCodes
-from ..errors import CodeIndexError, IndexNotFoundError
+from ..errors import CodeIndexError, IndexNotFoundError, IndexUnavailableError
 from ..query_vector import QueryVector
 from .base import FieldType, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
 from .filters import point_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id, public_payload
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
-from .points import CodePoint, check_plan, point_ids, rescore, to_points
+from .points import CodePoint, check_batch, check_plan, point_ids, rescore, to_points
+from .wire import grpc_points, rest_body
 
-__all__ = ["Call", "Requests", "create_call", "exists_call", "field_calls", "manifest_call"]
+__all__ = ["Call", "Requests", "Transport", "create_call", "exists_call", "field_calls", "manifest_call"]
 
 T = TypeVar("T")
+
+Transport = Literal["local", "rest", "grpc"]
+"""How a client reaches its collections; "local" is its own emulation, in this process."""
 
 _METADATA_KEY: Final = "compressae"
 _INDEXING_THRESHOLD_KB: Final = 1000
@@ -36,6 +40,7 @@ class Call(Generic[T]):
     """One call of a client's method."""
 
     method: str
+    """Its name; dotted where it is in the client's own REST layer."""
     arguments: dict[str, Any]
     parse: Callable[[Any], T]
     """Reads the answer."""
@@ -105,9 +110,10 @@ def manifest_call(collection: str) -> Call[Manifest]:
 class Requests:
     """The calls of one collection."""
 
-    def __init__(self, collection: str, manifest: Manifest) -> None:
+    def __init__(self, collection: str, manifest: Manifest, transport: Transport = "local") -> None:
         self._collection = collection
         self._manifest = manifest
+        self._transport = transport
 
     def upsert(
         self,
@@ -117,20 +123,21 @@ class Requests:
         dense: npt.NDArray[np.floating] | None = None,
         hashes: Sequence[str] | None = None,
     ) -> Call[None] | None:
-        """Insert or replace items; None for an empty batch. See `points.to_points` for what is refused."""
-        checked = to_points(ids, codes, payloads, dense, self._manifest, hashes)
-        if not checked:
+        """Insert or replace items; None for an empty batch. See `points.check_batch` for what is refused."""
+        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
+        if not batch.ids:
             return None
-        # Without the models' own validation, which takes as long as all the rest: everything has been checked.
-        construct = models.PointStruct.model_construct
-        points = [construct(id=point.id, vector=_vectors(point), payload=point.payload) for point in checked]
-        return self._call("upsert", {"points": points, "wait": True}, _nothing, "upsert into")
+        if self._transport == "rest":
+            arguments = {"point_insert_operations": rest_body(batch), "wait": True}
+            return self._call("http.points_api.upsert_points", arguments, self._applied, "upsert into")
+        points = grpc_points(batch) if self._transport == "grpc" else list(map(_point, to_points(batch)))
+        return self._call("upsert", {"points": points, "wait": True}, self._applied, "upsert into")
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
         """Remove items."""
         points: list[Any] = list(point_ids(list(dict.fromkeys(ids))))
         selector = models.PointIdsList(points=points)
-        return self._call("delete", {"points_selector": selector, "wait": True}, _nothing, "delete from")
+        return self._call("delete", {"points_selector": selector, "wait": True}, self._applied, "delete from")
 
     def count(self, filter: models.Filter | None) -> Call[int]:
         """Exact number of items."""
@@ -213,6 +220,12 @@ class Requests:
 
         return self._call("scroll", {"limit": size, "offset": offset, "with_payload": [ID_FIELD]}, parse, "scan")
 
+    def _applied(self, answer: Any) -> None:
+        """A write was waited for; a server that gave up waiting is asked again, which does no harm."""
+        result = getattr(answer, "result", answer)
+        if result.status == models.UpdateStatus.WAIT_TIMEOUT:
+            raise IndexUnavailableError(f"collection {self._collection!r} took a write but has not applied it in time")
+
     def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
         return Call(method, {"collection_name": self._collection, **arguments}, parse, doing)
 
@@ -238,10 +251,11 @@ def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
     return {DENSE_NAME: params}
 
 
-def _vectors(point: CodePoint) -> dict[str, Any]:
-    vector = models.SparseVector.model_construct(indices=point.indices, values=point.values)
-    code: dict[str, Any] = {VECTOR_NAME: vector}
-    return code if point.dense is None else code | {DENSE_NAME: point.dense}
+def _point(point: CodePoint) -> models.PointStruct:
+    vectors: dict[str, Any] = {VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)}
+    if point.dense is not None:
+        vectors[DENSE_NAME] = point.dense
+    return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
 def _vector(query: QueryVector) -> models.SparseVector:

@@ -1,0 +1,88 @@
+"""What goes over the wire is what the client's own models would have sent, and every float32 arrives bit for bit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc
+
+from compressae_qdrant import IndexSettings, SparseCodes
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
+from compressae_qdrant.index.wire import grpc_points, rest_body
+
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+PAYLOADS: list[dict[str, Any]] = [
+    {"title": "Ünïcode \u2028 \"quoted\"", "n": 2**63 - 1, "deep": {"list": [1, None, True, 0.1], "pair": (1, 2)}},
+    {}, {"x": np.float64(0.5)},
+]  # fmt: skip
+
+
+class _Pair(tuple[int, int]):
+    """A tuple of someone's own."""
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> CheckedBatch:
+    latents = draw(st.sampled_from([5, 127, 128, 129, 4096, 16_384, 70_000, 3_000_000]))
+    n, k = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    rows = st.lists(st.integers(0, latents - 1), min_size=k, max_size=k, unique=True)
+    indices = np.array([draw(rows) for _ in range(n)])
+    values = np.array(draw(st.lists(floats, min_size=n * k, max_size=n * k)), np.float32).reshape(n, k)
+    values[(values == 0).all(axis=1), 0] = draw(floats.filter(bool))
+    ids: list[int | str] = [2**64 - 1, "sku/9", 0, "0000a0ee-0000-4000-8000-0000000000ff"]
+    dense = np.array(draw(st.lists(floats, min_size=2 * n, max_size=2 * n)), np.float32).reshape(n, 2)
+    dense[~dense.any(axis=1)] = 1
+    keep = draw(st.booleans())
+    manifest = Manifest("m-0", latents, 2, IndexSettings(keep_dense=keep))
+    payloads = [PAYLOADS[row % len(PAYLOADS)] for row in range(n)]
+    return check_batch(ids[:n], SparseCodes(indices, values, latents), payloads, dense if keep else None, manifest)
+
+
+def _bits(values: Any) -> bytes:
+    return np.array(values, np.float32).tobytes()
+
+
+@given(batches())
+def test_every_float_arrives_bit_for_bit_by_rest(batch: CheckedBatch) -> None:
+    body = json.loads(rest_body(batch, shard_key="eu").model_dump_json(by_alias=True))
+    assert body["shard_key"] == "eu"
+    for sent, wanted in zip(body["points"], to_points(batch), strict=True):
+        assert (sent["id"], sent["vector"]["code"]["indices"]) == (wanted.id, wanted.indices)
+        assert _bits(sent["vector"]["code"]["values"]) == _bits(wanted.values)
+        assert _bits(sent["vector"].get("dense", [])) == _bits(wanted.dense or [])
+        assert sent["payload"] == json.loads(json.dumps(wanted.payload))
+
+
+@given(batches())
+def test_grpc_sends_what_the_clients_models_would(batch: CheckedBatch) -> None:
+    for sent, wanted in zip(grpc_points(batch), to_points(batch), strict=True):
+        vectors: dict[str, Any] = {"code": models.SparseVector(indices=wanted.indices, values=wanted.values)}
+        if wanted.dense is not None:
+            vectors["dense"] = wanted.dense
+        point = models.PointStruct(id=wanted.id, vector=vectors, payload=wanted.payload)
+        assert sent == RestToGrpc.convert_point_struct(point)
+        code = grpc.PointStruct.FromString(sent.SerializeToString()).vectors.vectors.vectors["code"].sparse
+        assert _bits(list(code.values)) == _bits(wanted.values)
+
+
+def test_a_body_is_read_by_the_clients_own_model() -> None:
+    codes = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.0], [1e-30, -3.0]], 5)
+    batch = check_batch([1, "x"], codes, None, None, Manifest("m-0", 5, 2, IndexSettings()))
+    read = models.PointsList.model_validate_json(rest_body(batch, update_mode="insert_only").model_dump_json())
+    assert read.update_mode == models.UpdateMode.INSERT_ONLY
+    assert [point.vector["code"].indices for point in read.points] == [[1], [0, 2]]  # type: ignore[index,union-attr,call-overload]
+
+
+def test_payload_values_of_types_of_someones_own() -> None:
+    manifest = Manifest("m-0", 5, 2, IndexSettings())
+    batch = check_batch([1], SparseCodes([[1]], [[1.0]], 5), [{"pair": _Pair((1, 2))}], None, manifest)
+    assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"pair": [1, 2]}
+    with pytest.raises(TypeError):
+        rest_body(batch._replace(payloads=[{"x": object()}]))
