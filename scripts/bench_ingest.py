@@ -2,9 +2,9 @@
 
     python scripts/bench_ingest.py [--items 1000000]
 
-The sink is a process of its own that answers the calls of an ingestion; what is measured is the client's side.
-Prints items/s of our upserts and of `QdrantClient.upload_points` with the same codes, and the peak memory of ingesting
-50,000 and --items items, each in a fresh process.
+The sink is a process of its own that answers the calls of an ingestion, by REST and gRPC; what is measured is the
+client's side. Prints items/s of our upserts and of `QdrantClient.upload_points` with the same codes, by turns, and the
+peak memory of ingesting 50,000 and --items items, each in a fresh process.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import grpc as rpc
 import numpy as np
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient, grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, SparseCodes, ingest, open_source
 from compressae_qdrant.index.manifest import Manifest
@@ -34,9 +37,11 @@ from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.sources import Batch
 
 DIM, LATENTS, K = 64, 4096, 32
+BATCH, ROUNDS = 2048, 3
+_KEPT: list[Any] = []
 
 
-def serve(manifest: dict[str, Any], port: Connection) -> None:
+def serve(manifest: dict[str, Any], ports: Connection) -> None:
     """The sink."""
     collection = {
         "status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
@@ -46,6 +51,7 @@ def serve(manifest: dict[str, Any], port: Connection) -> None:
             "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
             "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
                                  "default_segment_number": 0, "flush_interval_sec": 5},
+            "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
             "metadata": {"compressae": manifest},
         },
     }  # fmt: skip
@@ -71,8 +77,29 @@ def serve(manifest: dict[str, Any], port: Connection) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    port.send(server.server_address[1])
+    ports.send((server.server_address[1], serve_grpc(collection)))
     server.serve_forever()
+
+
+def serve_grpc(collection: dict[str, Any]) -> int:
+    """Answer the same calls by gRPC; gives the port. Requests are taken as bytes: reading them costs nothing."""
+    done = grpc.PointsOperationResponse(result=grpc.UpdateResult(status=grpc.UpdateStatus.Completed))
+    described = grpc.GetCollectionInfoResponse(
+        result=RestToGrpc.convert_collection_info(models.CollectionInfo(**collection))
+    )
+
+    def answering(text: bytes) -> Any:
+        return rpc.unary_unary_rpc_method_handler(lambda *_: text)
+
+    handlers = [
+        rpc.method_handlers_generic_handler("qdrant.Points", {"Upsert": answering(done.SerializeToString())}),
+        rpc.method_handlers_generic_handler("qdrant.Collections", {"Get": answering(described.SerializeToString())}),
+    ]
+    server = rpc.server(ThreadPoolExecutor(4), handlers, options=[("grpc.max_receive_message_length", -1)])
+    port = int(server.add_insecure_port("127.0.0.1:0"))
+    server.start()
+    _KEPT.append(server)  # it stops when nobody holds it
+    return port
 
 
 def model() -> CompresSAE:
@@ -80,9 +107,12 @@ def model() -> CompresSAE:
     return CompresSAE(ModelConfig(DIM, LATENTS, K))
 
 
-def upload(port: int, codes: SparseCodes) -> None:
-    """The same codes by `upload_points` and by our upserts."""
-    client = QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
+def upload(ports: tuple[int, int], codes: SparseCodes, *, grpc: bool) -> None:
+    """The same codes by `upload_points` and by our upserts, by turns; prints the median of each."""
+    client = QdrantClient(
+        host="127.0.0.1", port=ports[0], grpc_port=ports[1], prefer_grpc=grpc, timeout=60, check_compatibility=False
+    )
+    index = QdrantIndex.open(client, "items")
 
     def points() -> Iterator[models.PointStruct]:
         for row in range(len(codes)):
@@ -90,20 +120,34 @@ def upload(port: int, codes: SparseCodes) -> None:
             vector = models.SparseVector(indices=indices.tolist(), values=values.tolist())
             yield models.PointStruct(id=row, vector={"code": vector}, payload={})
 
-    started = time.perf_counter()
-    client.upload_points("items", points(), batch_size=2048, parallel=1, wait=True)
-    theirs = len(codes) / (time.perf_counter() - started)
-    index = QdrantIndex.open(client, "items")
-    started = time.perf_counter()
-    with ThreadPoolExecutor(index.parallel_upserts) as pool:
-        parts = range(0, len(codes), 2048)
-        list(pool.map(lambda start: index.upsert(range(start, min(start + 2048, len(codes))),
-                                                 codes[start : start + 2048]), parts))  # fmt: skip
-    ours = len(codes) / (time.perf_counter() - started)
+    def theirs() -> None:
+        client.upload_points("items", points(), batch_size=BATCH, parallel=1, wait=True)
+
+    def ours(workers: int) -> None:
+        starts = range(0, len(codes), BATCH)
+        with ThreadPoolExecutor(workers) as pool:
+            list(
+                pool.map(
+                    lambda at: index.upsert(range(at, min(at + BATCH, len(codes))), codes[at : at + BATCH]), starts
+                )
+            )
+
+    ways: dict[str, Callable[[], None]] = {
+        "QdrantClient.upload_points": theirs,
+        "ours, one request at a time": lambda: ours(1),
+        f"ours, {index.parallel_upserts} under way": lambda: ours(index.parallel_upserts),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            speeds[name].append(len(codes) / (time.perf_counter() - started))
     client.close()
-    print("\n| upload of codes, REST | items/s | ratio |\n|---|---|---|")
-    print(f"| QdrantClient.upload_points | {theirs:,.0f} | 1.0x |")
-    print(f"| ours | {ours:,.0f} | {ours / theirs:.1f}x |", flush=True)
+    print(f"\n| upload of codes, {'gRPC' if grpc else 'REST'} | items/s | ratio |\n|---|---|---|")
+    base = median(speeds["QdrantClient.upload_points"])
+    for name, each in speeds.items():
+        print(f"| {name} | {median(each):,.0f} | {median(each) / base:.1f}x |", flush=True)
 
 
 def ingest_once(port: int, path: str) -> None:
@@ -138,10 +182,12 @@ def main() -> None:
     manifest = Manifest.of(model(), IndexSettings(scale="projection")).to_json()
     sink = multiprocessing.get_context("spawn").Process(target=serve, args=(manifest, there), daemon=True)
     sink.start()
-    port = here.recv()
+    ports = here.recv()
     random = np.random.default_rng(0)
-    sample = random.normal(size=(40_000, DIM)).astype(np.float32)
-    upload(port, model().encode(sample, "encoder"))
+    sample = random.normal(size=(min(40_000, args.items), DIM)).astype(np.float32)
+    codes = model().encode(sample, "encoder")
+    for by_grpc in (False, True):
+        upload(ports, codes, grpc=by_grpc)
     print(
         "\n| items ingested | peak MB of the client | with mapped pages of the file | items/s |\n|---|---|---|---|",
         flush=True,
@@ -153,7 +199,7 @@ def main() -> None:
             for start in range(0, items, 100_000):
                 rows[start : start + 100_000] = random.normal(size=(min(100_000, items - start), DIM))
             rows.flush()
-            subprocess.run([sys.executable, __file__, "--child", str(port), str(path)], check=True)
+            subprocess.run([sys.executable, __file__, "--child", str(ports[0]), str(path)], check=True)
     sink.terminate()
 
 
