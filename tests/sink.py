@@ -1,4 +1,4 @@
-"""A minimal HTTP sink for ingestion, and a TCP proxy that breaks connections to it by a seeded plan.
+"""A minimal sink for ingestion, by REST and by gRPC, and a TCP proxy that breaks connections to it by a seeded plan.
 
 The sink implements the calls that ingestion makes and keeps what it accepts. It is no Qdrant and claims nothing more.
 """
@@ -11,10 +11,17 @@ import json
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["Sink", "faulty", "serving"]
+import grpc as rpc
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
+from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
+
+__all__ = ["Sink", "faulty", "serving", "serving_grpc"]
 
 
 class Sink:
@@ -27,6 +34,10 @@ class Sink:
         self.full_from: int | None = None
         """Upserts of this id or a larger one are refused."""
         self.refused: dict[int, int] = {}
+        self.statuses: list[str] = []
+        """States that the collection reports one after the other; an update of the collection makes it green."""
+        self.calls: list[tuple[str, str, dict[str, str]]] = []
+        """Method, path and headers of each call by REST."""
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
@@ -48,6 +59,14 @@ class Sink:
         path = path.partition("?")[0]
         if path.endswith("/exists"):
             return {"exists": self.config is not None}
+        if path.endswith("/points/delete"):
+            for point in body["points"]:
+                self.points.pop(point, None)
+            return {"operation_id": 1, "status": "completed"}
+        if path.endswith("/points") and method == "POST":
+            return [{**self.points[id], "vector": None} for id in body["ids"] if id in self.points]
+        if path.endswith("/points/scroll"):
+            return self._page(body["limit"], body.get("offset"))
         if path.endswith("/points") and method == "PUT":
             for point in body["points"]:
                 self.points[point["id"]] = point
@@ -57,18 +76,34 @@ class Sink:
         if method == "PUT":
             self.config = body
             return True
+        if method == "PATCH":
+            self.statuses = []
+            return True
         assert self.config is not None
         return {
-            "status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
+            "status": self._status(),
+            "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
             "indexed_vectors_count": len(self.points), "points_count": len(self.points),
             "config": {
                 "params": {"sparse_vectors": self.config["sparse_vectors"]},
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
                 "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
                                      "default_segment_number": 0, "flush_interval_sec": 5},
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "metadata": self.config["metadata"],
             },
         }  # fmt: skip
+
+    def _status(self) -> str:
+        """The last of `statuses` stays until the collection is updated."""
+        if not self.statuses:
+            return "green"
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def _page(self, limit: int, offset: Any) -> dict[str, Any]:
+        ids = sorted(id for id in self.points if offset is None or id >= offset)
+        page = [{**self.points[id], "vector": None} for id in ids[:limit]]
+        return {"points": page, "next_page_offset": ids[limit] if len(ids) > limit else None}
 
 
 @contextlib.contextmanager
@@ -80,6 +115,7 @@ def serving(sink: Sink) -> Iterator[int]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            sink.calls.append((self.command, self.path, {name.lower(): text for name, text in self.headers.items()}))
             status, result = sink.answer(self.command, self.path, json.loads(body) if body else {})
             text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
             with contextlib.suppress(OSError):  # the other end may be gone
@@ -91,7 +127,7 @@ def serving(sink: Sink) -> Iterator[int]:
                 self.end_headers()
                 self.wfile.write(text)
 
-        do_GET = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 (the names that the base class calls)
+        do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = _handle  # noqa: N815 (the names that the base class calls)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
@@ -111,6 +147,54 @@ def serving(sink: Sink) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Points(PointsServicer):
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802 (the name that the service has)
+        points = [GrpcToRest.convert_point_struct(point).model_dump(mode="json") for point in request.points]
+        _answered(self._sink, context, "PUT", "/points", {"points": points})
+        return grpc.PointsOperationResponse(result=grpc.UpdateResult(status=grpc.UpdateStatus.Completed))
+
+    def Count(self, request: Any, context: Any) -> Any:  # noqa: N802
+        count = _answered(self._sink, context, "POST", "/points/count", {})["count"]
+        return grpc.CountResponse(result=grpc.CountResult(count=count))
+
+
+class _Collections(CollectionsServicer):
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+        info = models.CollectionInfo(**_answered(self._sink, context, "GET", "", {}))
+        return grpc.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+
+def _answered(sink: Sink, context: Any, method: str, path: str, body: dict[str, Any]) -> Any:
+    """The result of a call, or its failure as gRPC has it."""
+    status, result = sink.answer(method, path, body)
+    if status == 429:
+        context.set_trailing_metadata((("retry-after", "0"),))
+    if status != 200:
+        codes = {429: rpc.StatusCode.RESOURCE_EXHAUSTED, 500: rpc.StatusCode.INTERNAL, 503: rpc.StatusCode.UNAVAILABLE}
+        context.abort(codes[status], "as planned")
+    return result
+
+
+@contextlib.contextmanager
+def serving_grpc(sink: Sink) -> Iterator[int]:
+    """Serve a sink by gRPC; gives the port. What is sent must have been described by REST before."""
+    server = rpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+    add_PointsServicer_to_server(_Points(sink), server)
+    add_CollectionsServicer_to_server(_Collections(sink), server)
+    port = int(server.add_insecure_port("127.0.0.1:0"))
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
 
 
 class _Proxy:
@@ -136,8 +220,9 @@ class _Proxy:
                 slow = 1.0 if fate == "delay" else 0.0
                 down = self._pump(server_reader, writer, at if fate == "truncate" else None, fate, slow)
                 pumps = [asyncio.ensure_future(up), asyncio.ensure_future(down)]
-                _, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for pump in rest:
+                with contextlib.suppress(asyncio.CancelledError):  # the proxy stops
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
             finally:

@@ -17,7 +17,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailableError, IngestError
 from compressae_qdrant.retrying import RetryPolicy
 
-from .sink import Sink, faulty, serving
+from .sink import Sink, faulty, serving, serving_grpc
 
 QUICK = RetryPolicy(attempts=4, first_seconds=0.005, longest_seconds=0.02)
 HOPELESS = RetryPolicy(attempts=2, first_seconds=0.001)
@@ -30,8 +30,12 @@ def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
     return path
 
 
-def _client(port: int) -> QdrantClient:
-    return QdrantClient(host="127.0.0.1", port=port, timeout=1, check_compatibility=False)
+def _client(port: int, *, grpc: bool = False) -> QdrantClient:
+    quickly = {f"grpc.{which}_reconnect_backoff_ms": 20 for which in ("initial", "min", "max")}
+    return QdrantClient(
+        host="127.0.0.1", port=port, grpc_port=port, prefer_grpc=grpc, grpc_options=quickly, timeout=1,
+        check_compatibility=False,
+    )  # fmt: skip
 
 
 def _assert_all_in(sink: Sink, codes: SparseCodes) -> None:
@@ -42,21 +46,26 @@ def _assert_all_in(sink: Sink, codes: SparseCodes) -> None:
         np.testing.assert_array_equal(np.array(point["vector"]["code"]["values"], np.float32), values)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    ("seed", "grpc"), [*((seed, False) for seed in range(20)), *((seed, True) for seed in range(6))]
+)
 def test_nothing_is_lost_or_wrong(
-    seed: int, tmp_path: Path, model: CompresSAE, catalog: Path, embeddings: FloatArray, caplog: Any
+    seed: int, grpc: bool, tmp_path: Path, model: CompresSAE, catalog: Path, embeddings: FloatArray, caplog: Any
 ) -> None:
     caplog.set_level(logging.ERROR)
     sink = Sink(seed, failures=0.3)
     stops: list[str] = []
-    with serving(sink) as port, faulty(port, seed, share=0.3) as (proxied, struck):
-        client = _client(port)
+    with (
+        serving(sink) as port,
+        serving_grpc(sink) as grpc_port,
+        faulty(grpc_port if grpc else port, seed, share=0.3) as (proxied, struck),
+    ):
         sink.failures = 0.0
-        QdrantIndex.create(client, "items", model, owns_client=True).close()
+        QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
         sink.failures = 0.3
         for _ in range(60):
             try:
-                with QdrantIndex.open(_client(proxied), "items", model, owns_client=True) as index:
+                with QdrantIndex.open(_client(proxied, grpc=grpc), "items", model, owns_client=True) as index:
                     report = ingest(open_source(catalog), model, index, journal=tmp_path / "journal", batch_size=40,
                                     retry=QUICK)  # fmt: skip
                 break

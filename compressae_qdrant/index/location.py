@@ -12,6 +12,7 @@ The key of a server comes from the environment variable QDRANT_API_KEY: an argum
 from __future__ import annotations
 
 import os
+from typing import Final
 from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
@@ -22,6 +23,9 @@ from .edge import EdgeIndex
 from .qdrant import QdrantIndex
 
 __all__ = ["connect", "create_index", "open_index"]
+
+_TIMEOUT_SECONDS: Final = 60
+"""The client's default of 5 would give up on a busy server that is still writing a batch, and send it again."""
 
 
 def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
@@ -73,6 +77,7 @@ def connect(location: str) -> tuple[QdrantClient, str]:
         https=secure,
         prefer_grpc=grpc,
         api_key=os.environ.get("QDRANT_API_KEY") or None,
+        timeout=_TIMEOUT_SECONDS,
         check_compatibility=False,
         port=6333 if grpc else url.port or 6333,
         grpc_port=url.port or 6334 if grpc else 6334,

@@ -37,7 +37,7 @@ class _Collection:
     def __init__(self, options: Mapping[str, Any], collection: str, manifest: Manifest) -> None:
         self._collection = collection
         self._manifest = manifest
-        self._transport = _transport(options)
+        self._transport = Transport.of(options)
         self._requests = Requests(collection, manifest, self._transport)
 
     @property
@@ -128,7 +128,7 @@ class QdrantIndex(_Collection):
     @property
     def parallel_upserts(self) -> int:
         """4 on a server; 1 in the client's local mode, which runs in this process."""
-        return 1 if self._transport == "local" else _PARALLEL_UPSERTS
+        return 1 if self._transport.kind == "local" else _PARALLEL_UPSERTS
 
     def upsert(
         self,
@@ -299,12 +299,6 @@ class AsyncQdrantIndex(_Collection):
 
     async def _run(self, call: Call[T]) -> T:
         return await _run_async(self._client, self._collection, call)
-
-
-def _transport(options: Mapping[str, Any]) -> Transport:
-    if options.get("location") == ":memory:" or options.get("path"):
-        return "local"
-    return "grpc" if options.get("prefer_grpc") else "rest"
 
 
 def _run(client: QdrantClient, collection: str, call: Call[T]) -> T:

@@ -5,13 +5,13 @@ Each gives a `Call`: a method of the client, its arguments, and how to read the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import models
+from qdrant_client import grpc, models
 
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexNotFoundError, IndexUnavailableError
@@ -27,12 +27,26 @@ __all__ = ["Call", "Requests", "Transport", "create_call", "exists_call", "field
 
 T = TypeVar("T")
 
-Transport = Literal["local", "rest", "grpc"]
-"""How a client reaches its collections; "local" is its own emulation, in this process."""
-
 _METADATA_KEY: Final = "compressae"
 _INDEXING_THRESHOLD_KB: Final = 1000
 """Segments above this become compressed: about 4,000 items of k=32. The server's default would leave 80,000 plain."""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """How a client reaches its collections."""
+
+    kind: Literal["local", "rest", "grpc"] = "local"
+    """"local" is the client's own emulation, in this process."""
+    timeout: float = 5
+    """Seconds that a gRPC call may take. The client's lower layer, unlike the upper, has to be told."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """From the options that a client was made with."""
+        if options.get("location") == ":memory:" or options.get("path"):
+            return cls("local")
+        return cls("grpc" if options.get("prefer_grpc") else "rest", options.get("timeout") or cls.timeout)
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class Call(Generic[T]):
     """One call of a client's method."""
 
     method: str
-    """Its name; dotted where it is in the client's own REST layer."""
+    """Its name; dotted where it is in the client's own lower layer."""
     arguments: dict[str, Any]
     parse: Callable[[Any], T]
     """Reads the answer."""
@@ -110,7 +124,7 @@ def manifest_call(collection: str) -> Call[Manifest]:
 class Requests:
     """The calls of one collection."""
 
-    def __init__(self, collection: str, manifest: Manifest, transport: Transport = "local") -> None:
+    def __init__(self, collection: str, manifest: Manifest, transport: Transport = Transport()) -> None:
         self._collection = collection
         self._manifest = manifest
         self._transport = transport
@@ -127,11 +141,16 @@ class Requests:
         batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
         if not batch.ids:
             return None
-        if self._transport == "rest":
+        doing = "upsert into"
+        if self._transport.kind == "grpc":
+            request = grpc.UpsertPoints(collection_name=self._collection, wait=True, points=grpc_points(batch))
+            arguments: dict[str, Any] = {"request": request, "timeout": self._transport.timeout}
+            return Call("grpc_points.Upsert", arguments, self._applied, doing)
+        if self._transport.kind == "rest":
             arguments = {"point_insert_operations": rest_body(batch), "wait": True}
-            return self._call("http.points_api.upsert_points", arguments, self._applied, "upsert into")
-        points = grpc_points(batch) if self._transport == "grpc" else list(map(_point, to_points(batch)))
-        return self._call("upsert", {"points": points, "wait": True}, self._applied, "upsert into")
+            return self._call("http.points_api.upsert_points", arguments, self._applied, doing)
+        points = list(map(_point, to_points(batch)))
+        return self._call("upsert", {"points": points, "wait": True}, self._applied, doing)
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
         """Remove items."""
@@ -223,7 +242,7 @@ class Requests:
     def _applied(self, answer: Any) -> None:
         """A write was waited for; a server that gave up waiting is asked again, which does no harm."""
         result = getattr(answer, "result", answer)
-        if result.status == models.UpdateStatus.WAIT_TIMEOUT:
+        if result.status in (models.UpdateStatus.WAIT_TIMEOUT, grpc.UpdateStatus.WaitTimeout):
             raise IndexUnavailableError(f"collection {self._collection!r} took a write but has not applied it in time")
 
     def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
