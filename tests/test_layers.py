@@ -21,6 +21,9 @@ LAYERS = [
     ["similarity", "pursuit", "index.base", "training.checkpoint", "training.config",
      "training.progress", "training.dictionary"],
     ["model", "index.ids", "index.manifest"],
+    ["capacity.constants"],
+    ["capacity.planner"],
+    ["capacity", "capacity.chart", "capacity.fitting"],
     ["model_files", "training.autoencoder", "training.data", "evaluation.measures", "evaluation.neighbours",
      "query_planning", "datasets", "index.points", "index.filters", "index.qdrant_errors", "index.shard_files",
      "sources.base"],
@@ -45,7 +48,7 @@ LAYERS = [
     ["cli.options", "cli.output"],
     ["cli.commands"],
     ["cli.operations"],
-    ["cli.ab", "cli.evaluate", "cli.concepts", "cli.monitor"],
+    ["cli.ab", "cli.evaluate", "cli.concepts", "cli.monitor", "cli.capacity"],
     ["cli.program"],
     ["cli"],
 ]  # fmt: skip

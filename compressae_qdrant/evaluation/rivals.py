@@ -17,7 +17,9 @@ from ..codes import FloatArray
 from ..errors import MissingExtraError
 from .contenders import Built, Contender, Search, SearchBatch, Way
 
-__all__ = ["dense", "faiss_index", "rivals"]
+__all__ = [
+    "OVERSAMPLING", "dense", "dense_bytes", "dense_request", "dense_shard", "faiss_index", "quantisers", "rivals",
+]  # fmt: skip
 
 HNSW_M: Final = 16
 EF_CONSTRUCT: Final = 100
@@ -42,13 +44,7 @@ def rivals(dim: int, keep: Path | None = None, *, quick: bool = False) -> list[C
     """
     found = [dense("dense float32 + HNSW", "dense"),
              dense("turbo4 stored, no originals", "Qdrant, no originals", datatype="Turbo4")]  # fmt: skip
-    bits, cached = qe.TurboQuantBitSize, qe.Memory.Cached
-    sizes = (("1", bits.Bits1), ("1.5", bits.Bits1_5), ("2", bits.Bits2), ("4", bits.Bits4))
-    for label, size in sizes:
-        found.append(_quantised(f"TurboQuant {label} bit", qe.TurboQuantQuantizationConfig(bits=size, memory=cached)))
-    found.append(_quantised("binary", qe.BinaryQuantizationConfig(memory=cached)))
-    int8 = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=cached)
-    found.append(_quantised("scalar int8", int8))
+    found += [_quantised(name, config) for name, config in quantisers().items()]
     for reduced in (64,) if quick else (16, 32, 64, 128, 256, 512):
         if reduced < dim:
             found.append(dense(f"PCA {reduced}", "PCA", dim=reduced, reduction="pca"))
@@ -60,6 +56,18 @@ def rivals(dim: int, keep: Path | None = None, *, quick: bool = False) -> list[C
     found += [faiss_index(f"Faiss OPQ{count}", f"OPQ{count},PQ{count}", "Faiss OPQ", keep) for count in whole]
     found.append(faiss_index("Faiss RaBitQ 1 bit", "RaBitQ", "Faiss RaBitQ", keep))
     found.append(faiss_index("Faiss RaBitQ 2 bit", "RaBitQ2", "Faiss RaBitQ", keep))
+    return found
+
+
+def quantisers() -> dict[str, Any]:
+    """The engine's quantisers by name, each with its codes in memory."""
+    bits, cached = qe.TurboQuantBitSize, qe.Memory.Cached
+    sizes = (("1", bits.Bits1), ("1.5", bits.Bits1_5), ("2", bits.Bits2), ("4", bits.Bits4))
+    found: dict[str, Any] = {
+        f"TurboQuant {label} bit": qe.TurboQuantQuantizationConfig(bits=size, memory=cached) for label, size in sizes
+    }
+    found["binary"] = qe.BinaryQuantizationConfig(memory=cached)
+    found["scalar int8"] = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=cached)
     return found
 
 
@@ -79,7 +87,7 @@ def dense(
         reduce = _reduction(vectors, dim, reduction)
         with _shard(reduce(vectors), datatype, None) as (shard, folder):
             seconds = time.perf_counter() - started
-            resident, disk = _segment_bytes(folder, quantised=False)
+            resident, disk = dense_bytes(folder, quantised=False)
             way = Way(name, family, *_searches(shard, reduce, rescore=False))
             yield Built([way], resident / len(vectors), disk / len(vectors), seconds)
 
@@ -95,7 +103,7 @@ def _quantised(name: str, config: Any) -> Contender:
         started = time.perf_counter()
         with _shard(vectors, "Float32", config) as (shard, folder):
             seconds = time.perf_counter() - started
-            resident, disk = _segment_bytes(folder, quantised=True)
+            resident, disk = dense_bytes(folder, quantised=True)
             ways = [
                 Way(name, "Qdrant, no rescoring", *_searches(shard, _same, rescore=False)),
                 Way(originals, "Qdrant, originals on disk", *_searches(shard, _same, rescore=True)),
@@ -159,7 +167,17 @@ def _reduction(
 
 @contextlib.contextmanager
 def _shard(stored: FloatArray, datatype: str, quantization: Any) -> Iterator[tuple[qe.EdgeShard, Path]]:
-    """A shard of dense vectors in a temporary directory, loaded and optimised."""
+    """A shard of dense vectors in a temporary directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        shard = dense_shard(Path(folder), stored, datatype, quantization)
+        try:
+            yield shard, Path(folder)
+        finally:
+            shard.close()
+
+
+def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: Any) -> qe.EdgeShard:
+    """A shard of dense vectors in an empty directory, loaded and optimised."""
     params = qe.EdgeVectorParams(
         size=stored.shape[1],
         distance=qe.Distance.Cosine,
@@ -170,41 +188,39 @@ def _shard(stored: FloatArray, datatype: str, quantization: Any) -> Iterator[tup
     )
     optimizers = qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
     config = qe.EdgeConfig(vectors={"dense": params}, optimizers=optimizers, wal_enabled=False)
-    with tempfile.TemporaryDirectory() as folder:
-        shard = qe.EdgeShard.create(folder, config)
-        for start in range(0, len(stored), _LOAD):
-            part = stored[start : start + _LOAD].tolist()
-            points = [qe.Point(start + i, {"dense": vector}, {}) for i, vector in enumerate(part)]
-            shard.update(qe.UpdateOperation.upsert_points(points))
-        shard.optimize()
-        shard.flush()
-        try:
-            yield shard, Path(folder)
-        finally:
-            shard.close()
+    shard = qe.EdgeShard.create(str(folder), config)
+    for start in range(0, len(stored), _LOAD):
+        part = stored[start : start + _LOAD].tolist()
+        points = [qe.Point(start + i, {"dense": vector}, {}) for i, vector in enumerate(part)]
+        shard.update(qe.UpdateOperation.upsert_points(points))
+    shard.optimize()
+    shard.flush()
+    return shard
+
+
+def dense_request(vector: list[float], limit: int, *, rescore: bool) -> qe.QueryRequest:
+    """A search of such a shard."""
+    quantised = qe.QuantizationSearchParams(rescore=rescore, oversampling=OVERSAMPLING if rescore else None)
+    params = qe.SearchParams(hnsw_ef=EF_SEARCH, quantization=quantised)
+    query = qe.Query.Nearest(vector, using="dense")
+    return qe.QueryRequest(limit=limit, query=query, params=params, with_payload=False)
 
 
 def _searches(
     shard: qe.EdgeShard, reduce: Callable[[FloatArray], FloatArray], *, rescore: bool
 ) -> tuple[Search, SearchBatch]:
-    quantised = qe.QuantizationSearchParams(rescore=rescore, oversampling=OVERSAMPLING if rescore else None)
-    params = qe.SearchParams(hnsw_ef=EF_SEARCH, quantization=quantised)
-
-    def request(vector: list[float], limit: int) -> qe.QueryRequest:
-        query = qe.Query.Nearest(vector, using="dense")
-        return qe.QueryRequest(limit=limit, query=query, params=params, with_payload=False)
-
     def search(vector: FloatArray, limit: int) -> list[int]:
-        return [int(hit.id) for hit in shard.query(request(reduce(vector[None])[0].tolist(), limit))]
+        request = dense_request(reduce(vector[None])[0].tolist(), limit, rescore=rescore)
+        return [int(hit.id) for hit in shard.query(request)]
 
     def search_batch(batch: FloatArray, limit: int) -> list[list[int]]:
-        requests = [request(vector, limit) for vector in reduce(batch).tolist()]
+        requests = [dense_request(vector, limit, rescore=rescore) for vector in reduce(batch).tolist()]
         return [[int(hit.id) for hit in hits] for hits in shard.query_batch(qe.QueryBatchRequest(requests))]
 
     return search, search_batch
 
 
-def _segment_bytes(root: Path, *, quantised: bool) -> tuple[int, int]:
+def dense_bytes(root: Path, *, quantised: bool) -> tuple[int, int]:
     """Length of the files that a search needs in memory, and allocated bytes of all files but the empty payloads'."""
     resident = disk = 0
     for folder, _, names in os.walk(root):

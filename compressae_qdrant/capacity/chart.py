@@ -1,0 +1,35 @@
+"""A plan as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .planner import GIB, Estimate
+
+__all__ = ["draw_plan"]
+
+
+def draw_plan(file: Path, estimates: Sequence[Estimate], title: str) -> None:
+    """A PNG of bars: memory, disk and queries/s of a core for each way, and its cost where there are prices."""
+    panels = [
+        ("memory of all copies, GiB", [each.replicas * each.resident_bytes / GIB for each in estimates]),
+        ("disk of all copies, GiB", [each.replicas * each.disk_bytes / GIB for each in estimates]),
+        ("queries/s of a core", [each.queries_per_core for each in estimates]),
+    ]
+    costs = [each.usd for each in estimates if each.usd is not None]
+    if len(costs) == len(estimates):
+        panels.append(("USD a month", costs))
+    figure = Figure(figsize=(3.2 * len(panels) + 2, 0.32 * len(estimates) + 1.6), layout="constrained")
+    for axes, (label, values) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+        colours = ["tab:red" if each.name.startswith("codes") else "tab:blue" for each in estimates]
+        bars = axes.barh([each.name for each in estimates], values, color=colours)
+        axes.bar_label(bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3)
+        axes.margins(x=0.25)
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    figure.suptitle(title)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,295 @@
+"""How much memory, disk, processors and money a catalog takes: closed formulas over measured constants.
+
+Nothing here iterates or looks at data, so that the report's calculator can do the same in a browser, to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Self, get_args
+
+from ..errors import ConfigError
+from ..index.base import Datatype
+from .constants import Constants, DenseCosts
+
+__all__ = ["GIB", "Estimate", "Node", "Prices", "Workload", "plan"]
+
+GIB: Final = 1024**3
+BLOCK: Final = 128
+"""Postings of a block, the engine's."""
+VISIT_ITEMS: Final = 10_000
+"""Items that the engine scores at once, going through all lists of a query."""
+_SEGMENT_ITEMS: Final = 1_000_000
+"""Items of a segment at least, where codes are spread over the cores of a node: smaller ones save little time, and
+their short lists fill few blocks."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is to be served, and with which codes."""
+
+    items: int
+    dim: int
+    """d: dimensions of the dense embeddings."""
+    k: int = 32
+    """Non-zeros of a code."""
+    latents: int = 4096
+    """h."""
+    datatype: Datatype = "uint8"
+    """Of index values."""
+    payload_bytes: float = 0
+    """Of an item's payload as JSON, on average."""
+    replicas: int = 1
+    """Copies of everything; more are planned where the queries need them."""
+    queries_per_second: float = 0
+    """At the peak."""
+    limit: int = 10
+    """Hits of a query."""
+    first_stage: int = 512
+    """Latents that search for candidates, at most h."""
+    prefetch: int = 200
+    """Candidates that are rescored."""
+    keep_dense: bool = False
+    """Embeddings on disk beside the codes, as float16."""
+
+    def __post_init__(self) -> None:
+        for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("payload_bytes", "queries_per_second"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.k > self.latents:
+            raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
+        if self.datatype not in get_args(Datatype):
+            raise ConfigError(f"datatype is {self.datatype!r}; it must be one of {', '.join(get_args(Datatype))}")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine that shards are put on."""
+
+    ram_gib: float = 64
+    vcpus: int = 16
+    headroom: float = 0.25
+    """Share of memory and processors left free: for the system, rebuilding segments, and peaks."""
+
+    def __post_init__(self) -> None:
+        if self.ram_gib <= 0 or self.vcpus < 1 or not 0 <= self.headroom < 1:
+            raise ConfigError(
+                f"a node has {self.ram_gib} GiB, {self.vcpus} vCPUs and headroom {self.headroom}; memory must be "
+                "positive, vCPUs at least 1, headroom in [0, 1)"
+            )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What resources cost, in USD a month."""
+
+    ram_gib: float
+    disk_gib: float
+    vcpu: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"price {field.name} is {value!r}; it must be a number of USD, at least 0")
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """From a TOML file of `ram_gib`, `disk_gib` and `vcpu`, each USD a month for one.
+
+        Raises:
+            ConfigError: the file can't be read, lacks a price, or has one that isn't known.
+        """
+        try:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{file} is no TOML file of prices ({exc})") from exc
+        wanted = {field.name for field in fields(cls)}
+        if set(data) != wanted:
+            raise ConfigError(
+                f"{file} has prices {', '.join(sorted(data)) or 'of nothing'}; it must have "
+                f"{', '.join(sorted(wanted))}, in USD a month for a GiB of memory, a GiB of disk and a vCPU"
+            )
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one way of keeping the catalog takes."""
+
+    name: str
+    index_bytes: float
+    """One copy: posting lists, or vectors with their graph."""
+    resident_bytes: float
+    """One copy: what must be in memory, the index and the engine's tables of items."""
+    disk_bytes: float
+    """One copy: everything."""
+    replicas: int
+    shards: int
+    """One on each node, and as many again for each replica."""
+    segments: int
+    """Of a shard."""
+    nodes: int
+    p50_ms: float
+    """Median time of a query with nothing else going on, without the network. The slowest shard counts."""
+    cpu_ms: float
+    """Processor time of a query, all shards together."""
+    queries_per_core: float
+    """Queries/s of a busy core: of the whole catalog, not of a shard."""
+    utilisation: float
+    """Share of the nodes' processors that the wanted queries/s keep busy."""
+    disk_reads: int
+    """Items that a query reads from disk where the page cache doesn't hold them. Times are of a warm cache."""
+    recall100: float | None
+    """Measured on the benchmark's catalog (63,666 items) at the nearest dimensions; None if this setting wasn't."""
+    usd: float | None
+    """A month: memory and disk of all copies, and the processors that the wanted queries/s keep busy."""
+    usd_nodes: float | None
+    """A month: whole nodes, and the disk of all copies."""
+
+
+def plan(workload: Workload, constants: Constants, node: Node = Node(), prices: Prices | None = None) -> list[Estimate]:
+    """Codes first, then every way of keeping dense vectors that was measured.
+
+    Args:
+        workload: what is to be served.
+        constants: of `load_constants`.
+        node: the machines to plan for.
+        prices: None leaves the costs out.
+    """
+    return [_codes(workload, constants, node, prices)] + [
+        _dense(workload, costs, constants, node, prices) for costs in constants.dense
+    ]
+
+
+def index_bytes(workload: Workload, constants: Constants, segments: int) -> float:
+    """Posting lists of one copy in some number of segments altogether, each with its own lists."""
+    size, lists = constants.bytes, segments * workload.latents
+    length = workload.items * workload.k / lists
+    loose = loose_postings(length, size.loose_sharpness)
+    packed = size.packed[workload.datatype] + math.log2(workload.latents / workload.k) / 8
+    return lists * (size.list + loose * size.loose + (length - loose) * packed)
+
+
+def loose_postings(length: float, sharpness: float) -> float:
+    """Postings of a list that fill no block: all of a short list, half a block of a long one."""
+    half = BLOCK / 2
+    return half * length / math.pow(math.pow(length, sharpness) + math.pow(half, sharpness), 1 / sharpness)
+
+
+def item_bytes(workload: Workload, constants: Constants) -> float:
+    """Bytes on disk of an item besides its postings: code, payload, embedding, tables."""
+    size = constants.bytes
+    code = size.code + (size.code_nonzero + size.code_nonzero_bit * math.log2(workload.latents)) * workload.k
+    dense = size.dense_dimension * workload.dim if workload.keep_dense else 0
+    return size.disk_item + size.cell * math.ceil(code / size.cell) + payload_bytes(workload, constants) + dense
+
+
+def payload_bytes(workload: Workload, constants: Constants) -> float:
+    """Bytes on disk of an item's payload."""
+    if not workload.payload_bytes:
+        return 0.0
+    return constants.bytes.payload_item + constants.bytes.payload * workload.payload_bytes
+
+
+def item_ms(workload: Workload, constants: Constants) -> float:
+    """Milliseconds of a core that an item of a segment costs the first stage."""
+    times, first = constants.times, min(workload.first_stage, workload.latents)
+    postings = workload.k * math.pow(first / workload.latents, times.share_exponent)
+    return times.item + times.posting * postings + times.visit * first / VISIT_ITEMS
+
+
+def shard_ms(workload: Workload, constants: Constants) -> float:
+    """Milliseconds of a core that a search costs a shard whatever it holds: the query itself, and rescoring."""
+    times = constants.times
+    query = times.fixed + times.latent * workload.latents
+    return query + (times.candidate + times.candidate_latent * workload.latents) * workload.prefetch
+
+
+def search_ms(workload: Workload, constants: Constants, shards: int, segments: int) -> float:
+    """Median time of a search over one of some shards, each of its segments on a core of its own."""
+    times = constants.times
+    query = times.fixed + times.latent * workload.latents
+    rescoring = shard_ms(workload, constants) - query
+    return query + rescoring / segments + item_ms(workload, constants) * workload.items / (shards * segments)
+
+
+def spread(constants: Constants, parts: int) -> float:
+    """How much longer the slowest of some parts takes than the median of one: both medians, log-logistic times."""
+    return math.pow(math.pow(2, 1 / parts) - 1, -constants.times.spread)
+
+
+def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices | None) -> Estimate:
+    times, free = constants.times, 1 - node.headroom
+    per_item = item_ms(workload, constants)
+    # A query costs A items + B shards ms. Replicas so many that B takes half of the processors at most; then shards so
+    # many that the rest does the A.
+    per_shard = shard_ms(workload, constants) + times.segment * (node.vcpus - 1)
+    rate = workload.queries_per_second / (1000 * free * node.vcpus)
+    replicas = max(workload.replicas, math.ceil(2 * rate * per_shard))
+    whole = max(1, math.ceil(workload.items / _SEGMENT_ITEMS))
+    tables = constants.bytes.item * workload.items
+    shards = max(
+        math.ceil((tables + index_bytes(workload, constants, whole)) / (node.ram_gib * GIB * free)),
+        math.ceil(rate * per_item * workload.items / (replicas - rate * per_shard)),
+    )
+    segments = max(1, min(node.vcpus, workload.items // (shards * _SEGMENT_ITEMS)))
+    index = index_bytes(workload, constants, shards * segments)
+    planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
+    known = constants.codes_recall100 if workload.latents == 4096 and not workload.keep_dense else {}
+    alike = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
+    return _estimate(
+        f"codes k={workload.k}, h={workload.latents}, {workload.datatype}",
+        workload, node, prices, index, tables, index + item_bytes(workload, constants) * workload.items,
+        replicas, shards, segments,
+        planning + search_ms(workload, constants, shards, segments) * spread(constants, shards * segments),
+        per_item * workload.items + shards * (shard_ms(workload, constants) + times.segment * (segments - 1)),
+        workload.prefetch, _nearest(alike, workload.dim),
+    )  # fmt: skip
+
+
+def _dense(workload: Workload, costs: DenseCosts, constants: Constants, node: Node, prices: Prices | None) -> Estimate:
+    free = 1 - node.headroom
+    index_item = costs.resident_item + costs.resident_dimension * workload.dim
+    tables = constants.bytes.item * workload.items
+    disk_item = costs.disk_item + costs.disk_dimension * workload.dim + payload_bytes(workload, constants)
+    shards = math.ceil((index_item * workload.items + tables) / (node.ram_gib * GIB * free))
+    depth = math.log(max(workload.items / shards, 2))
+    one = costs.fixed + (costs.log_item + costs.log_item_dimension * workload.dim) * depth
+    cpu = one * shards
+    replicas = max(
+        workload.replicas, math.ceil(workload.queries_per_second * cpu / (1000 * free * node.vcpus * shards))
+    )
+    return _estimate(
+        costs.name, workload, node, prices, index_item * workload.items, tables, disk_item * workload.items,
+        replicas, shards, 1, one * spread(constants, shards), cpu, costs.originals * workload.limit,
+        _nearest(costs.recall100, workload.dim),
+    )  # fmt: skip
+
+
+def _estimate(
+    name: str, workload: Workload, node: Node, prices: Prices | None, index: float, tables: float, disk: float,
+    replicas: int, shards: int, segments: int, p50: float, cpu: float, reads: int, recall: float | None,
+) -> Estimate:  # fmt: skip
+    nodes, resident = replicas * shards, index + tables
+    busy = workload.queries_per_second * cpu / 1000
+    usd = usd_nodes = None
+    if prices is not None:
+        disk_usd = replicas * disk / GIB * prices.disk_gib
+        usd = disk_usd + replicas * resident / GIB * prices.ram_gib + busy * prices.vcpu
+        usd_nodes = disk_usd + nodes * (node.ram_gib * prices.ram_gib + node.vcpus * prices.vcpu)
+    return Estimate(
+        name=name, index_bytes=index, resident_bytes=resident, disk_bytes=disk, replicas=replicas, shards=shards,
+        segments=segments, nodes=nodes, p50_ms=p50, cpu_ms=cpu, queries_per_core=1000 / cpu,
+        utilisation=busy / (nodes * node.vcpus), disk_reads=reads, recall100=recall, usd=usd, usd_nodes=usd_nodes,
+    )  # fmt: skip
+
+
+def _nearest(measured: dict[str, float], dim: int) -> float | None:
+    return min(((abs(int(d) - dim), value) for d, value in measured.items()), default=(0, None))[1]

@@ -1,0 +1,213 @@
+"""Measure what `compressae plan` multiplies, and the million-item run.
+
+    python scripts/bench_capacity.py ../shared/data/debian_packages_384.npy --model model --work capacity
+
+Grows a catalog to a million items (see `capacity_data.grow`), encodes it with 4,096 and 16,384 latents, loads parts
+of it into the embedded engine, and dense vectors beside them; notes bytes, times searches, fits constants, and writes
+compressae_qdrant/capacity/measured.json and a Markdown report. Everything built stays in the work directory: a killed
+run goes on, and `--measure` times again what is there without building anything (six minutes on a quiet machine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from capacity_data import codes_of, grow, model_of
+from capacity_report import report
+from capacity_runs import CodeRun, DenseRun, cells_of_codes, timed
+
+from compressae_qdrant import CompresSAE
+from compressae_qdrant.capacity.fitting import fit_constants
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.evaluation.rivals import OVERSAMPLING, quantisers
+from compressae_qdrant.files import write_text
+from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+
+MILLION = 1_000_000
+SHIPPED = Path(__file__).parents[1] / "compressae_qdrant" / "capacity" / "measured.json"
+
+
+def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeRun]:
+    """Sizes, latents, non-zeros, datatypes, segments and payloads; the largest last."""
+    quarter = 250_000
+    runs = [
+        CodeRun(16_000),
+        CodeRun(catalog),
+        CodeRun(catalog, k=16),
+        CodeRun(catalog, k=64),
+        CodeRun(catalog, datatype="float16", timed=False),
+        CodeRun(catalog, datatype="float32", timed=False),
+        CodeRun(catalog, latents=1024),
+        CodeRun(catalog, latents=16_384),
+        *(CodeRun(16_000, payload_bytes=size, timed=False) for size in (60, 200, 500, 1000)),
+        CodeRun(quarter),
+        CodeRun(quarter, segments=2),
+        CodeRun(quarter, latents=16_384),
+        CodeRun(MILLION),
+        CodeRun(MILLION, latents=16_384),
+    ]
+    return [run for run in runs if run.items <= largest and run.latents in latents]
+
+
+def dense_runs(catalog: int) -> list[DenseRun]:
+    """Every way to keep dense vectors, at two sizes and two dimensions."""
+    kinds = quantisers()
+    methods: dict[str, dict[str, Any]] = {
+        "dense float32 + HNSW": {},
+        **{
+            name: {"quantization": kinds[name]} for name in ("scalar int8", *(f"TurboQuant {n} bit" for n in (4, 2, 1)))
+        },
+        "turbo4 stored": {"datatype": "Turbo4"},
+    }
+    sizes = [(16_000, 384), (catalog, 384), (catalog, 768), (250_000, 384)]
+    return [
+        DenseRun(name, items, dim, **method)
+        for items, dim in sizes
+        for name, method in methods.items()
+        if items < 250_000 or name == "dense float32 + HNSW"
+    ]
+
+
+class Bench:
+    """The data, the models and the work directory of one benchmark."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.work = Path(args.work)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.catalog = _unit(np.load(args.vectors))
+        self.largest: int = args.largest
+        self.latents: list[int] = args.latents
+        self.model_folder = None if args.model is None else Path(args.model)
+        title = None if args.title is None else _unit(np.load(args.title))
+        self.wide = None if title is None else _unit(np.concatenate([self.catalog, title], axis=1))
+        self.notes = self.work / "measured.json"
+
+    def items(self) -> npt.NDArray[np.float16]:
+        return grow(self.catalog, MILLION, self.work / "million.npy")
+
+    def model(self, latents: int, k: int) -> CompresSAE:
+        given = self.model_folder if latents == 4096 else None
+        folder = given or self.work / f"model-{latents}"
+        model = model_of(self.items(), latents, 32, folder)
+        return model if k == model.k else model.with_k(k, self.items()[:20_000])
+
+    def build(self) -> dict[str, Any]:
+        """Build what is missing; bytes of everything."""
+        builds, dense = [], []
+        for run in code_runs(len(self.catalog), self.largest, self.latents):
+            model = self.model(run.latents, run.k)
+            codes = partial(codes_of, model, self.items(), run.items, self.work / "codes")
+            builds.append(run.build(self.work, model, codes))
+            print(run.name, {name: value for name, value in builds[-1].items() if name != "run"}, flush=True)
+        for each in dense_runs(len(self.catalog)):
+            if each.items <= self.largest and (each.dim == self.catalog.shape[1] or self.wide is not None):
+                dense.append(each.build(self.work, partial(self._dense, each)))
+                print(dense[-1], flush=True)
+        return {
+            "builds": builds,
+            "dense_builds": dense,
+            "stored_codes": cells_of_codes(self.work),
+            "dense_dimension": 2,
+            "oversampling": int(OVERSAMPLING),
+        }
+
+    def measure(self) -> dict[str, Any]:
+        """Times of everything that is built."""
+        own = np.random.default_rng(2026).choice(len(self.catalog), 40, replace=False)
+        queries = self.catalog[own]
+        searches, dense = [], []
+        for run in code_runs(len(self.catalog), self.largest, self.latents):
+            if run.timed and (self.work / run.name / "facts.json").exists():
+                searches += run.time(self.work, self.model(run.latents, run.k), queries)
+                print(run.name, [round(row["p50_ms"], 2) for row in searches[-6:]], flush=True)
+        for each in dense_runs(len(self.catalog)):
+            if each.built(self.work):
+                dense += each.time(self.work, self._fields(each.dim)[own])
+                print(each.name, each.dim, each.items, [round(row["p50_ms"], 2) for row in dense[-2:]], flush=True)
+        return {"searches": searches, "dense_searches": dense, "planning": _planning(queries)}
+
+    def _fields(self, dim: int) -> FloatArray:
+        if dim == self.catalog.shape[1]:
+            return self.catalog
+        assert self.wide is not None
+        return self.wide
+
+    def _dense(self, run: DenseRun) -> FloatArray:
+        """Vectors of a run: of the grown catalog, or of both fields."""
+        if run.dim != self.catalog.shape[1]:
+            return self._fields(run.dim)[: run.items]
+        return np.asarray(self.items()[: run.items], np.float32)
+
+
+def _planning(queries: FloatArray) -> list[dict[str, Any]]:
+    """Times of the client's part of a query."""
+    rows = []
+    for latents, dim in ((1024, 384), (4096, 384), (16_384, 384), (4096, 768), (4096, 128)):
+        planner = QueryPlanner(CompresSAE(ModelConfig(dim, latents, 32)))
+        vectors = np.random.default_rng(dim).normal(size=(len(queries), dim)).astype(np.float32)
+        calls = [partial(planner.plans, vector, SearchSettings()) for vector in vectors]
+        rows.append({"latents": latents, "dim": dim, **timed(calls)})
+    return rows
+
+
+def _unit(rows: npt.NDArray[np.floating]) -> FloatArray:
+    x = rows.astype(np.float32)
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
+
+
+def _machine(provisional: bool) -> dict[str, Any]:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())  # fmt: skip
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    found = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(), "cpu": cpu, "cores": os.cpu_count(),
+        "ram_gib": round(memory), "system": platform.platform(), "python": platform.python_version(),
+        **{name: version(name) for name in ("qdrant-edge-py", "torch", "numpy")},
+    }  # fmt: skip
+    return found | ({"note": "Times were taken on a busy machine and are provisional."} if provisional else {})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vectors", help="(n, d) .npy of a real catalog")
+    parser.add_argument("--title", help="a second field of the same items, for measurements at twice the dimensions")
+    parser.add_argument("--model", help="a model of 4,096 latents trained on it; a quick one is made if left out")
+    parser.add_argument("--work", default="bench-capacity", help="directory of everything built; about 12 GB")
+    parser.add_argument("--largest", type=int, default=MILLION, help="leave out what has more items")
+    parser.add_argument("--latents", type=int, nargs="+", default=[1024, 4096, 16_384], help="leave out others")
+    parser.add_argument("--recall", type=Path, help="rows.json of bench_retrieval.py, for the recalls beside a plan")
+    parser.add_argument("--build", action="store_true", help="build and note bytes only")
+    parser.add_argument("--measure", action="store_true", help="time what is built only")
+    parser.add_argument("--provisional", action="store_true", help="say that the machine was busy")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(args)
+    measured: dict[str, Any] = (
+        json.loads(bench.notes.read_text()) if bench.notes.exists() else {"recall": {"codes": {}, "dense": {}}}
+    )
+    if not args.measure:
+        measured |= bench.build()
+    if not args.build:
+        measured |= bench.measure() | {"machine": _machine(args.provisional)}
+    write_text(bench.notes, json.dumps(measured, indent=1) + "\n")
+    if not args.build:
+        constants = fit_constants(measured)
+        write_text(args.out, json.dumps({"format": 1, **measured, "constants": constants.to_json()}, indent=1) + "\n")
+        print(report(measured, constants))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What bench_capacity.py measures on: a catalog grown to a million items, models of several sizes, codes in files.
+
+Every step writes into the work directory and is not done again once it is there, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compressae_qdrant import CompresSAE, SparseCodes, TrainConfig, train
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.files import atomic_path
+
+__all__ = ["codes_of", "grow", "model_of"]
+
+_CHUNK = 16_384
+_NEIGHBOURS = 8
+
+
+def grow(catalog: FloatArray, size: int, file: Path, seed: int = 0) -> npt.NDArray[np.float16]:
+    """(size, d) float16 unit rows: the catalog itself first, then mixtures that lie where its items lie.
+
+    A new item is an item moved up to half way to one of its eight nearest, then along the difference of two others of
+    them, then by isotropic noise of norm 0.1. No two rows are alike, and none is far from the catalog.
+    """
+    if not file.exists():
+        near = _nearest(catalog, file.with_name("neighbours.npy"))
+        random = np.random.default_rng(seed)
+        with atomic_path(file) as temporary:
+            rows = np.lib.format.open_memmap(temporary, "w+", np.float16, (size, catalog.shape[1]))
+            rows[: len(catalog)] = catalog[:size]
+            for start in range(len(catalog), size, _CHUNK):
+                stop = min(start + _CHUNK, size)
+                rows[start:stop] = _mixtures(catalog, near, stop - start, random)
+            rows.flush()
+    grown: npt.NDArray[np.float16] = np.load(file, mmap_mode="r")
+    return grown
+
+
+def _mixtures(catalog: FloatArray, near: npt.NDArray[np.int64], count: int, random: np.random.Generator) -> FloatArray:
+    base = random.integers(0, len(catalog), count)
+    order = random.random((count, _NEIGHBOURS)).argpartition(3, axis=1)[:, :3]
+    b, c, e = (catalog[near[base, order[:, column]]] for column in range(3))
+    towards, along = random.uniform(0, 0.5, (count, 1)), random.normal(0, 0.3, (count, 1))
+    noise = random.normal(size=b.shape) * (0.1 / np.sqrt(b.shape[1]))
+    mixed = catalog[base] * (1 - towards) + b * towards + (c - e) * along + noise
+    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), np.float32)
+
+
+def _nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
+    """(n, 8) rows closest to each row of the catalog, itself left out, in no order."""
+    if not file.exists():
+        found = np.empty((len(catalog), _NEIGHBOURS), np.int64)
+        for start in range(0, len(catalog), 1024):
+            scores = catalog[start : start + 1024] @ catalog.T
+            scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -np.inf
+            found[start : start + 1024] = np.argpartition(-scores, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        with atomic_path(file) as temporary, temporary.open("wb") as out:
+            np.save(out, found)
+    near: npt.NDArray[np.int64] = np.load(file)
+    return near
+
+
+def model_of(items: npt.NDArray[np.float16], latents: int, k: int, folder: Path) -> CompresSAE:
+    """The model in a folder; if there is none, one whose atoms are items, refined for two rounds.
+
+    That uses its latents much as a long training does (EXPERIMENTS.md: posting mass 0.27 against 0.33), which is what
+    sizes and times depend on; its recall is far below.
+    """
+    if not (folder / "config.json").exists():
+        config = TrainConfig(latents=latents, k=k, steps=0, rounds=2, encoder_steps=0)
+        train(items, config, checkpoint=folder.with_suffix(".checkpoint"), progress=True).save(folder)
+    return CompresSAE.load(folder)
+
+
+def codes_of(model: CompresSAE, items: npt.NDArray[np.float16], count: int, folder: Path) -> SparseCodes:
+    """Codes of the first `count` items, encoded in chunks that stay in a folder. Two processes may share the work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, count, _CHUNK):
+        file = folder / f"{model.fingerprint}-k{model.k}-{start:09d}.safetensors"
+        stop = min(start + _CHUNK, len(items))
+        if not file.exists():
+            model.encode(items[start:stop]).save(file)
+        parts.append(SparseCodes.load(file)[: count - start])
+    return SparseCodes.concatenate(parts)

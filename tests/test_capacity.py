@@ -1,0 +1,202 @@
+"""The planner: its formulas against what was measured, its units, and what must grow with what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compressae_qdrant import capacity
+from compressae_qdrant.capacity import GIB, Constants, Estimate, Node, Prices, Workload, load_constants, plan
+from compressae_qdrant.capacity.chart import draw_plan
+from compressae_qdrant.capacity.fitting import fit_constants
+from compressae_qdrant.capacity.planner import index_bytes, item_bytes, item_ms, search_ms, shard_ms
+from compressae_qdrant.errors import ConfigError
+
+MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
+CONSTANTS = load_constants()
+SHOP = Workload(items=10_000_000, dim=768, payload_bytes=300, replicas=2, queries_per_second=40)
+
+
+def workload_of(run: dict[str, Any], **query: Any) -> Workload:
+    names = ("items", "dim", "latents", "k", "datatype", "payload_bytes")
+    return Workload(**{name: run[name] for name in names}, **query)
+
+
+def codes(workload: Workload, node: Node = Node(), prices: Prices | None = None) -> Estimate:  # noqa: B008 (frozen)
+    return plan(workload, CONSTANTS, node, prices)[0]
+
+
+def dataclass_numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in dataclass_numbers(each)]
+    if isinstance(value, list | tuple):
+        return [number for each in value for number in dataclass_numbers(each)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_the_shipped_constants_are_those_of_the_shipped_measurements() -> None:
+    fitted = fit_constants(MEASURED).to_json()
+    np.testing.assert_allclose(dataclass_numbers(CONSTANTS.to_json()), dataclass_numbers(fitted), rtol=1e-6)
+    assert Constants.from_json(json.loads(json.dumps(fitted))) == fit_constants(MEASURED)
+
+
+@pytest.mark.parametrize("row", MEASURED["builds"], ids=lambda row: json.dumps(row["run"]))
+def test_bytes_are_within_a_tenth_of_what_was_measured(row: dict[str, Any]) -> None:
+    run = row["run"]
+    workload = workload_of(run)
+    index = index_bytes(workload, CONSTANTS, run["segments"])
+    assert index == pytest.approx(row["index_bytes"], rel=0.1)
+    assert index + item_bytes(workload, CONSTANTS) * run["items"] == pytest.approx(row["disk_bytes"], rel=0.1)
+
+
+def test_a_plan_has_the_bytes_that_were_measured_whatever_the_node() -> None:
+    for row in MEASURED["builds"]:
+        if row["run"]["segments"] == 1:
+            estimate = codes(workload_of(row["run"]))
+            assert (estimate.shards, estimate.segments, estimate.nodes) == (1, 1, 1)
+            assert estimate.index_bytes == pytest.approx(row["index_bytes"], rel=0.1)
+            assert estimate.disk_bytes == pytest.approx(row["disk_bytes"], rel=0.1)
+
+
+def test_times_are_near_those_measured() -> None:
+    """Of single plans on single indexes, which are measured less surely than all of them together."""
+    errors = [
+        search_ms(
+            workload_of(row["run"], first_stage=row["first_stage"], prefetch=row["prefetch"]),
+            CONSTANTS, 1, row["run"]["segments"],
+        ) / row["cpu_ms"]
+        for row in MEASURED["searches"] if row["run"]["segments"] == 1
+    ]  # fmt: skip
+    assert np.median(np.abs(np.log(errors))) < 0.25
+
+
+def test_dense_bytes_are_near_those_measured() -> None:
+    for row in MEASURED["dense_builds"]:
+        run = row["run"]
+        found = {each.name: each for each in plan(Workload(run["items"], run["dim"]), CONSTANTS)}
+        assert found[run["method"]].index_bytes == pytest.approx(row["index_bytes"], rel=0.1)
+        assert found[run["method"]].disk_bytes == pytest.approx(row["disk_bytes"], rel=0.1)
+
+
+def test_more_of_anything_never_takes_less() -> None:
+    base = codes(SHOP)
+    for change in (
+        {"items": 20_000_000}, {"k": 48}, {"datatype": "float32"}, {"payload_bytes": 900.0}, {"replicas": 3},
+        {"keep_dense": True},
+    ):  # fmt: skip
+        more = codes(dataclasses.replace(SHOP, **change))
+        assert more.replicas * more.resident_bytes >= base.replicas * base.resident_bytes
+        assert more.replicas * more.disk_bytes > base.replicas * base.disk_bytes
+        assert more.nodes >= base.nodes
+    for change in ({"queries_per_second": 4000.0}, {"items": 1_000_000_000}):
+        assert codes(dataclasses.replace(SHOP, **change)).nodes > base.nodes
+    for change in ({"prefetch": 1000}, {"first_stage": 4096}, {"items": 20_000_000}):
+        assert item_ms(dataclasses.replace(SHOP, **change), CONSTANTS) >= item_ms(SHOP, CONSTANTS)  # type: ignore[arg-type]
+        assert codes(dataclasses.replace(SHOP, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("items", [1, 1000, 63_666, 10**6, 10**8, 10**9])
+@pytest.mark.parametrize("rate", [0.0, 1.0, 300.0, 100_000.0])
+def test_what_is_planned_carries_the_load_and_fits(items: int, rate: float) -> None:
+    node = Node(ram_gib=64, vcpus=16, headroom=0.25)
+    workload = Workload(items=items, dim=384, queries_per_second=rate, replicas=2)
+    for estimate in plan(workload, CONSTANTS, node):
+        assert estimate.nodes == estimate.shards * estimate.replicas
+        assert estimate.replicas >= 2
+        assert estimate.utilisation <= 0.75 * (1 + 1e-9)
+        assert estimate.resident_bytes / estimate.shards <= 0.75 * 64 * GIB * 1.02
+        assert 1 <= estimate.segments <= 16
+        assert 0 < estimate.p50_ms < 60_000
+        assert estimate.queries_per_core == pytest.approx(1000 / estimate.cpu_ms)
+
+
+def test_a_billion_items_are_spread_until_a_query_is_quick() -> None:
+    few = codes(Workload(items=10**9, dim=768, latents=16_384, queries_per_second=1))
+    many = codes(Workload(items=10**9, dim=768, latents=16_384, queries_per_second=200))
+    assert few.shards > 1
+    assert many.shards > few.shards
+    assert many.p50_ms < few.p50_ms
+    per_segment = 10**9 / (many.shards * many.segments)
+    alone = search_ms(Workload(int(per_segment), 768, latents=16_384), CONSTANTS, 1, 1)
+    assert many.p50_ms > 0.5 * alone  # scattering is not free: the slowest of all parts counts
+
+
+def test_the_slowest_of_many_shards_counts() -> None:
+    workload = Workload(items=16_000_000, dim=384)
+    one, many = (capacity.planner.spread(CONSTANTS, parts) for parts in (1, 100))
+    assert one == pytest.approx(1)
+    assert many > 1
+    random = np.random.default_rng(0)
+    u = random.random((4000, 100))
+    slowest = np.median(((u / (1 - u)) ** CONSTANTS.times.spread).max(axis=1))
+    assert many == pytest.approx(slowest, rel=0.05)
+    assert search_ms(workload, CONSTANTS, 4, 2) < search_ms(workload, CONSTANTS, 1, 1)
+    assert shard_ms(workload, CONSTANTS) < search_ms(workload, CONSTANTS, 1, 1)
+
+
+def test_costs_are_what_was_asked_for_times_its_price(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text("ram_gib = 3.0\ndisk_gib = 0.25\nvcpu = 20\n")
+    prices = Prices.read(file)
+    node = Node(ram_gib=32, vcpus=8)
+    for estimate in plan(SHOP, CONSTANTS, node, prices):
+        memory = estimate.replicas * estimate.resident_bytes / GIB
+        disk = estimate.replicas * estimate.disk_bytes / GIB
+        busy = 40 * estimate.cpu_ms / 1000
+        assert estimate.usd == pytest.approx(3 * memory + 0.25 * disk + 20 * busy)
+        assert estimate.usd_nodes == pytest.approx(estimate.nodes * (32 * 3 + 8 * 20) + 0.25 * disk)
+    assert all(estimate.usd is estimate.usd_nodes is None for estimate in plan(SHOP, CONSTANTS, node))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ram_gib = 3.0\n", "it must have disk_gib, ram_gib, vcpu"),
+        ("ram_gib = 3.0\ndisk_gib = 0.2\nvcpu = -1\n", "price vcpu is -1"),
+        ("ram_gib = 3.0\ndisk_gib = 0.2\nvcpu = true\n", "price vcpu is True"),
+        ("ram_gib = nan\ndisk_gib = 0.2\nvcpu = 1\n", "price ram_gib is nan"),
+        ("ram_gib: 3\n", "is no TOML file of prices"),
+    ],
+)
+def test_prices_that_make_no_sense_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=complaint):
+        Prices.read(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"items": 0}, "items is 0"), ({"k": 5000}, "k is 5000 but there are 4096"), ({"datatype": "int4"}, "int4"),
+        ({"queries_per_second": float("nan")}, "queries_per_second is nan"), ({"payload_bytes": -1.0}, "payload_bytes"),
+    ],
+)  # fmt: skip
+def test_workloads_that_make_no_sense_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        dataclasses.replace(SHOP, **change)
+    with pytest.raises(ConfigError, match="headroom"):
+        Node(headroom=1)
+
+
+def test_constants_of_another_version_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "constants.json"
+    with pytest.raises(ConfigError, match="no file of capacity measurements"):
+        load_constants(file)
+    file.write_text(json.dumps({"format": 2}))
+    with pytest.raises(ConfigError, match="not in format 1"):
+        load_constants(file)
+    file.write_text(json.dumps({"format": 1, "constants": {}}))
+    with pytest.raises(ConfigError, match="measure them again"):
+        load_constants(file)
+
+
+def test_a_plan_is_drawn(tmp_path: Path) -> None:
+    draw_plan(tmp_path / "plan.png", plan(SHOP, CONSTANTS, prices=Prices(1, 1, 1)), "a shop")
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
