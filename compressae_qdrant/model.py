@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from .errors import ConfigError, DimensionError, InvalidInputError
 from .history import TrainingHistory
 from .kernels import signed_topk, sparse_decode
 from .pursuit import ATOMS_PER_STEP, pursue, refit
+
+if TYPE_CHECKING:
+    from .concepts.concept import Concepts
 
 __all__ = ["CompresSAE", "Method", "ModelConfig", "check_embeddings"]
 
@@ -78,6 +81,8 @@ class CompresSAE(nn.Module):
         self.config = config
         self.history: TrainingHistory | None = None
         self.baseline: Baseline | None = None
+        self.directory: Path | None = None
+        self._concepts: Concepts | None = None
         generator = torch.Generator().manual_seed(seed)
         atoms = normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
         self.atoms = nn.Parameter(atoms)
@@ -107,6 +112,25 @@ class CompresSAE(nn.Module):
         """`sum_j p_j^2` over the training items, p_j the share that uses latent j. Even use would give k^2/h; the
         postings that a query of one code walks grow with it. Zero until trained."""
         return float(self.latent_use.double().square().sum())
+
+    @property
+    def concepts(self) -> Concepts | None:
+        """What its latents stand for, where `find_concepts` or `compressae concepts` has been run: read from the
+        directory that the model came from at first use.
+
+        Raises:
+            ModelFileError: the file was damaged by an edit.
+            ModelMismatchError: it is of another model.
+        """
+        from .concepts.concept import Concepts  # their finder needs this module
+
+        if self._concepts is None and self.directory is not None:
+            self._concepts = Concepts.load(self.directory, self.fingerprint)
+        return self._concepts
+
+    @concepts.setter
+    def concepts(self, concepts: Concepts | None) -> None:
+        self._concepts = concepts
 
     @property
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@
     weights-<12 hex>.safetensors    encoder, atoms, statistics of the latents
     history.json, training.png      what the training went through (optional)
     baseline.safetensors            how it did on held-out items, for the monitor (optional)
+    concepts.json                   what latents stand for (optional, edited by hand; see `concepts`)
 
 The weights file is named by its content and config.json is replaced last, so a reader sees one whole model.
 """
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .baseline import BASELINE_FILE, Baseline
+from .concepts.concept import CONCEPTS_FILE, set_aside
 from .errors import ConfigError, ModelFileError
 from .files import atomic_path, write_text
 from .history import TrainingHistory
@@ -55,6 +57,7 @@ def save_model(model: CompresSAE, directory: Path) -> None:
         "sha256": digest,
     }
     write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    _save_concepts(model, directory)
     for other in directory.glob("weights-*.safetensors"):
         if other.name != name:
             other.unlink()
@@ -63,6 +66,15 @@ def save_model(model: CompresSAE, directory: Path) -> None:
         (directory / "training.png").unlink(missing_ok=True)
     if model.baseline is None:
         (directory / BASELINE_FILE).unlink(missing_ok=True)
+
+
+def _save_concepts(model: CompresSAE, directory: Path) -> None:
+    """Bring its concepts along, unless there are some of this model: those may have been edited since."""
+    concepts = model.concepts
+    set_aside(directory, model.fingerprint)
+    if concepts is not None and not (directory / CONCEPTS_FILE).exists():
+        concepts.save(directory)
+    model.directory = directory
 
 
 def load_model(directory: Path) -> CompresSAE:
@@ -95,6 +107,7 @@ def load_model(directory: Path) -> CompresSAE:
             f"the model at {directory} has fingerprint {model.fingerprint!r} but its config.json says "
             f"{config['fingerprint']!r}; one of its files was altered, copy the model again"
         )
+    model.directory = directory
     history = directory / "history.json"
     if history.exists():
         model.history = TrainingHistory.from_json(history.read_text(encoding="utf-8"), str(history))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypedDict, get_args
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy.typing as npt
 
 from . import similarity
 from .codes import FloatArray, SparseCodes
+from .concepts.steering import concept_vector, steering
 from .errors import InvalidInputError
 from .index.base import QueryPlan
 from .model import CompresSAE, check_embeddings, unit_rows
+from .query_vector import QueryVector
 from .similarity import Scoring, truncate
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ _PREFETCH: Final = 200
 _PREFETCH_FACTOR: Final = 5
 _EXACT_FACTOR: Final = 2
 _DENSE_FACTOR: Final = 3
+_WITHIN: Final = 10_000
+_WITHIN_EXACT: Final = 1_000_000
+_ANY_STRENGTH: Final = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,16 @@ class SearchSettings:
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
     """False fetches the candidates' codes and rescores them in this process."""
+    concepts: Mapping[str, float] | None = None
+    """Steers the search: the weight of each named concept is added to the query-side vector at its latent, so an item
+    gains the weight times its own value there. With asymmetric scoring 0.3 is as much as if the query's cosine with
+    the latent's atom were 0.3 higher. A latent with its sign ("+17") is a name too. The embeddings that an index may
+    keep know nothing of this, so they don't rescore a steered search."""
+    within: str | None = None
+    """Only items that have this concept: the candidates are the items strongest in it, 10,000 unless `prefetch` says
+    otherwise, or a million with `exact`."""
+    within_strength: float = 0.0
+    """Least value of the concept in an item's code, above 0 in any case."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -70,6 +86,16 @@ class SearchSettings:
             raise InvalidInputError(
                 f"dense_candidates is {self.dense_candidates} but limit is {self.limit}; it needs at least as many"
             )
+        if self.dense_candidates and any((self.concepts or {}).values()):
+            raise InvalidInputError(
+                f"dense_candidates is {self.dense_candidates} but concepts steer the search, which embeddings would "
+                "undo; leave one of them out"
+            )
+        if self.within_strength and (self.within is None or not 0 <= self.within_strength < np.inf):
+            raise InvalidInputError(
+                f"within_strength is {self.within_strength} and within {self.within!r}; it is the least value, at "
+                "least 0, of the concept that within names"
+            )
         if self.scoring not in get_args(Scoring):
             raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
 
@@ -85,6 +111,9 @@ class SearchOptions(TypedDict, total=False):
     dense_candidates: int | None
     with_payload: bool
     rescore_in_engine: bool
+    concepts: Mapping[str, float] | None
+    within: str | None
+    within_strength: float
 
 
 class QueryPlanner:
@@ -128,6 +157,8 @@ class QueryPlanner:
     def _plans(
         self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings
     ) -> list[QueryPlan]:
+        steered = self._steering(settings)
+        vectors = _added(vectors, steered)
         prefetch = settings.prefetch or max(_PREFETCH, _PREFETCH_FACTOR * settings.limit)
         size: int | None = settings.first_stage or _FIRST_STAGE
         if settings.exact:
@@ -135,12 +166,12 @@ class QueryPlanner:
         narrow = vectors
         if settings.first_stage == 0 and not settings.exact:
             assert codes is not None
-            narrow, size = similarity.sparse(codes), None
-        dense = self._dense_candidates(settings)
+            narrow, size = _added(similarity.sparse(codes), steered), None
+        dense = 0 if len(steered) else self._dense_candidates(settings)
         prefetch = max(prefetch, dense)
-        return [
+        plans = [
             QueryPlan(
-                first_stage=truncate(first, size, self._magnitude),
+                first_stage=truncate(first, size, self._magnitude, steered.indices),
                 rescoring=truncate(full),
                 limit=settings.limit,
                 prefetch=prefetch,
@@ -152,9 +183,32 @@ class QueryPlanner:
             )
             for query, first, full in zip(x, narrow, vectors, strict=True)
         ]
+        return plans if settings.within is None else self._within(plans, settings)
+
+    def _steering(self, settings: SearchSettings) -> QueryVector:
+        if not settings.concepts:
+            return QueryVector(np.empty(0, np.int32), np.empty(0, np.float32))
+        return steering(settings.concepts, self._model.concepts, self._model.latents)
+
+    def _within(self, plans: list[QueryPlan], settings: SearchSettings) -> list[QueryPlan]:
+        """The plans with the items of one concept as their candidates."""
+        assert settings.within is not None
+        concept = concept_vector(settings.within, self._model.concepts, self._model.latents)
+        most = _WITHIN_EXACT if settings.exact else settings.prefetch or _WITHIN
+        least = max(settings.within_strength, _ANY_STRENGTH)
+        return [replace(plan, first_stage=concept, prefetch=max(plan.prefetch, most), least=least) for plan in plans]
 
     def _dense_candidates(self, settings: SearchSettings) -> int:
         if settings.dense_candidates is not None:
             return settings.dense_candidates
         wanted = self._keep_dense and settings.scoring == "asymmetric" and settings.rescore_in_engine
         return _DENSE_FACTOR * settings.limit if wanted else 0
+
+
+def _added(vectors: FloatArray, steered: QueryVector) -> FloatArray:
+    """(q, h) query-side vectors with the same added to each."""
+    if not len(steered):
+        return vectors
+    vectors = vectors.copy()
+    vectors[:, steered.indices] += steered.values
+    return vectors

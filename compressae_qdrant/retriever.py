@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard, Unpack
 
 import numpy as np
@@ -16,9 +17,11 @@ from . import telemetry
 from .codes import SparseCodes
 from .embedders import Embedder
 from .errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
+from .explanation import Explanation, explain
 from .index.base import AsyncCodeIndex, CodeIndex, Hit, ItemId, QueryPlan, Record
 from .model import CompresSAE
 from .query_planning import QueryPlanner, SearchOptions, SearchSettings
+from .query_vector import QueryVector
 
 __all__ = ["AsyncRetriever", "Retriever"]
 
@@ -90,6 +93,36 @@ class _Planned:
                 f"queries are no vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
             ) from exc
 
+    def _traced(self, plan: QueryPlan, hits: list[Hit], index: CodeIndex | None) -> list[Hit]:
+        """The hits, counted and able to explain themselves."""
+        telemetry.measure("compressae.search.hits", len(hits))
+        origin = _Origin(self.model, plan.rescoring or plan.first_stage, index)
+        return [Hit(hit.id, hit.score, hit.payload, origin) for hit in hits]
+
+
+@dataclass(frozen=True, eq=False)
+class _Origin:
+    """The search that found a hit."""
+
+    model: CompresSAE
+    query: QueryVector
+    index: CodeIndex | None
+    """None where only an async one is at hand."""
+
+    def explain(self, hit: Hit) -> Explanation:
+        if self.index is None:
+            raise InvalidInputError(f"hit {hit.id!r} is of an async retriever; use `await retriever.explain([hit])`")
+        return _explained([hit], self.index.retrieve([hit.id]))[0]
+
+    def of_code(self, hit: Hit, record: Record) -> Explanation:
+        concepts = self.model.concepts
+
+        def concept_of(latent: int) -> tuple[str, int] | None:
+            concept = None if concepts is None else concepts.of_latent(latent)
+            return None if concept is None else (concept.name, concept.sign)
+
+        return explain(self.query, record.indices, record.values, hit.score, concept_of)
+
 
 class Retriever(_Planned):
     """Searches one index with the model that made its codes.
@@ -119,7 +152,7 @@ class Retriever(_Planned):
             query: a (d,) embedding of any scale, or a text if there is an embedder.
             limit: hits to return.
             **settings: filter, scoring, prefetch, first_stage, exact, dense_candidates, with_payload,
-                rescore_in_engine; see `SearchSettings`.
+                rescore_in_engine, concepts, within, within_strength; see `SearchSettings`.
 
         Returns:
             At most `limit` hits. By default a score estimates the cosine of query and item; see `similarity`.
@@ -130,14 +163,16 @@ class Retriever(_Planned):
         """
         with _timed("search"):
             (plan,) = self._plans([query], limit, settings)
-            return _counted(self.index.search(plan))
+            return self._traced(plan, self.index.search(plan), self.index)
 
     def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
         with _timed("search_batch"):
-            return [_counted(hits) for hits in self.index.search_batch(self._plans(queries, limit, settings))]
+            plans = self._plans(queries, limit, settings)
+            found = self.index.search_batch(plans)
+            return [self._traced(plan, hits, self.index) for plan, hits in zip(plans, found, strict=True)]
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to an item of the index, itself left out. The query is its stored code, or its embedding
@@ -147,8 +182,18 @@ class Retriever(_Planned):
             IndexNotFoundError: the item is not in the index.
         """
         with _timed("similar_to"):
-            hits = self.index.search(self._plan_like(id, self.index.retrieve([id]), limit, settings))
-            return _counted([hit for hit in hits if hit.id != id][:limit])
+            plan = self._plan_like(id, self.index.retrieve([id]), limit, settings)
+            hits = [hit for hit in self.index.search(plan) if hit.id != id][:limit]
+            return self._traced(plan, hits, self.index)
+
+    def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
+        """What `Hit.explain` gives, for many hits of this retriever in one call of the index.
+
+        Raises:
+            InvalidInputError: a hit is of no retriever.
+            IndexNotFoundError: an item is no longer in the index.
+        """
+        return _explained(hits, self.index.retrieve(_ids(hits)))
 
 
 class AsyncRetriever(_Planned):
@@ -175,7 +220,7 @@ class AsyncRetriever(_Planned):
         with _timed("search"):
             (plan,) = self._plans([query], limit, settings)
             async with self._my_turn():
-                return _counted(await self.index.search(plan))
+                return self._traced(plan, await self.index.search(plan), None)
 
     async def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
@@ -184,7 +229,8 @@ class AsyncRetriever(_Planned):
         with _timed("search_batch"):
             plans = self._plans(queries, limit, settings)
             async with self._my_turn():
-                return [_counted(hits) for hits in await self.index.search_batch(plans)]
+                found = await self.index.search_batch(plans)
+            return [self._traced(plan, hits, None) for plan, hits in zip(plans, found, strict=True)]
 
     async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
@@ -192,7 +238,12 @@ class AsyncRetriever(_Planned):
             async with self._my_turn():
                 plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings)
                 hits = await self.index.search(plan)
-            return _counted([hit for hit in hits if hit.id != id][:limit])
+            return self._traced(plan, [hit for hit in hits if hit.id != id][:limit], None)
+
+    async def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
+        """See `Retriever.explain`."""
+        async with self._my_turn():
+            return _explained(hits, await self.index.retrieve(_ids(hits)))
 
     @contextlib.asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:
@@ -214,9 +265,20 @@ def _measured(plans: list[QueryPlan]) -> list[QueryPlan]:
     return plans
 
 
-def _counted(hits: list[Hit]) -> list[Hit]:
-    telemetry.measure("compressae.search.hits", len(hits))
-    return hits
+def _ids(hits: Sequence[Hit]) -> list[ItemId]:
+    return list(dict.fromkeys(hit.id for hit in hits))
+
+
+def _explained(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explanation]:
+    codes = {record.id: record for record in records}
+    explained = []
+    for hit in hits:
+        if not isinstance(hit.found_by, _Origin):
+            raise InvalidInputError(f"hit {hit.id!r} is of no retriever, which alone knows its query")
+        if hit.id not in codes:
+            raise IndexNotFoundError(f"item {hit.id!r} is no longer in the index; search again")
+        explained.append(hit.found_by.of_code(hit, codes[hit.id]))
+    return explained
 
 
 def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:

@@ -48,7 +48,12 @@ def sparse(codes: SparseCodes) -> FloatArray:
     return vectors
 
 
-def truncate(vector: FloatArray, size: int | None = None, weights: FloatArray | None = None) -> QueryVector:
+def truncate(
+    vector: FloatArray,
+    size: int | None = None,
+    weights: FloatArray | None = None,
+    always: npt.NDArray[np.integer] | None = None,
+) -> QueryVector:
     """A query-side vector cut to the `size` latents that matter most, for the first stage.
 
     Args:
@@ -56,6 +61,7 @@ def truncate(vector: FloatArray, size: int | None = None, weights: FloatArray | 
         size: m, latents to keep; None keeps every non-zero.
         weights: (h,) expected size of an item's value at each latent. A latent's expected contribution is
             `|vector| * weights`; None judges by |vector| alone.
+        always: latents to keep however little they matter.
 
     Raises:
         InvalidInputError: the vector is all zero or not finite, or `size` is below 1.
@@ -69,7 +75,8 @@ def truncate(vector: FloatArray, size: int | None = None, weights: FloatArray | 
         raise InvalidInputError("the query-side vector is all zero; nothing could match it")
     if size is not None and size < kept.size:
         gain = np.abs(vector[kept]) if weights is None else np.abs(vector[kept]) * weights[kept]
-        kept = np.sort(kept[np.argpartition(gain, -size)[-size:]])
+        best = kept[np.argpartition(gain, -size)[-size:]]
+        kept = np.sort(best) if always is None else np.union1d(best, np.intersect1d(kept, always))
     return QueryVector(kept.astype(np.int32), vector[kept].astype(np.float32, copy=False))
 
 

@@ -14,7 +14,7 @@ from compressae_qdrant import IndexSettings, SparseCodes, similarity
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index import QueryPlan
-from compressae_qdrant.index.base import CodeIndex
+from compressae_qdrant.index.base import CodeIndex, QueryVector
 from compressae_qdrant.similarity import truncate
 
 from .backends import Create
@@ -185,3 +185,19 @@ def test_only_an_index_that_keeps_embeddings_can_score_by_them(create: Create) -
     plan = QueryPlan(vector, vector, 5, 50, dense=np.ones(D, np.float32), dense_candidates=20)
     with pytest.raises(InvalidInputError, match="keeps no embeddings to rescore by"):
         index.search(plan)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("name", ["all", "range"])
+def test_a_least_product_is_asked_of_stored_values(create: Create, inside: bool, name: str) -> None:
+    """As a search within a concept asks it: exact, although values in the index are rounded to 8 bits."""
+    index = _fill(create, "uint8")
+    codes = WORLD.codes.to_csr().toarray()
+    full = WORLD.vectors["asymmetric"][1]
+    for latent, least in ((3, 1e-30), (3, 0.2), (40, 0.1)):
+        concept = QueryVector(np.array([latent], np.int32), np.array([-1.0], np.float32))
+        plan = QueryPlan(concept, truncate(full), N, N, FILTERS[name], rescore_in_engine=inside, least=least)
+        hits = index.search(plan)
+        wanted = np.flatnonzero((-codes[:, latent] >= least) & WORLD.kept(name))
+        assert {hit.id for hit in hits} == set(wanted.tolist())
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(codes[wanted] @ full)[::-1], atol=2e-5)

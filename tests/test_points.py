@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.index.base import Record
+from compressae_qdrant.index.base import QueryPlan, Record
 from compressae_qdrant.index.ids import item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.points import check_batch, rescore, to_points
@@ -99,6 +99,10 @@ def test_rescoring_here_sorts_by_the_dot_product() -> None:
         return Record(item, np.array(indices, np.int32), np.array(values, np.float32))
 
     query = QueryVector(np.array([1, 3], np.int32), np.array([1.0, -2.0], np.float32))
-    hits = rescore([record(1, [1, 5], [2.0, 9.0]), record(2, [3], [-3.0]), record(3, [0], [1.0])], query, 2)
+    records = [record(1, [1, 5], [2.0, 9.0]), record(2, [3], [-3.0]), record(3, [0], [1.0])]
+    hits = rescore(records, QueryPlan(query, query, 2, 9))
     assert [(hit.id, hit.score) for hit in hits] == [(2, 6.0), (1, 2.0)]
-    assert rescore([], query, 2) == []
+    only = QueryVector(np.array([1], np.int32), np.array([0.5], np.float32))
+    assert [hit.id for hit in rescore(records, QueryPlan(only, query, 2, 9, least=1.0))] == [1]
+    assert rescore(records, QueryPlan(only, query, 2, 9, least=1.1)) == []
+    assert rescore([], QueryPlan(query, query, 2, 9)) == []

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ..codes import SparseCodes
 from ..embedders import load_embedder
@@ -27,6 +24,7 @@ from ..syncing import SyncReport
 from ..syncing import sync as synchronise
 from ..training import TrainConfig
 from ..training import train as train_model
+from .hits import ConceptOption, ExplainOption, WithinOption, WithinStrengthOption, show_hits, weights_of
 from .options import (
     AtomsOption,
     EmbedderOption,
@@ -55,7 +53,7 @@ from .options import (
     scoring_of,
     source_of,
 )
-from .output import as_is, print_json, progress_bar, show
+from .output import progress_bar, show
 
 __all__ = ["app", "example", "ingest"]
 
@@ -230,6 +228,10 @@ def search(
         str | None,
         typer.Option(help='Qdrant filter as JSON: {"must": [{"key": "section", "match": {"value": "games"}}]}'),
     ] = None,
+    concept: ConceptOption = None,
+    within: WithinOption = None,
+    within_strength: WithinStrengthOption = 0.0,
+    explain: ExplainOption = False,
     embedder: EmbedderOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -240,20 +242,15 @@ def search(
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
         settings: SearchOptions = {
             "scoring": scored_by, "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
-            "filter": filter_of(filter),
+            "filter": filter_of(filter), "concepts": weights_of(concept), "within": within,
+            "within_strength": within_strength,
         }  # fmt: skip
         if like:
             hits = retriever.similar_to(item_id(query), limit, **settings)
         else:
             hits = retriever.search(query_of(query), limit, **settings)
-    if json_output:
-        print_json([{"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits])
-        return
-    table = Table("score", "id", "payload", box=None)
-    for hit in hits:
-        # A payload is data: shown as it is, never read as markup.
-        table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), as_is(json.dumps(hit.payload, ensure_ascii=False)))
-    Console().print(table)
+        explained = retriever.explain(hits) if explain else None
+    show_hits(hits, explained, json_output)
 
 
 @example("compressae info --index index")

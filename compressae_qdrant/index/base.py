@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import ConfigError, InvalidInputError
+from ..explanation import Explanation
 from ..query_vector import QueryVector
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "CodeIndex",
     "CodeModel",
     "Hit",
+    "HitOrigin",
     "IndexInfo",
     "IndexSettings",
     "ItemId",
@@ -119,6 +121,9 @@ class QueryPlan:
     an index with `keep_dense` has on disk. None leaves that out."""
     dense_candidates: int = 0
     """From `limit` to `prefetch`."""
+    least: float | None = None
+    """A candidate's product of its stored float32 values with `first_stage` must be at least this. So a first stage
+    that is a concept restricts the search to the items that have it; None lets all candidates pass."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -134,17 +139,49 @@ class QueryPlan:
             raise InvalidInputError(
                 "dense embeddings rescore what the engine rescored; give the plan a rescoring there"
             )
+        if self.least is not None and self.rescoring is None:
+            raise InvalidInputError("a least product is asked of candidates; give the plan a rescoring")
         if not len(self.first_stage):
             raise InvalidInputError("the query vector is empty; nothing could match it")
 
 
+class HitOrigin(Protocol):
+    """The search that found a hit."""
+
+    def explain(self, hit: Hit) -> Explanation:
+        """Take the hit's score apart."""
+
+
 @dataclass(frozen=True)
 class Hit:
-    """One answer: the catalog's own id, the score (higher is closer) and the item's payload."""
+    """One answer: the catalog's own id, the score (higher is closer) and the item's payload.
+
+    Where it comes from is no part of its value: neither compared, nor shown, nor pickled.
+    """
 
     id: ItemId
     score: float
     payload: dict[str, Any] = field(default_factory=dict)
+    origin: InitVar[HitOrigin | None] = None
+    found_by: ClassVar[HitOrigin | None] = None
+
+    def __post_init__(self, origin: HitOrigin | None) -> None:
+        object.__setattr__(self, "found_by", origin)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"id": self.id, "score": self.score, "payload": self.payload}
+
+    def explain(self) -> Explanation:
+        """Which concepts made query and item meet, with shares that sum to the score. Reads the item's code from the
+        index: one call a hit; `Retriever.explain` takes several hits in one.
+
+        Raises:
+            InvalidInputError: no `Retriever` found this hit, or an async one did (use its `explain`).
+            IndexNotFoundError: the item is no longer in the index.
+        """
+        if self.found_by is None:
+            raise InvalidInputError(f"hit {self.id!r} is of no retriever, which alone knows its query")
+        return self.found_by.explain(self)
 
 
 @dataclass(frozen=True)

@@ -152,19 +152,26 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
 
 
 @timed("compressae.search.rescoring.duration")
-def rescore(candidates: Sequence[Record], query: QueryVector, limit: int) -> list[Hit]:
-    """The `limit` best candidates by the dot product of their stored codes with `query`, in float32.
+def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
+    """The best candidates of a plan by the dot product of their stored codes with its rescoring, in float32.
 
     Candidates of equal score keep their order.
     """
-    if not candidates:
-        return []
-    latents = max(int(query.indices.max()), *(int(record.indices.max(initial=0)) for record in candidates)) + 1
+    assert plan.rescoring is not None
+    if plan.least is not None:
+        strength = _products(candidates, plan.first_stage)
+        candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.least]
+    scores = _products(candidates, plan.rescoring)
+    best = np.argsort(-scores, kind="stable")[: plan.limit]
+    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload) for i in best.tolist()]
+
+
+def _products(candidates: Sequence[Record], query: QueryVector) -> FloatArray:
+    """(n,) dot products of stored codes with a query-side vector."""
+    latents = max([int(query.indices.max()), *(int(one.indices.max(initial=0)) for one in candidates)]) + 1
     dense = np.zeros(latents, np.float32)
     dense[query.indices] = query.values
-    scores = np.array([dense[record.indices] @ record.values for record in candidates], np.float32)
-    best = np.argsort(-scores, kind="stable")[:limit]
-    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload) for i in best.tolist()]
+    return np.array([dense[one.indices] @ one.values for one in candidates], np.float32)
 
 
 def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:

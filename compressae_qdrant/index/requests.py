@@ -281,6 +281,13 @@ def _vector(query: QueryVector) -> models.SparseVector:
     return models.SparseVector(indices=np.asarray(query.indices).tolist(), values=np.asarray(query.values).tolist())
 
 
+def _exactly(query: QueryVector) -> models.RecommendQuery:
+    """Recommending by one positive with the sum of scores is the dot product with the stored float32 values, whatever
+    the datatype of the index."""
+    strategy = models.RecommendStrategy.SUM_SCORES
+    return models.RecommendQuery(recommend=models.RecommendInput(positive=[_vector(query)], strategy=strategy))
+
+
 def _request(plan: QueryPlan) -> models.QueryRequest:
     first = models.NearestQuery(nearest=_vector(plan.first_stage))
     filter = None if plan.filter is None else point_filter(plan.filter)
@@ -290,14 +297,13 @@ def _request(plan: QueryPlan) -> models.QueryRequest:
         return models.QueryRequest(query=first, filter=filter, limit=plan.limit, **common)
     if not plan.rescore_in_engine:
         return models.QueryRequest(query=first, filter=filter, limit=plan.prefetch, with_vector=[VECTOR_NAME], **common)
-    # Recommending by one positive with the sum of scores is the dot product with the stored float32 values, whatever
-    # the datatype of the index.
-    rescoring = models.RecommendQuery(
-        recommend=models.RecommendInput(
-            positive=[_vector(plan.rescoring)], strategy=models.RecommendStrategy.SUM_SCORES
-        )
-    )
+    rescoring = _exactly(plan.rescoring)
     candidates = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
+    if plan.least is not None:
+        candidates = models.Prefetch(
+            prefetch=[candidates], query=_exactly(plan.first_stage), using=VECTOR_NAME, limit=plan.prefetch,
+            score_threshold=plan.least,
+        )  # fmt: skip
     if plan.dense is None:
         return models.QueryRequest(prefetch=[candidates], query=rescoring, limit=plan.limit, **common)
     best = models.Prefetch(prefetch=[candidates], query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)
@@ -307,7 +313,7 @@ def _request(plan: QueryPlan) -> models.QueryRequest:
 
 def _hits(plan: QueryPlan, points: Sequence[Any]) -> list[Hit]:
     if plan.rescoring is not None and not plan.rescore_in_engine:
-        return rescore([_record(point) for point in points], plan.rescoring, plan.limit)
+        return rescore([_record(point) for point in points], plan)
     return [Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload)) for point in points]
 
 

@@ -1,0 +1,66 @@
+"""Hits as a search shows them, and the options that steer, restrict and explain it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..explanation import Explanation, Share
+from ..index import Hit
+from .output import as_is, print_json
+
+ConceptOption = Annotated[
+    list[str] | None,
+    typer.Option("--concept", help="NAME=WEIGHT, as game=0.3: moves items with the concept up, or down if below 0."),
+]
+WithinOption = Annotated[str | None, typer.Option("--within", help="Only items that have this concept.")]
+WithinStrengthOption = Annotated[float, typer.Option(help="Of --within: least value of the concept in an item.")]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Show which concepts made query and item meet.")]
+
+_SHARES: Final = 4
+
+
+def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
+    """The weights of concepts given as NAME=WEIGHT."""
+    if not options:
+        return None
+    weights: dict[str, float] = {}
+    for option in options:
+        name, _, weight = option.rpartition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ConfigError(f"--concept is {option!r}; write it as NAME=WEIGHT, such as game=0.3")
+    return weights
+
+
+def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_json: bool) -> None:
+    """Hits as a table or as JSON, with their explanations if there are any."""
+    if as_json:
+        listed: list[dict[str, Any]] = [{"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits]
+        for one, explanation in zip(listed, explained or (), strict=bool(explained)):
+            shares = [dataclasses.asdict(share) for share in explanation.shares]
+            one["explanation"] = {"shares": shares, "remainder": explanation.remainder}
+        print_json(listed)
+        return
+    table = Table("score", "id", *([] if explained is None else ["why"]), "payload", box=None)
+    for n, hit in enumerate(hits):
+        why = [] if explained is None else [as_is("\n".join(map(_line, explained[n].shares[:_SHARES])))]
+        # A payload is data: shown as it is, never read as markup.
+        payload = as_is(json.dumps(hit.payload, ensure_ascii=False))
+        table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), *why, payload)
+    Console().print(table)
+
+
+def _line(share: Share) -> str:
+    name = share.name or f"latent {share.latent}"
+    return f"{share.share:+.3f} {'not ' if share.opposed else ''}{name}"
