@@ -8,6 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compressae_qdrant.abtest import UserTotals, assign, compare, read_events, required_users, sample_ratio_p
+from compressae_qdrant.abtest import (
+    Event,
+    UserTotals,
+    assign,
+    assignment,
+    compare,
+    read_events,
+    required_users,
+    sample_ratio_p,
+)
 from compressae_qdrant.abtest.statistics import Moments
 from compressae_qdrant.errors import InvalidInputError, SourceError
 
@@ -107,10 +120,6 @@ def test_sums_add_up() -> None:
 
 def test_assignment_is_fixed_even_and_independent() -> None:
     weights = {"control": 0.5, "codes": 0.5}
-    # Computed once with another implementation: anyone's must give the same.
-    assert [assign(f"u{n}", "exp-1", weights) for n in range(6)] == [
-        "codes" if _place(f"u{n}", "exp-1") >= 0.5 else "control" for n in range(6)
-    ]
     first = [assign(str(n), "a", weights) for n in range(20_000)]
     second = [assign(str(n), "b", weights) for n in range(20_000)]
     assert abs(first.count("codes") / 20_000 - 0.5) < 0.02
@@ -123,10 +132,30 @@ def test_assignment_is_fixed_even_and_independent() -> None:
             assign("u", "e", wrong)
 
 
-def _place(user: str, experiment: str) -> float:
-    import hashlib
+def test_the_vectors_that_other_languages_are_to_give() -> None:
+    """The table in the documentation; its hashes are those of sha256sum, its variants of a version in JavaScript."""
+    rows = re.findall(
+        r"^\| `(\S+)`\s*\| `(\S+)`\s*\| `(\w{16})` \| ([\d.]+) \| (\w+)\s*\| (\w+)", assignment.__doc__ or "", re.M
+    )
+    assert len(rows) == 5
+    for experiment, user, digest, place, even, uneven in rows:
+        assert int(digest, 16) / 2**64 == pytest.approx(float(place), abs=1e-6)
+        assert assign(user, experiment, {"control": 1, "codes": 1}) == even
+        assert assign(user, experiment, {"a": 5, "b": 3, "c": 2}) == uneven
 
-    return int(hashlib.sha256(f"{experiment}:{user}".encode()).hexdigest()[:16], 16) / 16**16
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_javascript_assigns_alike() -> None:
+    program = """
+        const {createHash} = require('crypto'), weights = {a: 0.1, b: 0.2, c: 0.7};
+        for (let n = 0; n < 2000; n++) {
+            const bits = createHash('sha256').update('exp:ü' + n, 'utf8').digest().readBigUInt64BE(0);
+            const place = Number(bits) / 2 ** 64 * (0.1 + 0.2 + 0.7);
+            let reached = 0;
+            console.log(Object.entries(weights).find(([, weight]) => place < (reached += weight))[0]);
+        }"""
+    answer = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == [assign(f"ü{n}", "exp", {"a": 0.1, "b": 0.2, "c": 0.7}) for n in range(2000)]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
@@ -143,10 +172,45 @@ def test_events_of_any_kind(kind: str, tmp_path: Path) -> None:
         path.write_text("\n".join(map(json.dumps, table)))
     totals = UserTotals()
     for event in read_events(path):
-        totals.add(*event)
+        totals.add(event)
     assert totals.crossed == {"u3"}
     moments = totals.moments()
     assert (moments["a"].users, moments["a"].clicks, moments["b"].users) == (1, 1, 1)
+
+
+def test_sums_are_kept_up_with_every_event() -> None:
+    """Whatever comes in whatever order: the sums are those of all users counted anew."""
+    random = np.random.default_rng(3)
+    totals = UserTotals()
+    for _ in range(3000):
+        user = int(random.integers(200))
+        variant = "ab"[user % 2] if random.random() < 0.99 else "b"
+        totals.add(Event(f"u{user}", variant, "click" if random.random() < 0.4 else "exposure"))
+    assert totals.crossed
+    for variant in "ab":
+        exposed = [(e, c) for v, e, c in totals.users.values() if v == variant and e]
+        assert totals.moments()[variant] == Moments.of(*zip(*exposed, strict=True))
+
+
+def test_times_of_events(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    first = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    for times in (["2026-01-01T12:00:00", "2026-01-01T13:00:00+00:00"], [first.timestamp(), first.timestamp() + 3600]):
+        path.write_text(
+            "".join(f"{json.dumps({'user': 'u', 'variant': 'a', 'event': 'click', 'at': at})}\n" for at in times)
+        )
+        assert [event.time for event in read_events(path, "at")] == [first, first + timedelta(hours=1)]
+    table = pa.table({"user": ["u"], "variant": ["a"], "event": ["click"], "at": [first.replace(tzinfo=None)]})
+    pq.write_table(table, tmp_path / "e.parquet")
+    assert next(read_events(tmp_path / "e.parquet", "at")).time == first
+    path.write_text("".join(f'{{"user": "u", "variant": "a", "event": "click", "at": {at}}}\n' for at in (9, 8)))
+    with pytest.raises(SourceError, match=r"row 1 .* sort the events"):
+        list(read_events(path, "at"))
+    with pytest.raises(SourceError, match=r"row 0 .*has no when"):
+        list(read_events(path, "when"))
+    path.write_text('{"user": "u", "variant": "a", "event": "click", "at": "yesterday"}')
+    with pytest.raises(SourceError, match=r"row 0 .*no readable time"):
+        list(read_events(path, "at"))
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +232,13 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert 3 < report["variants"]["codes"]["relative_lift"] < 5
     assert report["sample_ratio"] == "ok"
     assert (tmp_path / "effect.png").read_bytes().startswith(b"\x89PNG")
+    assert 200 <= report["variants"]["codes"]["first_significant_users"] < 4000
+    code, out, _ = shell(line)
+    assert code == 0
+    assert re.search(r"codes .*significant", out)
+    pq.write_table(pa.Table.from_pylist(rows[:60]), tmp_path / "few.parquet")
+    few = shell.json(f"ab analyse {tmp_path}/few.parquet --plot {tmp_path}/few.png")["variants"]["codes"]
+    assert (few["interval"], few["significant"]) == ([None, None], False)
     assert shell.json(f"{line} --weights control=1,codes=3")["sample_ratio"].startswith("MISMATCH")
     code, _, err = shell(f"{line} --weights control=1")
     assert code == 2
@@ -176,7 +247,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_events_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither 'exposure' nor 'click'"):
-        UserTotals().add("u", "a", "purchase")
+        UserTotals().add(Event("u", "a", "purchase"))
     (tmp_path / "e.csv").write_text("user,event\nu,click\n")
     with pytest.raises(SourceError, match=r"row 0 .*variant"):
         list(read_events(tmp_path / "e.csv"))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
 
-from ..abtest import Comparison, UserTotals, compare, read_events, required_users, sample_ratio_p
+from ..abtest import Comparison, Event, UserTotals, compare, read_events, required_users, sample_ratio_p
 from ..abtest import assign as assign_variant
 from ..errors import ConfigError
+from ..files import atomic_path
 from .commands import app
 from .options import JsonOption
 from .output import show
@@ -57,38 +63,74 @@ def analyse(
     events: Annotated[Path, typer.Argument(help=".parquet, .csv or .jsonl with user, variant, event, in time order.")],
     weights: WeightsOption = "control=1,codes=1",
     planned: Annotated[int, typer.Option(help="Users at which the test is planned to end; fix it before.")] = 100_000,
-    alpha: Annotated[float, typer.Option(help="Chance of ever being wrong, over all looks.")] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(help="Chance of ever being wrong, over all looks and variants together.")
+    ] = 0.01,
+    time: Annotated[
+        str | None, typer.Option(help="Column of times (ISO 8601 or seconds since 1970), for the axis of the plot.")
+    ] = None,
     looks: Annotated[int, typer.Option(help="Events between two points of the plot.")] = 20_000,
     plot: Annotated[Path | None, typer.Option(help="PNG of the effect over time with its band.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Click rates, lifts with confidence sequences that hold at every look, and the sample ratio check."""
     shares = _weights(weights)
+    if looks < 1:
+        raise ConfigError(f"--looks is {looks}; look after one event at least")
     control, *others = shares
+    level = alpha / len(others)
     totals, path = UserTotals(), []
-    for number, event in enumerate(read_events(events), 1):
-        totals.add(*event)
+    event: Event | None = None
+    for number, event in enumerate(read_events(events, time), 1):
+        totals.add(event)
         if number % looks == 0:
-            path.append(_compared(totals, control, others, alpha, planned))
-    path.append(_compared(totals, control, others, alpha, planned))
+            path.append(_Look(event.time, _compared(totals, control, others, level, planned)))
+    path.append(_Look(event.time if event else None, _compared(totals, control, others, level, planned)))
     moments = totals.moments()
     counts = {name: moments[name].users if name in moments else 0 for name in shares}
     p = sample_ratio_p(counts, shares)
     facts: dict[str, Any] = {
         "users": counts,
+        "rate": {name: moments[name].rate for name in shares if name in moments},
         "users_in_several_variants": len(totals.crossed),
         "sample_ratio_p": p,
         "sample_ratio": "ok" if p >= 0.001 else "MISMATCH: assignment or logging is broken, don't trust the lifts",
         "variance": {name: moments[name].variance for name in moments},
         "confidence": 1 - alpha,
-        "variants": {
-            name: dataclasses.asdict(last) | {"significant": last.significant} for name, last in path[-1].items()
-        },
     }
     if plot is not None:
         _draw(plot, path, others, alpha)
         facts["plot"] = str(plot)
-    show(facts, json_output)
+    if json_output:
+        found = path[-1].compared
+        show(facts | {"variants": {name: _facts(name, found[name], path) for name in found}}, True)
+        return
+    show(facts, False)
+    table = Table("against the control", "lift", "relative", f"{1 - alpha:.0%} at all looks", "", box=None)
+    for name, last in path[-1].compared.items():
+        low, high = (f"{edge:+.2%}" for edge in last.relative_interval)
+        verdict = "significant" if last.significant else "not decided"
+        table.add_row(name, f"{last.lift:+.4%}", f"{last.relative_lift:+.2%}", f"{low} .. {high}", verdict)
+    Console().print(table)
+
+
+@dataclass(frozen=True)
+class _Look:
+    time: datetime | None
+    compared: dict[str, Comparison]
+
+
+def _facts(name: str, last: Comparison, path: list[_Look]) -> dict[str, Any]:
+    """A comparison as JSON has it: an edge at infinity, where there is nothing to say yet, is null."""
+    facts: dict[str, Any] = dataclasses.asdict(last)
+    for key, value in facts.items():
+        if isinstance(value, tuple):
+            facts[key] = [edge if math.isfinite(edge) else None for edge in value]
+        elif isinstance(value, float) and not math.isfinite(value):
+            facts[key] = None
+    first = next((look.compared[name].users for look in path if name in look.compared
+                  and look.compared[name].significant), None)  # fmt: skip
+    return facts | {"significant": last.significant, "first_significant_users": first}
 
 
 def _compared(totals: UserTotals, control: str, others: list[str], alpha: float, planned: int) -> dict[str, Comparison]:
@@ -103,22 +145,33 @@ def _compared(totals: UserTotals, control: str, others: list[str], alpha: float,
     }
 
 
-def _draw(file: Path, path: list[dict[str, Comparison]], others: list[str], alpha: float) -> None:
+def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
+    timed = all(look.time is not None for look in path)
+    reach = 0.0
     for name in others:
-        points = [look[name] for look in path if name in look and look[name].relative_interval[1] < float("inf")]
-        users = [point.users for point in points]
-        (line,) = axes.plot(users, [100 * point.relative_lift for point in points], label=name)
-        low, high = ([100 * point.relative_interval[side] for point in points] for side in (0, 1))
-        axes.fill_between(users, low, high, color=line.get_color(), alpha=0.2)
+        looks = [look for look in path if name in look.compared]
+        points = [(look, look.compared[name]) for look in looks]
+        points = [(look, point) for look, point in points if math.isfinite(point.relative_interval[1])]
+        x: list[Any] = [look.time if timed else point.users for look, point in points]
+        (line,) = axes.plot(x, [100 * point.relative_lift for _, point in points], label=name)
+        low, high = ([100 * point.relative_interval[side] for _, point in points] for side in (0, 1))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
+        tail = points[len(points) // 10 :]  # the band of the very first looks is too wide to see the rest beside it
+        reach = max([reach, *(100 * abs(edge) for _, point in tail for edge in point.relative_interval)])
+    if reach:
+        axes.set_ylim(-1.05 * reach, 1.05 * reach)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("users")
+    axes.set_xlabel("time of the last event" if timed else "users so far")
     axes.set_ylabel("relative lift of the click rate, %")
     axes.set_title(f"Effect with its {100 * (1 - alpha):g}% confidence sequence, valid at every look")
+    if timed:
+        figure.autofmt_xdate()
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=120)
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _weights(text: str) -> dict[str, float]:
