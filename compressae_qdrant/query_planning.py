@@ -14,7 +14,7 @@ from .codes import FloatArray, SparseCodes
 from .concepts.steering import concept_vector, steering
 from .errors import InvalidInputError
 from .index.base import QueryPlan
-from .model import CompresSAE, check_embeddings, unit_rows
+from .model import CompresSAE, Method, check_embeddings, unit_rows
 from .query_vector import QueryVector
 from .similarity import Scoring, truncate
 
@@ -53,6 +53,9 @@ class SearchSettings:
     dense_candidates: int | None = None
     """How many of the rescored candidates are scored once more by the embeddings that the index keeps (`keep_dense`),
     with asymmetric scoring. None takes three times the limit where there are embeddings; 0 leaves it out."""
+    query_method: Method = "pursuit"
+    """How the query's own code is found, where scoring or `first_stage=0` needs one. Items that the encoder coded are
+    found by sparse scoring only if it codes the query too."""
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
@@ -96,6 +99,10 @@ class SearchSettings:
                 f"within_strength is {self.within_strength} and within {self.within!r}; it is the least value, at "
                 "least 0, of the concept that within names"
             )
+        if self.query_method not in get_args(Method):
+            raise InvalidInputError(
+                f"query_method is {self.query_method!r}; it must be one of {', '.join(get_args(Method))}"
+            )
         if self.scoring not in get_args(Scoring):
             raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
 
@@ -109,6 +116,7 @@ class SearchOptions(TypedDict, total=False):
     first_stage: int | None
     exact: bool
     dense_candidates: int | None
+    query_method: Method
     with_payload: bool
     rescore_in_engine: bool
     concepts: Mapping[str, float] | None
@@ -139,7 +147,7 @@ class QueryPlanner:
         """
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
         needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
-        codes = self._model.encode(x) if needs_codes else None
+        codes = self._model.encode(x, settings.query_method) if needs_codes else None
         return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings)
 
     def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings) -> list[QueryPlan]:

@@ -151,7 +151,7 @@ class Retriever(_Planned):
         Args:
             query: a (d,) embedding of any scale, or a text if there is an embedder.
             limit: hits to return.
-            **settings: filter, scoring, prefetch, first_stage, exact, dense_candidates, with_payload,
+            **settings: filter, scoring, prefetch, first_stage, exact, dense_candidates, query_method, with_payload,
                 rescore_in_engine, concepts, within, within_strength; see `SearchSettings`.
 
         Returns:

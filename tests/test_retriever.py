@@ -95,6 +95,20 @@ def test_scores_are_products_with_the_reconstruction(
         assert hit.payload == {"group": hit.id % 3}
 
 
+def test_the_query_is_coded_as_asked(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    """Items that the encoder coded, asked in the paper's fast mode: the cosine of two codes of the encoder."""
+    coded = model.encode(embeddings, "encoder", scale="code")
+    with EdgeIndex.create(tmp_path / "index", model, IndexSettings(scale="code")) as index:
+        index.upsert(range(len(coded)), coded)
+        retriever = Retriever(model, index)
+        hits = retriever.search(embeddings[3], 20, scoring="sparse", exact=True, query_method="encoder")
+        other = retriever.search(embeddings[3], 20, scoring="sparse", exact=True)
+    cosines = similarity.score(coded, similarity.sparse(coded[3:4]))[0]
+    assert hits[0].id == 3
+    np.testing.assert_allclose([hit.score for hit in hits], [cosines[int(hit.id)] for hit in hits], atol=1e-5)
+    assert other[0].score < hits[0].score
+
+
 def test_batches_are_single_searches(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     retriever = Retriever(model, index)
     for batched, x in zip(retriever.search_batch(embeddings[:5], 3), embeddings[:5], strict=True):
@@ -204,6 +218,7 @@ def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeInde
         ({"limit": 0}, "limit is 0"),
         ({"limit": 10, "prefetch": 5}, "prefetch is 5 but limit is 10"),
         ({"scoring": "magic"}, "scoring is 'magic'"),
+        ({"query_method": "magic"}, "query_method is 'magic'"),
         ({"first_stage": -1}, "first_stage is -1"),
         ({"colour": 1}, "no setting colour; it has limit"),
     ],

@@ -79,7 +79,7 @@ def codes(
         label: what the names of the ways begin with.
         ways: family and options of each way to ask, by how its name ends.
         model: called when it is needed.
-        method: of coding.
+        method: of coding, of items and, where a query needs a code, of queries.
         scale: of stored values.
         keep_dense: keep the embeddings on disk.
     """
@@ -106,7 +106,7 @@ def codes(
             assert info.total_bytes is not None
             retriever = Retriever(coder, index)
             asked = [
-                Way(f"{label}, {name}", family, *searches(retriever, options))
+                Way(f"{label}, {name}", family, *searches(retriever, {**options, "query_method": method}))
                 for name, (family, options) in ways.items()
             ]
             yield Built(asked, info.index_bytes / len(coded), info.total_bytes / len(coded), seconds, encoded)
