@@ -7,15 +7,16 @@ import importlib
 import logging
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import torch
 
-from . import twins
-
-__all__ = ["Fused", "Status", "available", "fused", "matmul_float32"]
+__all__ = ["MAX_LATENTS", "Fused", "Status", "available", "fused", "matmul_float32"]
 
 _LOG = logging.getLogger(__name__)
+MAX_LATENTS: Final = 16_384
+"""A row of pre-activations must fit the registers of one program, and a count of it 15 bits."""
+
 _MODULES = ("triton_select", "triton_objective", "triton_update")
 
 
@@ -54,19 +55,19 @@ def available(device: str | torch.device = "cuda") -> Status:
     return Status("triton", f"Triton {_import('triton').__version__} on {torch.cuda.get_device_name(where)}")
 
 
-def fused(device: torch.device) -> Fused:
-    """The fused operations for a device. On a GPU without Triton that is said once, as a warning in the log."""
+def fused(device: torch.device) -> Fused | None:
+    """The fused operations for a device, or None. A GPU that can't use them is reported once, as a warning."""
     status = available(device)
     if status.backend == "triton":
         return _triton()
     if device.type == "cuda":
         _say_once(status.reason)
-    return cast(Fused, twins)
+    return None
 
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _LOG.warning("fused kernels are not used, training on this GPU will be slow: %s", reason)
+    _LOG.warning("fused kernels are not used on this GPU, so training is slower than it could be: %s", reason)
 
 
 @functools.cache

@@ -12,10 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, int16
 
-__all__ = ["MAX_LATENTS", "select_entries", "threshold"]
-
-MAX_LATENTS = 16_384
-"""A row must fit the registers of one program, and a count of it 15 bits."""
+__all__ = ["select_entries", "threshold"]
 
 
 @triton.jit
@@ -59,7 +56,7 @@ def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
     """The entries of largest magnitude of each row, by ascending latent.
 
     Args:
-        e: (n, h) bfloat16, contiguous, h at most `MAX_LATENTS`.
+        e: (n, h) bfloat16, contiguous, h at most 16,384.
         entries: (n, w) int32, written: the 16 bits of a value above the 16 bits of its latent.
         mask: set what wasn't chosen to zero in `e`, which thereby becomes the dense code.
     """

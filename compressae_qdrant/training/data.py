@@ -55,16 +55,35 @@ class TrainingData:
         """Training rows."""
         return len(self._train)
 
+    @property
+    def rows(self) -> npt.NDArray[np.floating]:
+        """(n, d) all rows, held-out ones too, as they are stored."""
+        return self._rows
+
     def batch(self, position: int, size: int) -> Tensor:
         """(size, d) float32 rows at a position of an endless sequence of seeded shuffles of the training rows."""
-        picked = np.empty(size, np.int64)
-        filled = 0
-        while filled < size:
-            epoch, offset = divmod(position + filled, len(self._train))
-            order = self._epoch(epoch)[offset : offset + size - filled]
-            picked[filled : filled + len(order)] = order
-            filled += len(order)
-        return self._gather(picked)
+        return self._gather(
+            np.concatenate([self.order(e)[start:stop] for e, start, stop in self.spans(position, size)])
+        )
+
+    def spans(self, position: int, size: int) -> list[tuple[int, int, int]]:
+        """The same batch as pieces of shuffles: which shuffle, and where in it a piece starts and ends."""
+        pieces = []
+        end = position + size
+        while position < end:
+            epoch, start = divmod(position, len(self._train))
+            stop = min(start + end - position, len(self._train))
+            pieces.append((epoch, start, stop))
+            position += stop - start
+        return pieces
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """(len(self),) the rows of a shuffle, in order."""
+        known, order = self._order
+        if known != epoch:
+            order = np.random.default_rng([self._seed, 2, epoch]).permutation(self._train)
+            self._order = (epoch, order)  # replaced as a whole: threads that prepare batches read it too
+        return order
 
     def sample(self, size: int, salt: int) -> Tensor:
         """(at most size, d) different training rows, seeded by `salt`."""
@@ -74,11 +93,6 @@ class TrainingData:
     def held_out(self) -> Tensor:
         """The held-out rows; a sample of the training rows where none are held out."""
         return self._gather(self._held_out) if len(self._held_out) else self.sample(1000, salt=0)
-
-    def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self._seed, 2, epoch]).permutation(self._train))
-        return self._order[1]
 
     def _gather(self, picked: npt.NDArray[np.int64]) -> Tensor:
         # In ascending order a memory map is read forwards.

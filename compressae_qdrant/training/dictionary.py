@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..kernels import scatter_outer
+from .ranks import Ranks
 
-__all__ = ["NormalEquations", "replace_dead_atoms", "worst_served"]
+__all__ = ["NormalEquations", "replace_dead_atoms"]
 
 _MIN_USE = 3.0
 """Items, older ones discounted, below which an atom counts as dead: fewer can't determine it."""
@@ -48,14 +49,21 @@ class NormalEquations:
         for total in (self.gram, self.moments, self.use):
             total.mul_(factor)
 
-    def add(self, indices: Tensor, values: Tensor, x: Tensor) -> None:
-        """Add the codes of a chunk of items.
+    def add(self, indices: Tensor, values: Tensor, x: Tensor, ranks: Ranks = Ranks()) -> None:  # noqa: B008 (frozen)
+        """Add the codes of a chunk of items; with several processes, of the chunks that all of them have.
 
         Args:
             indices: (n, k) int64.
             values: (n, k) float32, undivided.
             x: (n, d) float32.
         """
+        if ranks.size > 1:
+            ours = NormalEquations.zero(len(self.use), x.shape[1], x.device)
+            ours.add(indices, values, x)
+            ranks.sum_(ours.gram, ours.moments, ours.use)
+            for total, part in ((self.gram, ours.gram), (self.moments, ours.moments), (self.use, ours.use)):
+                total += part
+            return
         _add_gram(self.gram, indices, values)
         self.moments += scatter_outer(indices, values, x, len(self.use))
         self.use += torch.bincount(indices.reshape(-1), minlength=len(self.use))
@@ -85,28 +93,28 @@ class NormalEquations:
         self.use[latents] = 2 * _MIN_USE
 
 
-def replace_dead_atoms(atoms: Tensor, equations: NormalEquations, residuals: Tensor) -> int:
+def replace_dead_atoms(
+    atoms: Tensor,
+    equations: NormalEquations,
+    residuals: Tensor,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+) -> int:
     """Point atoms that next to no item uses at what the worst-served items still lack; in place.
 
     Args:
         atoms: (h, d) float32.
         equations: told to forget the replaced atoms.
-        residuals: (n, d) float32, `x - x_hat` of recent items.
+        residuals: (n, d) float32, `x - x_hat` of recent items, of those of this process.
+        ranks: the processes that share the items.
 
     Returns:
         Number of atoms replaced.
     """
-    dead = (equations.use < _MIN_USE).nonzero().squeeze(1)[: len(residuals)]
+    dead = (equations.use < _MIN_USE).nonzero().squeeze(1)[: len(residuals) * ranks.size]
     if len(dead):
-        atoms[dead] = worst_served(residuals, len(dead))
+        atoms[dead] = ranks.worst_served(residuals, len(dead))
         equations.forget(dead)
     return len(dead)
-
-
-def worst_served(residuals: Tensor, count: int) -> Tensor:
-    """Directions of the `count` largest of (n, d) residuals, (count, d) of unit norm."""
-    worst = residuals.norm(dim=1).topk(count).indices
-    return normalize(residuals[worst], dim=1)
 
 
 def _add_gram(gram: Tensor, indices: Tensor, values: Tensor) -> None:

@@ -26,13 +26,13 @@ from ..history import Phase, Record
 from ..kernels import sparse_decode
 from ..model import CompresSAE
 from ..monitoring.making import LEAST_ITEMS, make_baseline
-from ..pursuit import pursue, selection_dtype
-from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
+from ..pursuit import pursue_all
 from .config import TrainConfig, choose_latents
 from .data import TrainingData
-from .dictionary import NormalEquations, replace_dead_atoms, worst_served
+from .dictionary import NormalEquations, replace_dead_atoms
 from .progress import Progress, ProgressBars
-from .run import PURSUIT_BATCH, WARM_UP, Run
+from .run import WARM_UP, Run
+from .steps import Step, make_step
 
 __all__ = ["TrainConfig", "train"]
 
@@ -83,7 +83,7 @@ def train(
         _refit_encoder(run, bars)
     _measure_latents(run)
     _measure_baseline(run)
-    if run.checkpoint is not None:
+    if run.checkpoint is not None and run.ranks.first:
         run.checkpoint.unlink(missing_ok=True)
     return run.model.eval()
 
@@ -93,22 +93,14 @@ def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
     if run.done["autoencoder"] >= config.steps:
         return
     adam = run.optimiser(list(model.parameters()))
+    step = make_step(model, adam, run.data, config, run.ranks, train_atoms=True, last_use=run.last_use)
     with bars.phase("autoencoder", config.steps, run.done["autoencoder"], config.batch_size) as bar:
-        for step in _count(run, "autoencoder", config.steps):
-            x = run.data.batch(step * config.batch_size, config.batch_size)
-            _set_rate(adam, config, step, config.steps)
-            with _precision(config, run.device):
-                loss = cosine_losses(model, x)
-            adam.zero_grad()
-            torch.autograd.backward(loss.total)
-            project_gradient_(model.atoms)
-            adam.step()
-            normalise_atoms_(model.atoms)
-            run.last_use[loss.support.reshape(-1)] = step + 1
-            run.done["autoencoder"] = step + 1
-            if config.revive_after and (step + 1) % config.revive_after == 0 and step + 1 < config.steps:
-                _revive(run, adam, x)
-            _after(run, "autoencoder", float(loss.cosine.detach()), config.steps, adam, bar)
+        for done in _count(run, "autoencoder", config.steps):
+            loss = step(done * config.batch_size, _rate(config, done, config.steps), done + 1)
+            run.done["autoencoder"] = done + 1
+            if config.revive_after and (done + 1) % config.revive_after == 0 and done + 1 < config.steps:
+                _revive(run, adam, step)
+            _after(run, "autoencoder", loss, config.steps, adam, bar)
 
 
 def _refine_dictionary(run: Run, bars: ProgressBars) -> None:
@@ -119,22 +111,22 @@ def _refine_dictionary(run: Run, bars: ProgressBars) -> None:
         run.equations = NormalEquations.zero(model.latents, model.dim, run.device)
     equations = run.equations
     size = min(config.round_items, len(data))
+    low, high = run.ranks.share(size)
     with bars.phase("dictionary", config.rounds, run.done["dictionary"], size) as bar, torch.no_grad():
         for done in _count(run, "dictionary", config.rounds):
-            x = data.batch(config.steps * config.batch_size + done * size, size)
-            parts = [
-                pursue(part, model.atoms, model.k, config.atoms_per_step) for part in torch.split(x, PURSUIT_BATCH)
-            ]
-            indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+            x = data.batch(config.steps * config.batch_size + done * size + low, high - low)
+            indices, values = pursue_all(x, model.atoms, model.k, config.atoms_per_step)
             equations.discount(config.forgetting)
-            equations.add(indices, values, x)
+            equations.add(indices, values, x, run.ranks)
             model.atoms.copy_(equations.solve(model.atoms, config.damping))
             x_hat = sparse_decode(indices, values, model.atoms)
             if done + 1 < config.rounds:
-                replace_dead_atoms(model.atoms, equations, x - x_hat)
+                replace_dead_atoms(model.atoms, equations, x - x_hat, run.ranks)
+            run.ranks.agree_(model.atoms)
             run.done["dictionary"] = done + 1
-            loss = float((1 - cosine_similarity(x, x_hat)).mean())
-            _after(run, "dictionary", loss, config.rounds, None, bar)
+            loss = (1 - cosine_similarity(x, x_hat)).sum()
+            run.ranks.sum_(loss)
+            _after(run, "dictionary", loss / size, config.rounds, None, bar)
 
 
 def _refit_encoder(run: Run, bars: ProgressBars) -> None:
@@ -142,20 +134,13 @@ def _refit_encoder(run: Run, bars: ProgressBars) -> None:
     if run.done["encoder"] >= config.encoder_steps:
         return
     adam = run.optimiser([model.encoder_weight, model.encoder_bias])
+    step = make_step(model, adam, run.data, config, run.ranks, train_atoms=False, last_use=run.last_use)
     start = config.steps * config.batch_size + config.rounds * config.round_items
-    model.atoms.requires_grad_(False)
     with bars.phase("encoder", config.encoder_steps, run.done["encoder"], config.batch_size) as bar:
-        for step in _count(run, "encoder", config.encoder_steps):
-            x = run.data.batch(start + step * config.batch_size, config.batch_size)
-            _set_rate(adam, config, step, config.encoder_steps)
-            with _precision(config, run.device):
-                loss = cosine_losses(model, x)
-            adam.zero_grad()
-            torch.autograd.backward(loss.total)
-            adam.step()
-            run.done["encoder"] = step + 1
-            _after(run, "encoder", float(loss.cosine.detach()), config.encoder_steps, adam, bar)
-    model.atoms.requires_grad_(True)
+        for done in _count(run, "encoder", config.encoder_steps):
+            loss = step(start + done * config.batch_size, _rate(config, done, config.encoder_steps), done + 1)
+            run.done["encoder"] = done + 1
+            _after(run, "encoder", loss, config.encoder_steps, adam, bar)
 
 
 def _count(run: Run, phase: Phase, total: int) -> Iterator[int]:
@@ -163,7 +148,7 @@ def _count(run: Run, phase: Phase, total: int) -> Iterator[int]:
     return iter(range(run.done[phase], total))
 
 
-def _after(run: Run, phase: Phase, loss: float, total: int, optimiser: torch.optim.Adam | None, bar: Progress) -> None:
+def _after(run: Run, phase: Phase, loss: Tensor, total: int, optimiser: torch.optim.Adam | None, bar: Progress) -> None:
     """What follows every step: bookkeeping, and from time to time a validation and a checkpoint."""
     run.add_loss(loss)
     bar.advance(loss)
@@ -178,14 +163,15 @@ def _after(run: Run, phase: Phase, loss: float, total: int, optimiser: torch.opt
 
 
 @torch.no_grad()
-def _revive(run: Run, adam: torch.optim.Adam, x: Tensor) -> None:
+def _revive(run: Run, adam: torch.optim.Adam, step: Step) -> None:
     """Start latents that nothing used for long anew, as what the worst-served items of a batch lack."""
     model = run.model
+    x = step.x.float()
     idle = run.done["autoencoder"] - run.last_use >= run.config.revive_after
-    dead = idle.nonzero().squeeze(1)[: len(x)]
+    dead = idle.nonzero().squeeze(1)[: run.config.batch_size]
     if not len(dead):
         return
-    directions = worst_served(x - model(x), len(dead))
+    directions = run.ranks.worst_served(x - model(x), len(dead))
     model.atoms[dead] = directions
     model.encoder_weight[dead] = directions
     model.encoder_bias[dead] = 0
@@ -193,6 +179,8 @@ def _revive(run: Run, adam: torch.optim.Adam, x: Tensor) -> None:
         moments["exp_avg"][dead] = 0
         moments["exp_avg_sq"][dead] = 0
     run.last_use[dead] = run.done["autoencoder"]
+    run.ranks.agree_(*(weight.detach() for weight in model.parameters()))
+    step.refresh()
 
 
 @torch.no_grad()
@@ -218,12 +206,7 @@ def _with_latents(config: TrainConfig, data: TrainingData) -> tuple[TrainConfig,
     return dataclasses.replace(config, latents=latents), note
 
 
-def _set_rate(adam: torch.optim.Adam, config: TrainConfig, step: int, total: int) -> None:
+def _rate(config: TrainConfig, step: int, total: int) -> float:
+    """The learning rate of a step: up in a line, then down in half a cosine."""
     warm = min(1.0, (step + 1) / min(WARM_UP, total))
-    for group in adam.param_groups:
-        group["lr"] = config.learning_rate * warm * (1 + math.cos(math.pi * step / total)) / 2
-
-
-def _precision(config: TrainConfig, device: torch.device) -> torch.autocast:
-    dtype = selection_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
+    return config.learning_rate * warm * (1 + math.cos(math.pi * step / total)) / 2

@@ -11,6 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from torch import Tensor
 
 __all__ = ["Progress", "ProgressBars"]
 
@@ -55,7 +56,9 @@ class Progress:
     task: TaskID
     items: int
 
-    def advance(self, loss: float) -> None:
-        """One step is done."""
+    def advance(self, loss: Tensor) -> None:
+        """One step is done. The loss is fetched from the device only if somebody sees it."""
+        if self.rich.disable:
+            return
         task = self.rich.tasks[self.task]
-        self.rich.update(self.task, advance=1, loss=loss, rate=(task.speed or 0.0) * self.items)
+        self.rich.update(self.task, advance=1, loss=float(loss), rate=(task.speed or 0.0) * self.items)

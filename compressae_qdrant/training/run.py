@@ -15,18 +15,17 @@ from ..errors import ConfigError
 from ..history import Phase, Record, TrainingHistory
 from ..kernels import sparse_decode
 from ..model import CompresSAE, ModelConfig
+from ..pursuit import batch_rows
 from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
 from .config import TrainConfig
 from .data import TrainingData
 from .dictionary import NormalEquations
+from .ranks import Ranks
 
-__all__ = ["PURSUIT_BATCH", "WARM_UP", "Run"]
+__all__ = ["WARM_UP", "Run"]
 
 WARM_UP: Final = 50
 """Steps over which the learning rate rises."""
-
-PURSUIT_BATCH: Final = 512
-"""Rows coded by pursuit at once."""
 
 
 class Run:
@@ -44,13 +43,15 @@ class Run:
         self.config, self.data, self.device, self.checkpoint, self.on_record = (
             config, data, device, checkpoint, on_record,
         )  # fmt: skip
+        self.ranks = Ranks.current()
         self.model = CompresSAE(ModelConfig(data.dim, config.latents, config.k), seed=config.seed).to(device)
         self.history = TrainingHistory(settings=dataclasses.asdict(config))
         self.model.history = self.history
         self.done: dict[Phase, int] = {"autoencoder": 0, "dictionary": 0, "encoder": 0}
         self.last_use = torch.zeros(config.latents, dtype=torch.int64, device=device)
         self.equations: NormalEquations | None = None
-        self.loss_sum, self.loss_count = 0.0, 0
+        self.loss_sum: float | Tensor = 0.0
+        self.loss_count = 0
         self.loaded: dict[str, Tensor] = {}
         self.held_out = data.held_out()
         if config.init == "data":
@@ -75,13 +76,14 @@ class Run:
         self.loaded = {}
         return adam
 
-    def add_loss(self, loss: float) -> None:
-        self.loss_sum += loss
+    def add_loss(self, loss: Tensor) -> None:
+        """Note the mean loss of a batch; on a GPU without waiting for it."""
+        self.loss_sum = self.loss_sum + (float(loss) if loss.device.type == "cpu" else loss.double())
         self.loss_count += 1
 
     def save(self, optimiser: torch.optim.Adam | None = None) -> None:
         """Write a checkpoint, if one was asked for."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.ranks.first:
             return
         tensors = dict(self.model.state_dict()) | {"last_use": self.last_use}
         if optimiser is not None:
@@ -91,7 +93,7 @@ class Run:
         meta = {
             "identity": self._identity(),
             "done": self.done,
-            "loss": [self.loss_sum, self.loss_count],
+            "loss": [float(self.loss_sum), self.loss_count],
             "history": dataclasses.asdict(self.history),
         }
         save_checkpoint(self.checkpoint, tensors, meta)
@@ -133,7 +135,7 @@ class Run:
         use = torch.zeros(self.model.latents, device=self.device)
         for method in ("encoder", "pursuit"):
             total = 0.0
-            for x in torch.split(self.held_out, PURSUIT_BATCH):
+            for x in torch.split(self.held_out, batch_rows(self.device)):
                 indices, values = self.model.code(x, method)
                 total += float((1 - cosine_similarity(x, sparse_decode(indices, values, self.model.atoms))).sum())
                 if method == "pursuit":
@@ -143,7 +145,7 @@ class Run:
             phase=phase,
             step=self.done[phase],
             items=self.items_seen,
-            train_loss=self.loss_sum / max(self.loss_count, 1),
+            train_loss=float(self.loss_sum) / max(self.loss_count, 1),
             encoder_loss=losses["encoder"],
             pursuit_loss=losses["pursuit"],
             dead_latents=self._dead(),

@@ -1,0 +1,182 @@
+"""Fused steps, and the processes of one training: both must come to what one process and autograd come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from compressae_qdrant import CompresSAE, TrainConfig, train
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.history import Record
+from compressae_qdrant.kernels import dispatch, twins
+from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.training import fused_step, steps
+from compressae_qdrant.training.data import TrainingData
+from compressae_qdrant.training.feed import make_feed
+from compressae_qdrant.training.fused_step import FusedStep
+from compressae_qdrant.training.ranks import Ranks
+from compressae_qdrant.training.steps import AutogradStep
+
+from .conftest import SMALL
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BATCH = 48
+
+
+@pytest.fixture(params=["twins", "triton"])
+def operations(request: pytest.FixtureRequest) -> Any:
+    if request.param == "twins":
+        return twins
+    pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
+    return dispatch._triton()
+
+
+def _parts(embeddings: FloatArray, *, train_atoms: bool = True) -> tuple[CompresSAE, torch.optim.Adam, TrainingData]:
+    """A model whose weights, and data whose rows, are exact in bfloat16, so that both paths see the same numbers."""
+    model = CompresSAE(ModelConfig(24, 70, 6), seed=1).to(DEVICE)
+    with torch.no_grad():
+        model.encoder_bias.normal_(0, 0.05, generator=torch.Generator(DEVICE).manual_seed(0))
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    weights = list(model.parameters()) if train_atoms else [model.encoder_weight, model.encoder_bias]
+    adam = torch.optim.Adam(weights, lr=1e-3, fused=True)
+    return model, adam, TrainingData(embeddings, held_out=60, seed=3, device=DEVICE)
+
+
+def _fused(
+    model: CompresSAE, adam: torch.optim.Adam, data: TrainingData, operations: Any, last_use: Tensor, **options: Any
+) -> FusedStep:
+    feed = make_feed(data, DEVICE, operations)
+    options = {"train_atoms": True} | options
+    return FusedStep(model, adam, feed, BATCH, operations, Ranks(), last_use=last_use, **options)
+
+
+@pytest.mark.parametrize("chunk_bytes", [2 << 30, 2 * 70 * 20])
+def test_a_fused_step_follows_the_gradient_of_float64(
+    embeddings: FloatArray, operations: Any, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, and in chunks of which the last is smaller."""
+    monkeypatch.setattr(fused_step, "_CODE_BYTES", chunk_bytes)
+    model, adam, data = _parts(embeddings)
+    reference = CompresSAE(model.config).double().to(DEVICE)
+    reference.load_state_dict(model.state_dict())
+    last_use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
+    step = _fused(model, adam, data, operations, last_use)
+    loss = float(step(5, 1e-3, 11))
+
+    x = data.batch(5, BATCH).bfloat16().double()
+    e = x @ reference.encoder_weight.t() + reference.encoder_bias
+    order = e.detach().bfloat16().abs().sort(dim=1, descending=True, stable=True).indices
+    total = torch.zeros((), dtype=torch.float64, device=DEVICE)
+    for width, share in ((6, 1.0), (24, 1 / 8)):
+        mask = torch.zeros_like(e).scatter(1, order[:, :width], 1.0)
+        term = (1 - torch.cosine_similarity(x, (e * mask) @ reference.atoms)).mean()
+        total = total + share * term
+        if width == 6:
+            assert loss == pytest.approx(float(term.detach()), rel=2e-3)
+    torch.autograd.backward(total)
+    for name, weight in model.named_parameters():
+        wanted = dict(reference.named_parameters())[name].grad
+        assert wanted is not None
+        if name == "atoms":
+            atoms = reference.atoms.detach()
+            wanted = wanted - (wanted * atoms).sum(1, keepdim=True) * atoms
+        got = adam.state[weight]["exp_avg"].double() / 0.1
+        assert float((got - wanted).norm() / wanted.norm()) < 0.02, name
+        assert int(adam.state[weight]["step"]) == 1
+    assert torch.equal(last_use > 0, torch.bincount(order[:, :6].reshape(-1), minlength=70) > 0)
+    assert set(last_use.tolist()) <= {0, 11}
+    torch.testing.assert_close(model.atoms.norm(dim=1), torch.ones(70, device=DEVICE))
+
+
+def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> None:
+    losses = {}
+    for kind in ("autograd", "fused"):
+        model, adam, data = _parts(embeddings)
+        use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
+        config = TrainConfig(latents=70, k=6, batch_size=BATCH, precision="float32")
+        step: steps.Step
+        if kind == "fused":
+            step = _fused(model, adam, data, twins, use)
+        else:
+            step = AutogradStep(model, adam, data, config, Ranks(), train_atoms=True, last_use=use)
+        losses[kind] = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(60)]
+    np.testing.assert_allclose(losses["fused"], losses["autograd"], rtol=0.1)
+    assert np.mean(losses["fused"][-10:]) == pytest.approx(np.mean(losses["autograd"][-10:]), abs=0.002)
+    assert losses["fused"][-1] < 0.5 * losses["fused"][0]
+
+
+def test_fused_steps_for_the_encoder_leave_the_atoms_alone(embeddings: FloatArray) -> None:
+    model, adam, data = _parts(embeddings, train_atoms=False)
+    atoms = model.atoms.detach().clone()
+    step = _fused(model, adam, data, twins, torch.zeros(70, dtype=torch.int64, device=DEVICE), train_atoms=False)
+    losses = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(20)]
+    assert losses[-1] < losses[0]
+    assert torch.equal(model.atoms, atoms)
+
+
+def test_a_whole_training_by_fused_steps_can_be_resumed(
+    tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "fused", lambda _: twins)
+    config = dataclasses.replace(SMALL, precision="bfloat16", rounds=2)
+    whole = train(embeddings, config)
+
+    def interrupt(record: Record) -> None:
+        if (record.phase, record.step) == ("autoencoder", 20):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(embeddings, config, checkpoint=tmp_path / "checkpoint", on_record=interrupt)
+    resumed = train(embeddings, config, checkpoint=tmp_path / "checkpoint")
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert whole.history is not None
+    assert whole.history.records[-1].encoder_loss < 0.3
+
+
+def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, embeddings: FloatArray) -> None:
+    """All three phases, with latents that die and are revived, batches that can't be halved, and a checkpoint."""
+    config = dataclasses.replace(SMALL, latents=200, steps=12, batch_size=101, rounds=3, revive_after=5,
+                                 encoder_steps=5, precision="float32", init="random")  # fmt: skip
+    np.save(tmp_path / "embeddings.npy", embeddings)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(config).items()]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "-m", "compressae_qdrant.training", tmp_path / "embeddings.npy", "--out", tmp_path / "model",
+         "--checkpoint", tmp_path / "checkpoint", "--device=cpu", *options],
+        check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    one = train(embeddings, config)
+    two = CompresSAE.load(tmp_path / "model")
+    assert one.history is not None
+    assert two.history is not None
+    assert not (tmp_path / "checkpoint").exists()
+    assert [r.dead_latents for r in two.history.records] == [r.dead_latents for r in one.history.records]
+    for name in ("train_loss", "encoder_loss", "pursuit_loss"):
+        np.testing.assert_allclose(
+            [getattr(r, name) for r in two.history.records], [getattr(r, name) for r in one.history.records], rtol=1e-3
+        )
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, atol=1e-3, rtol=1e-2)
+
+
+def test_a_machine_without_triton_trains_all_the_same(tmp_path: Path, embeddings: FloatArray) -> None:
+    np.save(tmp_path / "embeddings.npy", embeddings)
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import numpy as np\n"
+        "from compressae_qdrant import TrainConfig, train\n"
+        f"x = np.load({str(tmp_path / 'embeddings.npy')!r})\n"
+        "config = TrainConfig(latents=64, k=4, steps=3, batch_size=64, rounds=1, encoder_steps=2)\n"
+        "assert len(train(x, config).history.records) == 3\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
