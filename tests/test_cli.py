@@ -19,7 +19,7 @@ from compressae_qdrant.evaluation.rivals import rivals
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
-    "monitor", "plan",
+    "monitor", "plan", "report",
 ]  # fmt: skip
 
 
@@ -200,3 +200,15 @@ def test_text_in_and_text_queries_with_a_real_model(shell: Shell, tmp_path: Path
     shell.json(f"ingest {common} --model m --index index")
     hits = shell.json(f"search 'playing games' --model m --index index --embedder {name} --limit 5")
     assert all("game" in hit["payload"]["text"] for hit in hits)
+
+
+def test_report(shell: Shell, catalog: None, tmp_path: Path) -> None:
+    shell("ingest catalog.jsonl --model model --index index")
+    facts = shell.json("report catalog.jsonl --model model --index index --out report.html --queries 40 --title Things")
+    page = (tmp_path / "report.html").read_text()
+    assert facts["bytes"] == len(page.encode())
+    assert "<h1>Things</h1>" in page
+    assert [text.split(":")[0] for text in facts["left_out"]] == ["Recall against bytes and the Pareto front"]
+    (tmp_path / "rows.json").write_text("{}")
+    code, _, err = shell("report catalog.jsonl --model model --out report.html --results rows.json")
+    assert (code, "has no rows" in err) == (2, True)

@@ -1,0 +1,103 @@
+"""compressae report: one page that shows what compression did to a catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..errors import ConfigError
+from ..files import write_text
+from ..index import open_index
+from ..model import CompresSAE
+from ..report import ReportSettings, build_report
+from .commands import example
+from .options import (
+    EmbedderOption,
+    EmbeddingOption,
+    IdOption,
+    JsonOption,
+    MetadataOption,
+    ModelOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+    columns_of,
+    embedder_of,
+    source_of,
+)
+from .output import show
+
+__all__ = ["report"]
+
+
+@example("compressae report sample --model model --index index --out report.html")
+def report(
+    source: SourceArgument,
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write: one file, everything in it.")],
+    index: Annotated[
+        str | None, typer.Option("--index", "-i", help="Index of the catalog; without it, one of the sample is made.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="rows.json of a retrieval benchmark, for recall against bytes beside rivals.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Name of the catalog, as people know it.")] = None,
+    segment: Annotated[str | None, typer.Option(help="Payload field to split recall by; found if left out.")] = None,
+    sample: Annotated[int, typer.Option(help="Items to measure on, at most.")] = 20_000,
+    queries: Annotated[int, typer.Option(help="Of them, to search for.")] = 300,
+    concepts: Annotated[int, typer.Option(help="Latents in the concept browser, at most.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of sample and queries.")] = 0,
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Write a page that shows what was saved and what was lost, for people: it opens anywhere, and loads nothing."""
+    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
+    coder = CompresSAE.load(model)
+    rows = None if results is None else _rows(results)
+    settings = ReportSettings(
+        title=title or Path(source).stem, sample=sample, queries=queries, concepts=concepts, segment=segment, seed=seed
+    )
+    with contextlib.ExitStack() as stack:
+        opened = None if index is None else stack.enter_context(open_index(index, coder))
+        begin = stack.enter_context(_stages(quiet=json_output))
+        page, omitted = build_report(catalog, coder, settings, index=opened, results=rows, progress=begin)
+    write_text(out, page)
+    show({"report": str(out), "bytes": len(page.encode()), "left_out": omitted}, json_output)
+
+
+@contextlib.contextmanager
+def _stages(*, quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], None]]]:
+    """A bar for each stage, one below the other."""
+    bars = Progress(
+        TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), console=Console(stderr=True, highlight=False), disable=quiet,
+    )  # fmt: skip
+    with bars:
+
+        def begin(name: str, steps: int | None) -> Callable[[int], None]:
+            task = bars.add_task(name, total=steps)
+            return lambda done: bars.advance(task, done)
+
+        yield begin
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"--results {file} is no JSON ({exc}); give rows.json of bench_retrieval.py") from exc
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"--results {file} has no rows; give rows.json of bench_retrieval.py")
+    return rows

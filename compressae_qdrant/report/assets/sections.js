@@ -1,0 +1,156 @@
+// Each section's charts, from the data of the page.
+
+/** How a family of methods is drawn: its maker by colour and shape; hollow where originals are read from disk. */
+function styleOf(family, number) {
+  const [maker, ...how] = family.split(", ");
+  const known = { ours: ["ours", "circle"], "the paper": ["violet", "triangle"], Qdrant: ["blue", "square"], Faiss: ["orange", "diamond"], reduced: ["grey", "down"], dense: ["red", "cross"] };
+  const [kind, shape] = known[maker] ?? [["green", "violet", "orange", "grey"][number % 4], ["square", "diamond", "down"][number % 3]];
+  if (how.includes("originals on disk")) return [`${kind} hollow`, shape];
+  if (how.includes("no originals")) return [kind, "diamond"];
+  return how.includes("by encoder") ? [kind, "cross"] : [kind, shape];
+}
+
+const logDomain = (values) => [Math.min(...values) / 1.15, Math.max(...values) * 1.2];
+
+function paretoOf(points) {
+  const best = [];
+  for (const [cost, gain] of [...points].sort((a, b) => a[0] - b[0] || b[1] - a[1])) {
+    if (!best.length || gain > best.at(-1)[1]) best.push([cost, gain]);
+  }
+  return best;
+}
+
+function saved(host, { rows, items }) {
+  bars(host, {
+    title: "Bytes an item", note: `${integer(items)} items`,
+    summary: rows.map((row) => `${row.name} ${integer(row.bytes)} bytes`).join(", ") + ".",
+    axis: { domain: [0, Math.max(...rows.map((row) => row.bytes))], format: integer, label: "bytes an item" },
+    rows: rows.map((row) => ({
+      name: row.name, value: row.bytes, kind: row.kind, text: `${integer(row.bytes)} B`,
+      lines: [["an item", `${integer(row.bytes)} B`], ["all items", bytes(row.bytes * items)]],
+    })),
+    table: { head: ["kept", "bytes an item", "all items"], numeric: [1, 2],
+      rows: rows.map((row) => [row.name, integer(row.bytes), bytes(row.bytes * items)]) },
+  });
+}
+
+/** Recall against a cost that rows carry under `field`. */
+function front(host, { rows, families }, field, { title, label, log, format, said }) {
+  const shown = rows.filter((row) => row[field] > 0);
+  const best = paretoOf(shown.map((row) => [row[field], row.recall100]));
+  const onFront = (row) => best.some(([cost, gain]) => cost === row[field] && gain === row.recall100);
+  scatter(host, {
+    title, note: "up and to the left is better; each step up halves what is missed",
+    summary: `${shown.length} methods; on the Pareto front: ${shown.filter(onFront).map((row) => row.name).join(", ")}.`,
+    front: best,
+    axes: {
+      x: { log, domain: logDomain(shown.map((row) => row[field])), format, label },
+      y: { missed: true, domain: [Math.min(...shown.map((row) => row.recall100)), Math.max(...shown.map((row) => row.recall100))], format: decimals(2), label: "recall@100" },
+    },
+    series: families.map((family, i) => {
+      const [kind, shape] = styleOf(family, i);
+      return {
+        name: family, kind, shape,
+        points: shown.filter((row) => row.family === family).map((row) => ({
+          x: row[field], y: row.recall100, name: row.name, labelled: onFront(row) || row.family === "ours",
+          lines: [["recall@100", recallText(row.recall100)], ["95% interval", row.low === null ? "" : `${recallText(row.low)} to ${recallText(row.high)}`],
+            ["recall@10", recallText(row.recall10)], ["in memory", `${integer(row.resident)} B an item`],
+            ["median query", row.p50_ms === null ? "" : milliseconds(row.p50_ms)]].filter(([, value]) => value),
+        })),
+      };
+    }).filter((one) => one.points.length),
+    table: {
+      head: ["method", "family", "B in memory", "recall@10", "recall@100", "p50, ms"], numeric: [2, 3, 4, 5],
+      rows: [...shown].sort((a, b) => a[field] - b[field]).map((row) => [row.name, row.family, integer(row.resident), recallText(row.recall10),
+        recallText(row.recall100), row.p50_ms === null ? "" : decimals(1)(row.p50_ms)]),
+    },
+  });
+}
+
+const byBytes = (host, data) => front(host, data, "resident", {
+  title: "Recall against bytes in memory", label: "bytes an item in memory, each step doubles", log: 2, format: integer });
+const byTime = (host, data) => front(host, data, "p50_ms", {
+  title: "Recall against time of a query", label: "median time of one query, ms (logarithmic)", log: 10, format: significant });
+
+function latency(host, plans) {
+  const at = (plan, share) => plan.quantiles.find(([q]) => Math.abs(q - share) < 1e-9)[1];
+  const named = [[0.5, "median"], [0.95, "95 of 100"], [0.99, "99 of 100"]];
+  const kinds = ["ours", "orange", "blue"];
+  lines(host, {
+    title: "Queries answered within a time", note: `${integer(plans[0].queries)} queries, one at a time, ${plans[0].limit} hits each`,
+    summary: plans.map((plan) => `${plan.name}: median ${milliseconds(at(plan, 0.5))}, 95 of 100 within ${milliseconds(at(plan, 0.95))}`).join("; ") + ".",
+    axes: {
+      x: { log: 10, domain: logDomain(plans.flatMap((plan) => [plan.quantiles[0][1], plan.quantiles.at(-1)[1]])), format: significant, label: "time of one query, ms (logarithmic)" },
+      y: { domain: [0, 1], format: (value) => percent(value, 0), label: "share of queries" },
+    },
+    series: plans.map((plan, i) => ({ name: plan.name, kind: kinds[i], dash: i > 0, points: plan.quantiles.map(([share, ms]) => [ms, share]) })),
+    marks: plans.flatMap((plan, i) => named.map(([share, name]) => ({
+      x: at(plan, share), y: share, kind: kinds[i], title: plan.name, label: i === plans.length - 1 ? name : null, lines: [[name, milliseconds(at(plan, share))]] }))),
+    table: {
+      head: ["plan", "recall@10", "median, ms", "p95, ms", "p99, ms", "slowest, ms"], numeric: [1, 2, 3, 4, 5],
+      rows: plans.map((plan) => [plan.name, recallText(plan.recall), ...[0.5, 0.95, 0.99, 1].map((share) => decimals(1)(at(plan, share)))]),
+    },
+  });
+}
+
+function segments(host, { field, depth, overall, rows }) {
+  bars(host, {
+    title: `Recall@${depth} by ${field}`, note: "lowest first, with 95% intervals; the dashed line is the mean of all queries", dots: true,
+    summary: `From ${rows[0].name} at ${recallText(rows[0].recall)} to ${rows.at(-1).name} at ${recallText(rows.at(-1).recall)}; all queries ${recallText(overall)}.`,
+    axis: { domain: [Math.min(Math.floor(Math.min(...rows.map((row) => row.low)) * 10) / 10, 0.9), 1], format: decimals(2), label: `recall@${depth}` },
+    reference: { value: overall },
+    rows: rows.map((row) => ({
+      name: row.name, value: row.recall, low: row.low, high: row.high, kind: row.high < overall ? "red" : "ours", text: recallText(row.recall),
+      lines: [[`recall@${depth}`, recallText(row.recall)], ["95% interval", `${recallText(row.low)} to ${recallText(row.high)}`], ["queries", integer(row.queries)]],
+    })),
+    table: {
+      head: [field, "queries", `recall@${depth}`, "95% from", "to"], numeric: [1, 2, 3, 4],
+      rows: rows.map((row) => [row.name, integer(row.queries), ...[row.recall, row.low, row.high].map(recallText)]),
+    },
+  });
+}
+
+function training({ losses, masses }, { records, phases }) {
+  const points = (name) => records.filter((record) => record[name] > 0).map((record) => [record.items, record[name]]);
+  const shared = { domain: [0, records.at(-1).items], format: compact, label: "items seen, repeats counted" };
+  const rowsOf = (names) => records.map((record) => [record.phase, integer(record.items), ...names.map((name) => significant(record[name]))]);
+  const kinds = [["pursuit_loss", "held out, coded by pursuit", "ours", false], ["encoder_loss", "held out, coded by the encoder", "orange", true], ["train_loss", "training batches", "grey", true]];
+  lines(losses, {
+    title: "What reconstruction loses",
+    summary: `Pursuit's loss on held-out items ends at ${significant(records.at(-1).pursuit_loss)}.`,
+    axes: { bands: phases, x: shared, y: { log: 10, domain: logDomain(kinds.flatMap(([name]) => points(name).map(([, y]) => y))), format: significant, label: "1 − cos(x, x̂), logarithmic" } },
+    series: kinds.map(([name, label, kind, dash]) => ({ name: label, kind, dash, points: points(name) })),
+    titleOf: (x) => `after ${compact(x)} items`, valueOf: significant,
+    table: { head: ["phase", "items seen", "pursuit", "encoder", "training"], numeric: [1, 2, 3, 4], rows: rowsOf(kinds.map(([name]) => name)) },
+  });
+  lines(masses, {
+    title: "How even latents are used", note: "posting mass is what a query has to walk: lower is faster",
+    summary: `Posting mass ends at ${significant(records.at(-1).posting_mass)}.`,
+    axes: { bands: phases, x: shared, y: { domain: [0, Math.max(...records.map((record) => record.posting_mass)) * 1.05], format: significant, label: "posting mass" } },
+    series: [{ name: "posting mass", kind: "ours", points: points("posting_mass") }],
+    titleOf: (x) => `after ${compact(x)} items`, valueOf: significant,
+    table: { head: ["phase", "items seen", "posting mass", "dead latents"], numeric: [1, 2, 3], rows: rowsOf(["posting_mass", "dead_latents"]) },
+  });
+}
+
+function latentUse(host, { trained, sample, even, latents }) {
+  const series = [
+    { name: "in this report's sample", kind: "ours", points: sample }, { name: "in training", kind: "orange", dash: true, points: trained },
+    { name: "perfectly even", kind: "grey", dash: true, points: [[1, even], [latents, even]] },
+  ].filter((one) => one.points.length);
+  const positive = (points) => points.filter(([, share]) => share > 0);
+  const shown = series.map((one) => ({ ...one, points: positive(one.points) }));
+  lines(host, {
+    title: "Share of items that use a latent", note: "latents by rank, most used first",
+    summary: `The most used latent is in ${percent(sample[0][1])} of the items; even use would be ${percent(even, 2)}.`,
+    axes: {
+      x: { log: 10, domain: [1, latents], format: integer, label: "rank of the latent (logarithmic)" },
+      y: { log: 10, domain: logDomain(shown.flatMap(({ points }) => points.map(([, share]) => share))), format: (share) => `${significant(100 * share)}%`, label: "share of items (logarithmic)" },
+    },
+    series: shown, titleOf: (rank) => `rank ${integer(rank)}`, valueOf: (share) => `${significant(100 * share)}%`,
+    table: {
+      head: ["rank", ...series.slice(0, -1).map((one) => one.name)], numeric: [0, 1, 2],
+      rows: sample.map(([rank], i) => [integer(rank), ...series.slice(0, -1).map(({ points }) => points[i] ? `${significant(100 * points[i][1])}%` : "")]),
+    },
+  });
+}

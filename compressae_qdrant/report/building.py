@@ -1,0 +1,213 @@
+"""From a catalog, a model and an index to a report: what is measured, in which order, and what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from ..codes import SparseCodes
+from ..index import IndexSettings, create_index
+from ..index.base import CodeIndex, IndexInfo
+from ..model import CompresSAE
+from ..sources import Source
+from .measuring import LIMIT, Searches, Truth, interval, run_searches, true_neighbours
+from .page import render_page
+from .parts import (
+    concept_data,
+    front_data,
+    latency_data,
+    latent_data,
+    query_data,
+    saved_data,
+    segment_data,
+    segment_field,
+    training_data,
+)
+from .sampling import Sample, draw_sample
+
+__all__ = ["Progress", "ReportSettings", "build_report"]
+
+Progress = Callable[[str, int | None], Callable[[int], None]]
+"""Begins a stage of so many steps, if that is known; what it gives is called with the steps just done."""
+
+_BATCH: Final = 1024
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report covers."""
+
+    title: str
+    """Name of the catalog, as people know it."""
+    sample: int = 20_000
+    """Items that are measured on, at most. Encoding them takes some seconds for each 10,000 at the default sizes."""
+    queries: int = 300
+    """Of them, searched for. Each is searched four times, a few milliseconds at a time."""
+    concepts: int = 400
+    """Latents in the concept browser, at most."""
+    segment: str | None = None
+    """Payload field by which recall is split; None takes the text field with the fewest values."""
+    seed: int = 0
+    """Of sample and queries."""
+
+
+def build_report(
+    source: Source,
+    model: CompresSAE,
+    settings: ReportSettings,
+    *,
+    index: CodeIndex | None = None,
+    results: Sequence[Mapping[str, Any]] | None = None,
+    progress: Progress = lambda _name, _steps: lambda _done: None,
+) -> tuple[str, list[str]]:
+    """The HTML of a report, and what was left out of it, with the reasons.
+
+    Args:
+        source: the catalog.
+        model: its model.
+        settings: what to cover.
+        index: the catalog's codes. Its sizes are reported, and searches go through it if the sample is the whole
+            catalog; otherwise through an index of the sample.
+        results: rows of `bench_retrieval.py`, which put rivals beside the codes.
+        progress: told about each stage.
+
+    Raises:
+        SourceError: the catalog can't be read.
+        DimensionError: the model is of other embeddings.
+        InvalidInputError: the results are no such rows, or a setting is out of range.
+    """
+    parts = _Parts()
+    parts.add("front", front_data(results) if results else None,
+              "Recall against bytes and the Pareto front: no benchmark was given (--results).")  # fmt: skip
+    read = progress("reading", min(settings.sample, source.rows) if source.rows else None)
+    sample = draw_sample(source, settings.sample, seed=settings.seed, on_batch=lambda batch: read(len(batch.ids)))
+    codes = _encode(model, sample, progress)
+    truth = true_neighbours(sample, settings.queries, settings.seed)
+    with _searchable(index, model, sample, codes) as searchable:
+        searches = _searches(model, searchable, sample, truth, progress)
+        info = (index or searchable).info()
+    default = searches[0]
+    parts.add("saved", saved_data(info, model.dim, sample.catalog_items),
+              "Bytes saved: a server doesn't say how large its index is; an embedded index does.")  # fmt: skip
+    parts.add("plans", latency_data(searches))
+    field = settings.segment or segment_field(sample)
+    parts.add("segments", None if field is None else segment_data(sample, truth, default, field),
+              "Recall by segment: no payload field has few enough values; name one (--segment)." if field is None else
+              f"Recall by segment: no value of {field!r} has enough queries (--segment, --queries).")  # fmt: skip
+    parts.add("queries", query_data(sample, truth, default))
+    parts.add("concepts", concept_data(sample, codes, settings.concepts))
+    parts.add("training", training_data(model.history), "Training curve: the model has no training history.")
+    parts.add("latents", latent_data(model, codes))
+    page = render_page(
+        title=settings.title, date=f"{datetime.now(UTC):%-d %B %Y}", version=version("compressae-qdrant"),
+        headline=_headline(sample, info, model, default), standfirst=_standfirst(sample, info, model, default),
+        dim=model.dim, latents=model.latents, k=model.k, dead=int((model.latent_use == 0).sum()),
+        queries=len(truth.own), own_index=searchable is index, sample=sample, method=_method(info, model),
+        data=parts.data, omitted=parts.omitted,
+    )  # fmt: skip
+    return page, parts.omitted
+
+
+class _Parts:
+    """The data of a page, and why some of it is missing."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.omitted: list[str] = []
+
+    def add(self, name: str, part: Any, otherwise: str = "") -> None:
+        if part is None:
+            self.omitted.append(otherwise)
+        else:
+            self.data[name] = part
+
+
+def _encode(model: CompresSAE, sample: Sample, progress: Progress) -> SparseCodes:
+    advance = progress("encoding", len(sample))
+    parts = []
+    for start in range(0, len(sample), _BATCH):
+        parts.append(model.encode(sample.embeddings[start : start + _BATCH]))
+        advance(len(parts[-1]))
+    return SparseCodes.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _searchable(index: CodeIndex | None, model: CompresSAE, sample: Sample, codes: SparseCodes) -> Iterator[CodeIndex]:
+    """An index that holds the sample and nothing else: the given one if it does, else one made for as long."""
+    if index is not None and sample.whole and index.count() == len(sample):
+        yield index
+        return
+    settings = IndexSettings() if index is None else IndexSettings(datatype=index.settings.datatype)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        create_index(str(Path(folder) / "index"), model, settings) as made,
+    ):
+        for start in range(0, len(sample), _BATCH):
+            part = slice(start, start + _BATCH)
+            made.upsert(sample.ids[part], codes[part], sample.payloads[part])
+        made.optimize()
+        yield made
+
+
+def _searches(model: CompresSAE, index: CodeIndex, sample: Sample, truth: Truth, progress: Progress) -> list[Searches]:
+    advance = progress("searching", 2 * len(truth.own))
+    return [
+        run_searches("default plan", model, index, sample, truth, {}, lambda: advance(1)),
+        run_searches("every item scored", model, index, sample, truth, {"exact": True}, lambda: advance(1)),
+    ]
+
+
+def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches) -> str:
+    items, found = sample.catalog_items, float(searched.recall.mean())
+    text = f"{items:,} items of {model.dim:,} dimensions, each kept as {model.k} non-zeros of {model.latents:,}. "
+    if info.index_bytes is not None:
+        text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
+    return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds."
+
+
+def _headline(
+    sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches
+) -> list[tuple[str, str, str, str]]:
+    """Name, value, unit and note of the figures that come first."""
+    figures = []
+    if info.index_bytes is not None:
+        dense, codes, items = 4 * model.dim, info.index_bytes / info.items, sample.catalog_items
+        figures = [
+            ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes an item instead of {dense:,}"),
+            ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),
+        ]
+    mean, low, high = interval(searched.recall)
+    median = float(np.median(searched.milliseconds))
+    return [
+        *figures,
+        (f"recall@{LIMIT}", f"{mean:.3f}", "", f"95% interval {low:.3f} to {high:.3f}, against exact dense search"),
+        ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report"),
+    ]
+
+
+def _size(size: float) -> tuple[str, str]:
+    for unit, one in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= one:
+            return f"{size / one:,.3g}", unit
+    return f"{size:,.0f}", "B"
+
+
+def _method(info: IndexInfo, model: CompresSAE) -> list[tuple[str, str]]:
+    return [
+        ("Model", model.fingerprint),
+        ("Shape", f"{model.dim:,} dimensions, {model.latents:,} latents, {model.k} non-zeros"),
+        ("Index", f"{info.backend}, {info.settings.datatype} values"),
+        ("Machine", f"{platform.machine()}, {torch.get_num_threads()} threads"),
+        ("Python, torch", f"{platform.python_version()}, {torch.__version__}"),
+        ("qdrant-edge-py", version("qdrant-edge-py")),
+    ]

@@ -1,0 +1,192 @@
+"""The data of each part of a report, as the page's scripts take it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ..codes import SparseCodes
+from ..errors import InvalidInputError
+from ..history import TrainingHistory
+from ..index.base import IndexInfo
+from ..model import CompresSAE
+from .measuring import LIMIT, Searches, Truth, interval
+from .sampling import Sample
+
+__all__ = [
+    "concept_data", "front_data", "latency_data", "latent_data", "query_data", "saved_data", "segment_data",
+    "segment_field", "training_data",
+]  # fmt: skip
+
+_QUANTILES: Final = (0, *(n / 100 for n in range(2, 95, 3)), 0.95, 0.96, 0.97, 0.98, 0.99, 1)
+_SHOWN_QUERIES: Final = 15
+_SHOWN_SEGMENTS: Final = 30
+_LEAST_QUERIES: Final = 5
+"""Queries below which a segment's recall says nothing."""
+_RANKS: Final = 120
+
+
+def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
+    """Bytes of an item, dense and as codes. None where the engine doesn't say how large its index is."""
+    if info.index_bytes is None:
+        return None
+    rows = [
+        {"name": "dense float32, the vectors alone", "bytes": 4 * dim, "kind": "grey"},
+        {"name": f"codes in memory, {info.settings.datatype}", "bytes": info.index_bytes / info.items, "kind": "ours"},
+    ]
+    if info.total_bytes is not None:
+        each = info.total_bytes / info.items
+        rows.append({"name": "codes, payloads and logs on disk", "bytes": each, "kind": "orange"})
+    return {"items": items, "rows": rows}
+
+
+def front_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Methods of a benchmark, with their families in order of appearance.
+
+    Raises:
+        InvalidInputError: a row lacks something.
+    """
+    try:
+        rows = [
+            {name: str(row[name]) for name in ("name", "family")}
+            | {name: float(row[name]) for name in ("resident", "recall10", "recall100", "p50_ms")}
+            | {"low": float(row["interval"][0]), "high": float(row["interval"][1])}
+            for row in results
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as exc:
+        raise InvalidInputError(
+            f"the results are no rows of bench_retrieval.py ({type(exc).__name__}: {exc}); give its rows.json"
+        ) from exc
+    return {"rows": rows, "families": list(dict.fromkeys(row["family"] for row in rows))}
+
+
+def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:
+    """Quantiles of the time of a query, for each way to search."""
+    return [
+        {
+            "name": one.name,
+            "queries": len(one.milliseconds),
+            "limit": LIMIT,
+            "recall": float(one.recall.mean()),
+            "quantiles": [
+                [share, float(ms)]
+                for share, ms in zip(_QUANTILES, np.quantile(one.milliseconds, _QUANTILES), strict=True)
+            ],
+        }
+        for one in searches
+    ]
+
+
+def segment_field(sample: Sample) -> str | None:
+    """The payload field that splits a catalog best: a text with few different values. None if there is none."""
+    best: tuple[int, str] | None = None
+    for name in {name for payload in sample.payloads for name in payload}:
+        values = [payload.get(name) for payload in sample.payloads]
+        if all(isinstance(value, str) for value in values if value is not None):
+            different = len(set(values) - {None})
+            if 2 <= different <= min(200, len(sample) // 10) and (best is None or (different, name) < best):
+                best = different, name
+    return None if best is None else best[1]
+
+
+def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -> dict[str, Any] | None:
+    """Recall over the queries of each value of a payload field, lowest first. None if no value has enough queries."""
+    groups: dict[str, list[int]] = {}
+    for query, row in enumerate(truth.own.tolist()):
+        value = sample.payloads[row].get(field)
+        if value is not None:
+            groups.setdefault(str(value), []).append(query)
+    kept = sorted(groups.items(), key=lambda group: -len(group[1]))[:_SHOWN_SEGMENTS]
+    measured = [
+        (*interval(searched.recall[queries]), name, len(queries))
+        for name, queries in kept
+        if len(queries) >= _LEAST_QUERIES
+    ]
+    rows = [
+        {"name": name, "queries": queries, "recall": mean, "low": low, "high": high}
+        for mean, low, high, name, queries in sorted(measured)
+    ]
+    overall = float(searched.recall.mean())
+    return {"field": field, "depth": LIMIT, "overall": overall, "rows": rows} if rows else None
+
+
+def query_data(sample: Sample, truth: Truth, searched: Searches) -> list[dict[str, Any]]:
+    """Some queries with what dense search and the codes find, from the one that agrees least to the one that agrees
+    most."""
+    numbers = {id: row for row, id in enumerate(sample.ids)}
+    order = np.argsort(searched.recall, kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, _SHOWN_QUERIES).astype(int))]
+    shown = []
+    for query in chosen.tolist():
+        own = int(truth.own[query])
+        near = truth.rows[query][:LIMIT]
+        cosines = sample.embeddings[near] @ sample.embeddings[own]
+        found = [(numbers[id], score) for id, score in searched.found[query]]
+        shown.append(
+            {
+                "title": sample.title(own),
+                "shared": len(set(near.tolist()) & {row for row, _ in found}),
+                "dense": [_hit(sample, row, score) for row, score in zip(near.tolist(), cosines.tolist(), strict=True)],
+                "codes": [_hit(sample, row, score) for row, score in found],
+            }
+        )
+    return shown
+
+
+def _hit(sample: Sample, row: int, score: float) -> dict[str, Any]:
+    return {"id": str(sample.ids[row]), "title": sample.title(row), "score": float(score)}
+
+
+def training_data(history: TrainingHistory | None) -> dict[str, Any] | None:
+    """Records of a training and where its phases lie. None if there are too few to draw."""
+    if history is None or len(history.records) < 2:
+        return None
+    names = ("phase", "items", "train_loss", "encoder_loss", "pursuit_loss", "posting_mass", "dead_latents")
+    records = [{name: getattr(record, name) for name in names} for record in history.records]
+    phases: list[dict[str, Any]] = []
+    start = 0
+    for record in history.records:
+        if not phases or phases[-1]["name"] != record.phase:
+            phases.append({"name": record.phase, "from": start, "shaded": len(phases) % 2 == 1})
+        phases[-1]["to"] = start = record.items
+    return {"records": records, "phases": phases}
+
+
+def latent_data(model: CompresSAE, codes: SparseCodes) -> dict[str, Any]:
+    """Shares of items that use each latent, by rank: in training, and in the sample's codes."""
+    here = np.bincount(codes.indices.ravel(), minlength=model.latents) / len(codes)
+    trained = model.latent_use.cpu().numpy()
+    return {
+        "latents": model.latents,
+        "even": model.k / model.latents,
+        "sample": _ranked(here),
+        "trained": _ranked(trained) if trained.any() else [],
+        "posting_mass": float(np.square(here).sum()),
+        "unused": int((here == 0).sum()),
+    }
+
+
+def _ranked(shares: Any) -> list[list[float]]:
+    ordered = np.sort(shares)[::-1]
+    ranks = np.unique(np.geomspace(1, len(ordered), _RANKS).round().astype(int))
+    return [[int(rank), float(ordered[rank - 1])] for rank in ranks]
+
+
+def concept_data(sample: Sample, codes: SparseCodes, most: int, items: int = 6) -> list[dict[str, Any]]:
+    """The most used latents, each with the sample's items that use it most strongly."""
+    use = Counter(codes.indices.ravel().tolist())
+    by_latent = codes.to_csr().tocsc()
+    shown = []
+    for latent, count in use.most_common(most):
+        part = slice(by_latent.indptr[latent], by_latent.indptr[latent + 1])
+        rows, values = by_latent.indices[part], by_latent.data[part]
+        side = 1 if np.square(values[values > 0]).sum() >= np.square(values[values < 0]).sum() else -1
+        best = np.argsort(-side * values, kind="stable")[:items]
+        strongest = [(sample.title(int(rows[i])), float(side * values[i])) for i in best if side * values[i] > 0]
+        shown.append(
+            {"latent": latent, "name": f"Latent {latent}", "use": count / len(sample), "terms": [], "items": strongest}
+        )
+    return shown

@@ -1,0 +1,267 @@
+"""The report's page in a real browser: nothing is requested, nothing fails, everything can be used."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from compressae_qdrant import CompresSAE
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.report import ReportSettings, build_report
+
+from .browser import chromium
+from .test_report import HOSTILE, Rows
+
+FAMILIES = {"ours": 0.08, "Qdrant, no rescoring": 0.0, "ours, originals on disk": 0.1, "new": -0.1}
+RESULTS: list[dict[str, Any]] = [
+    {"name": f"{family.replace(',', '')} {n}", "family": family, "resident": 60.0 * 2**n, "recall10": 0.5 + n / 10,
+     "recall100": 0.5 + n / 10 + better, "interval": [0.4, 0.99], "p50_ms": 3.0 / (n + 1)}
+    for family, better in FAMILIES.items()
+    for n in range(4)
+]  # fmt: skip
+
+
+class Opened:
+    """The page in the browser, with what it complained about and asked for."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(address)
+        page.locator("html[data-ready=yes]").wait_for()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray, model: CompresSAE) -> str:
+    """Where the report of a catalog lies whose payloads are hostile."""
+    titles = [f"{HOSTILE} thing {i}" if i % 2 else f"plain thing {i}" for i in range(600)]
+    payloads = [{"title": title, "group": f"<b>g{i % 4}</b>"} for i, title in enumerate(titles)]
+    page, omitted = build_report(
+        Rows(embeddings, payloads), model, ReportSettings(f"Things {HOSTILE}", queries=80), results=RESULTS
+    )
+    assert omitted == []
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(page, encoding="utf-8")
+    return file.as_uri()
+
+
+@pytest.fixture
+def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """The page at desktop size, or as the test's parameters say."""
+    options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **getattr(request, "param", {})}
+    context = browser.new_context(**options)
+    context.set_default_timeout(5000)
+    yield Opened(context.new_page(), address)
+    context.close()
+
+
+PHONE = {"viewport": {"width": 390, "height": 844}}
+EVERY = pytest.mark.parametrize(
+    "opened", [{}, PHONE, {"color_scheme": "dark"}], ids=["desktop", "phone", "dark"], indirect=True
+)
+
+
+@EVERY
+def test_it_opens_without_complaint_request_or_overflow(opened: Opened, address: str) -> None:
+    page = opened.page
+    for details in page.locator("details").all():
+        details.locator("summary").click()
+    assert page.locator("figure svg[role=group]").count() == page.locator("figure").count() == 8
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+    page.mouse.wheel(0, 20_000)
+    assert opened.complaints == []
+    assert opened.requests == [address]
+
+
+@pytest.mark.parametrize("opened", [{}, {"color_scheme": "dark"}], ids=["light", "dark"], indirect=True)
+def test_it_is_accessible(opened: Opened) -> None:
+    """No finding of axe-core: roles, names, contrast, order of headings, tables."""
+    found = Axe().run(opened.page).response["violations"]
+    assert [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found] == []
+
+
+def test_payloads_stay_text(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_label("Filter").fill("<script>alert(1)</script>")
+    expect(page.locator(".concepts > li").first).to_contain_text("</script><script>alert(1)</script>")
+    for query in range(page.locator("#query option").count()):
+        page.locator("#query").select_option(str(query))
+    assert page.locator(".sides").get_by_text('"><img src=x onerror=alert(1)>').count() > 0
+    assert page.locator("main script, main img, main b:not(.tip b)").count() == 0
+    assert " ".join(page.title().split()) == " ".join(f"Things {HOSTILE}: compression report".split())
+    assert opened.complaints == []
+
+
+def test_no_script_but_the_page_s_own_may_run(opened: Opened) -> None:
+    """The policy holds, should text ever become markup."""
+    done = opened.page.evaluate("""() => {
+        const image = document.createElement("img");
+        image.setAttribute("onerror", "window.broken = true");
+        image.src = "data:image/png;base64,x";
+        const script = document.createElement("script");
+        script.textContent = "window.broken = true";
+        document.body.append(image, script);
+        const before = document.body.dataset.asked = "yes";
+        return fetch("https://example.org/").then(() => "fetched", () => window.broken ? "ran" : before);
+    }""")
+    assert done == "yes"
+    assert len([text for text in opened.complaints if "Content Security Policy" in text]) >= 2
+
+
+def test_concepts_are_filtered_ordered_and_shown_page_by_page(opened: Opened) -> None:
+    page = opened.page
+    cards, count = page.locator(".concepts > li"), page.locator("output[for=concept-filter]")
+    more = page.locator(".more")
+    expect(cards).to_have_count(12)
+    everything = int(str(count.text_content()).split()[0])
+    more.click()
+    expect(cards).to_have_count(24)
+    word = str(cards.nth(3).locator("ol li span").first.text_content()).split()[-1]
+    page.get_by_label("Filter").fill(f"THING {word}")
+    left = int(str(count.text_content()).split()[0])
+    assert 0 < left < everything
+    for card in cards.all():
+        assert word in str(card.text_content())
+    page.get_by_label("Filter").fill("no such thing anywhere")
+    expect(cards).to_have_count(0)
+    expect(count).to_have_text(f"0 of {everything} concepts")
+    expect(more).to_be_hidden()
+    page.get_by_label("Filter").fill("")
+    uses = []
+    for order in ("used", "rare"):
+        page.get_by_label("Order").select_option(order)
+        uses.append([float(re.findall(r"in ([\d.]+)% of", text)[0]) for text in cards.all_text_contents()])
+    assert uses[0] == sorted(uses[0], reverse=True)
+    assert uses[1] == sorted(uses[1])
+    assert uses[0][0] > uses[1][0]
+
+
+def test_queries_side_by_side(opened: Opened, address: str) -> None:
+    page = opened.page
+    data = _data(page)["queries"]
+    for number in (0, len(data) - 1):
+        page.locator("#query").select_option(str(number))
+        sides = page.locator(".sides section")
+        for side, name in enumerate(("dense", "codes")):
+            shown = sides.nth(side).locator("ol li > span:first-of-type")
+            expect(shown.first).to_contain_text(data[number][name][0]["title"])
+            expect(shown).to_have_count(10)
+        expect(page.locator("output[for=query]")).to_have_text(f"{data[number]['shared']} of 10 shared")
+        expect(sides.nth(0).locator(".alone")).to_have_count(10 - data[number]["shared"])
+    page.get_by_role("button", name="Next query").click()
+    expect(page.locator("#query")).to_have_value("0")
+
+
+def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened) -> None:
+    page = opened.page
+    for figure in page.locator("figure").all():
+        marks = figure.locator("[role=img]")
+        assert marks.count() >= 2
+        assert figure.locator("[role=img][tabindex='0']").count() == 1
+        marks.first.focus()
+        expect(figure.locator(".tip")).to_be_visible()
+        first = figure.locator(".tip").text_content()
+        page.keyboard.press("ArrowRight")
+        expect(marks.nth(1)).to_be_focused()
+        assert figure.locator(".tip").text_content() != first
+        page.keyboard.press("End")
+        expect(marks.last).to_be_focused()
+        name = str(marks.last.get_attribute("aria-label"))
+        assert str(figure.locator(".tip b").text_content()) in name
+        page.keyboard.press("Escape")
+        expect(figure.locator(".tip")).to_be_hidden()
+    point = page.locator("[data-show=by-bytes] [role=img]").first
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator("[data-show=by-bytes] .tip")).to_be_visible()
+    expect(page.locator("[data-show=by-bytes] .tip")).to_contain_text("recall@100")
+
+
+def test_tables_behind_charts_hold_what_the_charts_show(opened: Opened) -> None:
+    page = opened.page
+    table = page.locator("[data-show=by-bytes] details table")
+    assert table.locator("tbody tr").count() == len(RESULTS)
+    shown = [row.locator("th, td").all_text_contents() for row in table.locator("tbody tr").all()]
+    wanted = [
+        [row["name"], row["family"], f"{row['resident']:,.0f}", f"{row['recall10']:.3f}", f"{row['recall100']:.3f}",
+         f"{row['p50_ms']:.1f}"]
+        for row in RESULTS
+    ]  # fmt: skip
+    assert sorted(shown) == sorted(wanted)
+
+
+def test_the_pareto_front_is_one(opened: Opened) -> None:
+    label = str(opened.page.locator("[data-show=by-bytes] svg[role=group]").get_attribute("aria-label"))
+    shown = label.split("on the Pareto front: ")[1].split(". Arrow keys")[0].split(", ")
+    wanted = [
+        row["name"]
+        for row in RESULTS
+        if all(row["recall100"] > other["recall100"] for other in RESULTS if other["resident"] < row["resident"])
+        and row["recall100"] == max(o["recall100"] for o in RESULTS if o["resident"] == row["resident"])
+    ]
+    assert sorted(shown) == sorted(wanted)
+    assert wanted == [f"ours originals on disk {n}" for n in range(4)]
+
+
+def test_everything_is_reached_by_the_keyboard(opened: Opened) -> None:
+    page = opened.page
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    reached = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("(({id, role, tagName}) => id || role || tagName)(document.activeElement)"))
+        if reached[-1] == "BODY":
+            break
+    assert reached[-1] == "BODY"
+    assert reached.count("img") == page.locator("figure").count()
+    assert {"query", "concept-filter", "concept-order", "SUMMARY", "BUTTON"} <= set(reached)
+
+
+@pytest.mark.parametrize("opened", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_the_theme_follows_the_system_until_it_is_chosen(opened: Opened) -> None:
+    page = opened.page
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    shade = "getComputedStyle(document.documentElement).backgroundColor"
+    before = page.evaluate(shade)
+    assert (sum(map(int, re.findall(r"\d+", before))) < 200) == dark
+    page.get_by_role("button", name=f"Switch to {'light' if dark else 'dark'} colours").click()
+    after = page.evaluate(shade)
+    assert (sum(map(int, re.findall(r"\d+", after))) < 200) != dark
+    page.reload()
+    assert page.evaluate(shade) == after
+    assert opened.complaints == []
+
+
+def test_it_prints(opened: Opened) -> None:
+    page = opened.page
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--paper')") == "#fcfbf8"
+    for hidden in ("nav", "#theme", "details.data", ".more", "#concept-filter"):
+        expect(page.locator(hidden).first).to_be_hidden()
+    pdf = page.pdf(format="A4")
+    assert 3 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 14
+    assert opened.complaints == []
+
+
+def _data(page: Page) -> Any:
+    return json.loads(str(page.locator("#data").text_content()))
