@@ -187,6 +187,7 @@ def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened)
         page.keyboard.press("Escape")
         expect(figure.locator(".tip")).to_be_hidden()
     point = page.locator("[data-show=by-bytes] [role=img]").first
+    point.scroll_into_view_if_needed()
     box = point.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
