@@ -25,12 +25,13 @@ class TrainConfig:
     seed: int = 0
     """Of the split, the order and the initial atoms. On a CPU equal seeds give equal bits."""
 
-    steps: int = 2000
+    steps: int = 1500
     """Optimiser steps of the autoencoder phase."""
     batch_size: int = 2048
     """Items of a step. The paper's 100,000 is for a GPU."""
-    learning_rate: float = 1e-3
-    """Adam's peak rate; 50 steps of warm-up, then a cosine to zero."""
+    learning_rate: float = 5e-3
+    """Adam's peak rate; 50 steps of warm-up, then a cosine to zero. Measured: 1,500 steps at 5e-3 are better than 2,000 at
+    the paper's 1e-3; 1e-2 is better still for the encoder, but uses latents less evenly."""
     init: Literal["data", "random"] = "data"
     """Initial atoms, the encoder tied to them: random items of the catalog, or random directions (the paper).
     Measured after 600 steps, pursuit codes: 0.877 recall@100 from data without one dead latent."""
@@ -50,7 +51,7 @@ class TrainConfig:
     atoms_per_step: int = 4
     """Of the pursuit in refinement, where more rounds beat better codes; 1 is the classical pursuit."""
 
-    encoder_steps: int = 300
+    encoder_steps: int = 400
     """Steps that fit the encoder to the refined dictionary, which stays fixed."""
 
     held_out: int = 1000
@@ -83,7 +84,14 @@ class TrainConfig:
     @classmethod
     def paper(cls, **settings: Any) -> Self:
         """The paper's recipe alone: random directions, Adam on the autoencoder, nothing after it."""
-        return replace(cls(init="random", revive_after=0, rounds=0, encoder_steps=0), **settings)
+        recipe = cls(init="random", learning_rate=1e-3, revive_after=0, rounds=0, encoder_steps=0)
+        return replace(recipe, **settings)
+
+    @classmethod
+    def for_encoder(cls, **settings: Any) -> Self:
+        """For codes that the encoder alone shall find (`method="encoder"`): all the time goes into the autoencoder, at a
+        higher rate; the dictionary is not refined for pursuit, which would leave the encoder behind."""
+        return replace(cls(learning_rate=1e-2, rounds=0, encoder_steps=0), **settings)
 
 
 def choose_latents(items: int, k: int) -> tuple[int, str]:
