@@ -74,7 +74,6 @@ def _save_concepts(model: CompresSAE, directory: Path) -> None:
     set_aside(directory, model.fingerprint)
     if concepts is not None and not (directory / CONCEPTS_FILE).exists():
         concepts.save(directory)
-    model.directory = directory
 
 
 def load_model(directory: Path) -> CompresSAE:

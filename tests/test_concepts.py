@@ -55,7 +55,7 @@ def found(source: Source, model: CompresSAE) -> Concepts:
 
 
 def _concept(latent: int, name: str, items: int = 5, **fields: Any) -> Concept:
-    made = Concept(latent, 1, name, name, (), items, 1, 0.5, (StrongItem(latent, f"title of {latent}", 0.5),))
+    made = Concept(latent, 1, name, name, (), items, 1, 0.5, (StrongItem(latent, f"title of {latent}", 0.5, 0.6),))
     return dataclasses.replace(made, **fields)
 
 
@@ -65,10 +65,14 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
     values = np.round(random.normal(loc=0.3, size=(500, 5)), 1).astype(np.float32)  # rounded, so that there are ties
     values[~values.any(axis=1)] = 1
     codes = SparseCodes(indices, values, 20)
+    closeness = np.round(random.normal(size=(500, 5)), 1).astype(np.float32)
     kept = StrongestItems(20, 7)
     for start in range(0, 500, 33):
-        kept.add(codes[start : start + 33], range(start, min(start + 33, 500)))
+        part = slice(start, start + 33)
+        kept.add(codes[part], closeness[part], range(500)[part])
     dense = codes.to_csr().toarray()
+    close = np.full((500, 20), -np.inf)
+    np.put_along_axis(close, codes.indices.astype(np.int64), closeness.astype(np.float64), axis=1)
     assert kept.rows == 500
     used = kept.used()
     assert [one.latent for one in used] == list(range(20))
@@ -79,20 +83,22 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
         side = column * one.sign
         assert (one.items, one.opposed) == ((side > 0).sum(), (side < 0).sum())
         assert one.strength == pytest.approx(side[side > 0].mean())
-        order = np.lexsort((np.arange(500), -side))[:7]
-        assert [item for _, item in one.strongest] == order.tolist()
-        assert [value for value, _ in one.strongest] == pytest.approx(side[order].tolist())
+        near = np.where(side > 0, one.sign * close[:, one.latent], -np.inf)
+        order = np.lexsort((np.arange(500), -near))[:7]
+        assert [strong.item for strong in one.strongest] == order.tolist()
+        assert [strong.value for strong in one.strongest] == pytest.approx(side[order].tolist())
+        assert [strong.closeness for strong in one.strongest] == pytest.approx(near[order].tolist())
 
 
 def test_memory_is_bounded_however_many_items_come(codes: SparseCodes) -> None:
     kept = StrongestItems(codes.latents, 3)
     for _ in range(5):
-        kept.add(codes, range(len(codes)))
+        kept.add(codes, codes.values, range(len(codes)))
     assert max(map(len, kept._heaps)) == 3
 
 
 def test_concepts_tell_how_latents_are_used(
-    found: Concepts, model: CompresSAE, codes: SparseCodes, topics: list[str]
+    found: Concepts, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray, topics: list[str]
 ) -> None:
     assert (found.fingerprint, found.items) == (model.fingerprint, 600)
     dense = codes.to_csr().toarray()
@@ -100,7 +106,10 @@ def test_concepts_tell_how_latents_are_used(
         side = concept.sign * dense[:, concept.latent]
         assert concept.items == (side > 0).sum()
         best = [int(str(item.id).removeprefix("item-")) for item in concept.strongest]
-        assert [item.value for item in concept.strongest] == pytest.approx(np.sort(side)[::-1][: len(best)], abs=1e-4)
+        assert [item.value for item in concept.strongest] == pytest.approx(side[best], abs=1e-4)
+        cosines = concept.sign * (embeddings @ model.atoms[concept.latent].detach().numpy())
+        nearest = np.sort(cosines[side > 0])[::-1][:10]
+        assert [item.cosine for item in concept.strongest] == pytest.approx(nearest, abs=1e-4)
         assert [item.title for item in concept.strongest] == [f"the {topics[row]} thing {row}" for row in best]
 
 
@@ -120,12 +129,12 @@ def test_names_are_what_sets_the_strongest_items_apart(found: Concepts, topics: 
 
 def test_terms_prefer_phrases_and_ignore_what_everyone_says() -> None:
     texts = [f"package {n} fast text editor" for n in range(4)] + [f"package {n} chess engine in c++" for n in range(4)]
-    editor, chess = distinctive_terms(texts, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    editor, chess = distinctive_terms(texts, texts, [[0, 1, 2, 3], [4, 5, 6, 7]])
     assert {"text editor", "fast text"} & set(editor)
     assert any("chess" in term for term in chess)
     assert any("c++" in term for term in chess)
     assert "package" not in editor[0] + chess[0]
-    assert distinctive_terms(["", "1 2"], [[0], [1]]) == [[], []]
+    assert distinctive_terms(["", "1 2"], ["", ""], [[0], [1]]) == [[], []]
 
 
 def test_names_are_unique() -> None:
@@ -209,7 +218,7 @@ def test_names_find_concepts_and_errors_suggest() -> None:
 
 def test_search_looks_at_names_then_terms_then_titles() -> None:
     made = Concepts("m-1", 10, (
-        _concept(0, "other", 9, strongest=(StrongItem(1, "a GAME of go", 0.5),)),
+        _concept(0, "other", 9, strongest=(StrongItem(1, "a GAME of go", 0.5, 0.6),)),
         _concept(1, "board", 7, terms=("chess game",)),
         _concept(2, "game", 3),
         _concept(3, "games", 4),

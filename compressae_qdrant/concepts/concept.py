@@ -25,13 +25,15 @@ _CLOSE: Final = 4
 
 @dataclass(frozen=True)
 class StrongItem:
-    """An item that uses a latent strongly."""
+    """An item that uses a latent, and lies close to its atom."""
 
     id: int | str
     title: str
     """A line for people to read."""
     value: float
     """|stored value| of the latent in its code, at projection scale."""
+    cosine: float
+    """Of its embedding with the latent's atom, on the concept's side."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Concept:
     strength: float
     """Mean |value| over the items that use it."""
     strongest: tuple[StrongItem, ...]
-    """Best first."""
+    """Closest first."""
 
     @property
     def key(self) -> str:
@@ -237,5 +239,7 @@ def _concept(data: dict[str, Any]) -> Concept:
         latent=int(data["latent"]), sign=data["sign"], name=data["name"], suggested=data["suggested"],
         terms=tuple(data["terms"]), items=int(data["items"]), opposed=int(data["opposed"]),
         strength=float(data["strength"]),
-        strongest=tuple(StrongItem(item["id"], str(item["title"]), float(item["value"])) for item in strongest),
+        strongest=tuple(
+            StrongItem(one["id"], str(one["title"]), float(one["value"]), float(one["cosine"])) for one in strongest
+        ),
     )  # fmt: skip

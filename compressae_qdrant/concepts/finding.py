@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
+from .. import similarity
+from ..codes import FloatArray
 from ..errors import InvalidInputError, SourceError
-from ..model import CompresSAE, Method
+from ..model import CompresSAE, Method, unit_rows
 from ..pursuit import ATOMS_PER_STEP
 from ..sources.base import Batch, Source
 from .concept import Concept, Concepts, StrongItem
@@ -69,18 +73,20 @@ def find_concepts(
     """
     if keep < 1:
         raise InvalidInputError(f"keep is {keep}; a concept is known by at least 1 item")
+    atoms: FloatArray = model.atoms.detach().cpu().numpy()
     strongest = StrongestItems(model.latents, keep)
     for batch in source.batches(batch_size):
         if batch.ids:
             codes = model.encode(batch.embeddings, method, atoms_per_step=atoms_per_step)
             items = [_item(id, payload, fields) for id, payload in zip(batch.ids, batch.payloads, strict=True)]
-            strongest.add(codes, items)
+            products = similarity.asymmetric(atoms, unit_rows(batch.embeddings, batch.start))
+            strongest.add(codes, np.take_along_axis(products, codes.indices, axis=1), items)
         if on_batch is not None:
             on_batch(batch)
     used = strongest.used()
     if not used:
         raise SourceError("the source has no items; there are no concepts in nothing")
-    if fields is not None and not any(item.text for one in used for _, item in one.strongest):
+    if fields is not None and not any(kept.item.text for one in used for kept in one.strongest):
         raise SourceError(f"no item has a text in {', '.join(map(repr, fields))}; name fields of the payload")
     terms = _terms(used, stop_words)
     by_hand = {} if known is None else {concept.latent: concept.name for concept in known if concept.edited}
@@ -90,8 +96,9 @@ def find_concepts(
 
 def _terms(used: Sequence[Used], stop_words: str | None) -> list[list[str]]:
     numbers: dict[_Item, int] = {}
-    members = [[numbers.setdefault(item, len(numbers)) for _, item in one.strongest] for one in used]
-    return distinctive_terms([item.text for item in numbers], members, stop_words)
+    members = [[numbers.setdefault(kept.item, len(numbers)) for kept in one.strongest] for one in used]
+    texts, titles = [item.text for item in numbers], [item.title for item in numbers]
+    return distinctive_terms(texts, titles, members, stop_words)
 
 
 def _named(
@@ -105,7 +112,10 @@ def _named(
         concept = Concept(
             latent=one.latent, sign=one.sign, name=suggested, suggested=suggested, terms=tuple(own), items=one.items,
             opposed=one.opposed, strength=round(one.strength, _DIGITS),
-            strongest=tuple(StrongItem(item.id, item.title, round(value, _DIGITS)) for value, item in one.strongest),
+            strongest=tuple(
+                StrongItem(kept.item.id, kept.item.title, round(kept.value, _DIGITS), round(kept.closeness, _DIGITS))
+                for kept in one.strongest
+            ),
         )  # fmt: skip
         if one.latent in by_hand:
             concept = dataclasses.replace(concept, name=by_hand[one.latent])

@@ -1,8 +1,9 @@
 """Names from the terms that set a concept's strongest items apart: class-based TF-IDF, a concept being a class.
 
 The weight of a term in a concept is the share of its strongest items that hold the term, times the inverse document
-frequency of the term where each concept counts as one document (Grootendorst, BERTopic, arXiv 2203.05794, section 3.3,
-with items that hold a term in place of its occurrences: one long text must not name a concept).
+frequency of the term where each concept counts as one document (Grootendorst, BERTopic, arXiv 2203.05794, with items
+that hold a term in place of its occurrences: one long text must not name a concept). An item that doesn't have the term
+in its title counts half, or the phrases that all texts of one family share would name everything.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ _TOKEN: Final = r"(?u)[^\W\d_][\w+#.-]*[\w+#]"  # noqa: S105 (no password: a wor
 
 
 def distinctive_terms(
-    texts: Sequence[str], members: Sequence[Sequence[int]], stop_words: str | None = "english"
+    texts: Sequence[str],
+    titles: Sequence[str],
+    members: Sequence[Sequence[int]],
+    stop_words: str | None = "english",
 ) -> list[list[str]]:
     """For each concept at most eight terms of one or two words, best first.
 
     Args:
         texts: of the items that any concept has.
+        titles: of the same items.
         members: for each concept the numbers of its strongest items in `texts`.
         stop_words: of scikit-learn; None for a language that it doesn't know.
 
@@ -57,6 +62,7 @@ def distinctive_terms(
         held = counter.fit_transform(texts)
     except ValueError:  # no text has a word: catalogs without texts get no terms
         return [[] for _ in members]
+    held = (held + counter.transform(titles)) / 2
     sizes = np.array([max(len(rows), 1) for rows in members])
     rows = np.repeat(np.arange(len(members)), [len(rows) for rows in members])
     columns = np.array([row for rows in members for row in rows], np.int64)

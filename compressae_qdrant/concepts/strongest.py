@@ -9,12 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..codes import SparseCodes
+from ..codes import FloatArray, SparseCodes
 
-__all__ = ["StrongestItems", "Used"]
+__all__ = ["Kept", "StrongestItems", "Used"]
 
-Strong = tuple[float, int, Any]
-"""|value|, minus the row number (the earlier item wins a tie), and what is kept of the item."""
+Strong = tuple[float, int, float, Any]
+"""Closeness, minus the row number (the earlier item wins a tie), |value|, and what is kept of the item."""
+
+
+class Kept(NamedTuple):
+    """A strong item."""
+
+    item: Any
+    value: float
+    """|stored value|."""
+    closeness: float
 
 
 class Used(NamedTuple):
@@ -29,21 +38,26 @@ class Used(NamedTuple):
     """Items that use it with the other."""
     strength: float
     """Mean |value| of those of this sign."""
-    strongest: list[tuple[float, Any]]
-    """|value| and item, best first."""
+    strongest: list[Kept]
+    """Closest first."""
 
 
 class StrongestItems:
-    """Keeps the `keep` strongest items for each sign of each latent. Memory is bounded by `2 h keep` items, however
-    many are added."""
+    """Keeps the `keep` strongest items for each sign of each latent: of those that use it, the closest to its atom.
+    Memory is bounded by `2 h keep` items, however many are added.
+
+    Closest rather than of the largest value: pursuit gives an atom a large value too where it has to undo what its
+    neighbours in the dictionary added. Of the 200 most used latents of a real catalog, one label covers the majority
+    of the 20 strongest items in a fifth more of them this way (`scripts/concept_purity.py`).
+    """
 
     def __init__(self, latents: int, keep: int) -> None:
         self._latents = latents
         self._keep = keep
         # Side j is latent j with positive values, side h + j with negative ones.
         self._heaps: list[list[Strong]] = [[] for _ in range(2 * latents)]
-        self._least = np.zeros(2 * latents, np.float32)
-        """What a value must exceed to get into each heap: 0 until the heap is full."""
+        self._least = np.full(2 * latents, -np.inf, np.float32)
+        """What must be exceeded to get into each heap, once it is full."""
         self._count = np.zeros(2 * latents, np.int64)
         self._sum = np.zeros(2 * latents)
         self._squares = np.zeros(2 * latents)
@@ -54,8 +68,14 @@ class StrongestItems:
         """Items seen."""
         return self._rows
 
-    def add(self, codes: SparseCodes, items: Sequence[Any]) -> None:
-        """Take in the codes of a batch; `items` are kept for those that are strong in something."""
+    def add(self, codes: SparseCodes, closeness: FloatArray, items: Sequence[Any]) -> None:
+        """Take in a batch.
+
+        Args:
+            codes: n codes.
+            closeness: (n, k) cosine of each item with the atom of each latent of its code.
+            items: n; those that are strong in something are kept.
+        """
         row, column = np.nonzero(codes.values)
         values = codes.values[row, column]
         sides = codes.indices[row, column].astype(np.int64) + self._latents * (values < 0)
@@ -63,13 +83,15 @@ class StrongestItems:
         self._count += np.bincount(sides, minlength=2 * self._latents)
         self._sum += np.bincount(sides, size, 2 * self._latents)
         self._squares += np.bincount(sides, np.square(size, dtype=np.float64), 2 * self._latents)
-        fits = np.flatnonzero(size > self._least[sides])
-        for side, value, at in zip(sides[fits].tolist(), size[fits].tolist(), row[fits].tolist(), strict=True):
+        close = closeness[row, column] * np.sign(values)
+        fits = np.flatnonzero(close > self._least[sides])
+        fitting = (array[fits].tolist() for array in (sides, close, size, row))
+        for side, cosine, value, at in zip(*fitting, strict=True):
             heap = self._heaps[side]
-            strong = (value, -(self._rows + at), items[at])
+            strong = (cosine, -(self._rows + at), value, items[at])
             if len(heap) < self._keep:
                 heapq.heappush(heap, strong)
-            elif value > heap[0][0]:
+            elif cosine > heap[0][0]:
                 heapq.heapreplace(heap, strong)
             if len(heap) == self._keep:
                 self._least[side] = heap[0][0]
@@ -82,7 +104,7 @@ class StrongestItems:
         for latent in np.flatnonzero(squares.sum(axis=0)).tolist():
             sign = 1 if squares[0, latent] >= squares[1, latent] else -1
             side, other = (latent, latent + self._latents)[::sign]
-            best = [(value, item) for value, _, item in sorted(self._heaps[side], key=lambda s: s[:2], reverse=True)]
+            best = sorted(self._heaps[side], key=lambda strong: strong[:2], reverse=True)
             found.append(
                 Used(
                     latent=latent,
@@ -90,7 +112,7 @@ class StrongestItems:
                     items=int(self._count[side]),
                     opposed=int(self._count[other]),
                     strength=float(self._sum[side] / self._count[side]),
-                    strongest=best,
+                    strongest=[Kept(item, value, cosine) for cosine, _, value, item in best],
                 )
             )
         return found

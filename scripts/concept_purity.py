@@ -1,0 +1,155 @@
+"""Do latents mean something? Labels that people gave items, counted among the strongest items of each concept.
+
+    python scripts/concept_purity.py ../shared/data/debian_packages_384.npy --model model
+
+A concept is pure if one label covers the majority of its 20 strongest items. Labels are Debian's sections and debtags.
+More than half of the packages were never tagged, so it is counted twice: among the strongest items, and among the
+strongest of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
+package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
+them, or those of the largest value. Controls are counted alike: random items, the items closest to random directions
+(of all items, as nothing uses such a latent), and the other side of the same latents. Prints Markdown; with --names
+also concepts by the names that they have in the model's concepts.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from compressae_qdrant import CompresSAE, SparseCodes
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.model import unit_rows
+
+Rows = npt.NDArray[np.int64]
+STRONGEST = 20
+
+
+class Labels:
+    """Sections and debtags of the catalog's items."""
+
+    def __init__(self, table: Path) -> None:
+        columns = pq.read_table(table, columns=["section", "tags"]).to_pydict()
+        self.of = [{f"section:{section}", *(tags or [])} for section, tags in zip(*columns.values(), strict=True)]
+        self.tagged = np.array([bool(tags) for tags in columns["tags"]])
+        counts = Counter(label for own in self.of for label in own)
+        self.common = {label for label, count in counts.items() if count > len(self.of) / 10}
+
+    def pure(self, rows: Rows, left_out: set[str]) -> bool:
+        """Whether one label covers the majority of `STRONGEST` items."""
+        counts = Counter(label for row in rows[:STRONGEST].tolist() for label in self.of[row] - left_out)
+        return max(counts.values(), default=0) > STRONGEST / 2
+
+    def shares(self, rankings: Sequence[Rows]) -> list[float]:
+        """Share of pure rankings: all items and all labels, tagged items and all labels, then without common labels."""
+        found = []
+        for left_out in (set(), self.common):
+            for tagged in (False, True):
+                kept = [rows[self.tagged[rows]] if tagged else rows for rows in rankings]
+                found.append(float(np.mean([self.pure(rows, left_out) for rows in kept])))
+        return found
+
+
+class Latents:
+    """Who uses each latent, and how strongly."""
+
+    def __init__(self, codes: SparseCodes, embeddings: FloatArray, atoms: FloatArray) -> None:
+        self._columns = codes.to_csr().tocsc()
+        self._embeddings, self._atoms = embeddings, atoms
+        squares = self._columns.multiply(abs(self._columns)).sum(axis=0)
+        self.sign = np.where(np.asarray(squares).ravel() >= 0, 1, -1)
+        self.use = np.array([len(self.users(latent)[0]) for latent in range(codes.latents)])
+
+    def users(self, latent: int, side: int = 1) -> tuple[Rows, FloatArray]:
+        """Items that use a latent on the concept's side (1) or the other (-1), and the sizes of their values."""
+        part = slice(self._columns.indptr[latent], self._columns.indptr[latent + 1])
+        values = self._columns.data[part] * self.sign[latent] * side
+        kept = values > 0
+        return self._columns.indices[part][kept].astype(np.int64), values[kept]
+
+    def by_value(self, latent: int) -> Rows:
+        rows, values = self.users(latent)
+        return rows[np.argsort(-values, kind="stable")]
+
+    def by_cosine(self, latent: int, side: int = 1) -> Rows:
+        rows, _ = self.users(latent, side)
+        cosines = self.sign[latent] * side * (self._embeddings[rows] @ self._atoms[latent])
+        return rows[np.argsort(-cosines, kind="stable")]
+
+
+def main() -> None:
+    arguments = _arguments()
+    table = arguments.table or Path(str(arguments.embeddings).replace("_384.npy", ".parquet"))
+    embeddings = unit_rows(np.load(arguments.embeddings))
+    model = CompresSAE.load(arguments.model)
+    codes = model.encode(embeddings)
+    labels = Labels(table)
+    latents = Latents(codes, embeddings, model.atoms.detach().numpy())
+    most = np.argsort(-latents.use, kind="stable")[: arguments.latents].tolist()
+    random = np.random.default_rng(arguments.seed)
+    items, tagged = np.arange(len(codes)), np.flatnonzero(labels.tagged)
+
+    def drawn(_: int) -> Rows:
+        return np.concatenate([random.choice(items, STRONGEST, False), random.choice(tagged, STRONGEST, False)])
+
+    def along_a_direction(_: int) -> Rows:
+        return np.argsort(-(embeddings @ random.normal(size=model.dim).astype(np.float32)), kind="stable")
+
+    rankings: dict[str, Callable[[int], Rows]] = {
+        "closest to the atom": latents.by_cosine,
+        "largest value": latents.by_value,
+        "control: the latents' other side": lambda latent: latents.by_cosine(latent, -1),
+        "control: random directions": along_a_direction,
+        "control: random items": drawn,
+    }
+    first, last = latents.use[most[0]], latents.use[most[-1]]
+    print(
+        f"{len(codes):,} items, {labels.tagged.mean():.0%} with debtags; model {model.fingerprint}, "
+        f"h={model.latents}, k={model.k}; the {len(most)} most used latents ({last:,} to {first:,} items)"
+    )
+    print()
+    print("| the 20 strongest | all items | tagged items | all, no common label | tagged, no common label |")
+    print("|---|---|---|---|---|")
+    for name, ranking in rankings.items():
+        print(f"| {name} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
+    everything = labels.shares([latents.by_cosine(latent) for latent in np.flatnonzero(latents.use).tolist()])
+    print(f"| closest to the atom, all latents | {' | '.join(f'{share:.1%}' for share in everything)} |")
+    print(f"\nCommon labels: {', '.join(sorted(labels.common))}.")
+    values = codes.values
+    print(f"Of the non-zeros {float((values < 0).mean()):.1%} are negative, with "
+          f"{float(np.square(values[values < 0]).sum() / np.square(values).sum()):.1%} of the squares; "
+          f"{int((latents.sign < 0).sum())} latents have their concept on the negative side.")  # fmt: skip
+    if arguments.names:
+        _show_names(model, arguments.names)
+
+
+def _show_names(model: CompresSAE, count: int) -> None:
+    """The most used concepts, and as many drawn evenly from the rest."""
+    if model.concepts is None:
+        raise SystemExit("the model has no concepts.json; run `compressae concepts` first")
+    ranked = model.concepts.most_used()
+    for title, some in (("The most used", ranked[:count]), ("Evenly drawn", ranked[count :: len(ranked) // count])):
+        print(f"\n**{title}**\n\n| latent | name | items | closest items |\n|---|---|---|---|")
+        for concept in some[:count]:
+            titles = "; ".join(item.title for item in concept.strongest[:3]).replace("|", "/")
+            print(f"| {concept.key} | {concept.name} | {concept.items:,} | {titles} |")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("embeddings", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--table", type=Path, help="parquet with section and tags, row by row as the embeddings")
+    parser.add_argument("--latents", type=int, default=200)
+    parser.add_argument("--names", type=int, default=0, help="concepts to show, twice: most used, evenly drawn")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
