@@ -40,22 +40,22 @@ SHIPPED = Path(__file__).parents[1] / "compressae_qdrant" / "capacity" / "measur
 
 
 def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeRun]:
-    """Sizes, latents, non-zeros, datatypes, segments and payloads; the largest last."""
+    """Sizes, latents, non-zeros, datatypes, segments and payloads, what takes longest last."""
     quarter = 250_000
     runs = [
         CodeRun(16_000),
         CodeRun(catalog),
         CodeRun(catalog, k=16),
-        CodeRun(catalog, k=64),
         CodeRun(catalog, datatype="float16", timed=False),
         CodeRun(catalog, datatype="float32", timed=False),
-        CodeRun(catalog, latents=1024),
-        CodeRun(catalog, latents=16_384),
         *(CodeRun(16_000, payload_bytes=size, timed=False) for size in (60, 200, 500, 1000)),
         CodeRun(quarter),
         CodeRun(quarter, segments=2),
-        CodeRun(quarter, latents=16_384),
         CodeRun(MILLION),
+        CodeRun(catalog, k=64),
+        CodeRun(catalog, latents=1024),
+        CodeRun(catalog, latents=16_384),
+        CodeRun(quarter, latents=16_384),
         CodeRun(MILLION, latents=16_384),
     ]
     return [run for run in runs if run.items <= largest and run.latents in latents]
@@ -101,7 +101,7 @@ class Bench:
         given = self.model_folder if latents == 4096 else None
         folder = given or self.work / f"model-{latents}"
         model = model_of(self.items(), latents, 32, folder)
-        return model if k == model.k else model.with_k(k, self.items()[:20_000])
+        return model if k == model.k else model.with_k(k, self.items()[:2000])
 
     def build(self) -> dict[str, Any]:
         """Build what is missing; bytes of everything."""
@@ -187,13 +187,14 @@ def main() -> None:
     parser.add_argument("--work", default="bench-capacity", help="directory of everything built; about 12 GB")
     parser.add_argument("--largest", type=int, default=MILLION, help="leave out what has more items")
     parser.add_argument("--latents", type=int, nargs="+", default=[1024, 4096, 16_384], help="leave out others")
+    parser.add_argument("--threads", type=int, default=1, help="of training and encoding")
     parser.add_argument("--recall", type=Path, help="rows.json of bench_retrieval.py, for the recalls beside a plan")
     parser.add_argument("--build", action="store_true", help="build and note bytes only")
     parser.add_argument("--measure", action="store_true", help="time what is built only")
     parser.add_argument("--provisional", action="store_true", help="say that the machine was busy")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     bench = Bench(args)
     measured: dict[str, Any] = (
         json.loads(bench.notes.read_text()) if bench.notes.exists() else {"recall": {"codes": {}, "dense": {}}}

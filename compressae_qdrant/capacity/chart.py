@@ -29,6 +29,8 @@ def draw_plan(file: Path, estimates: Sequence[Estimate], title: str) -> None:
         axes.bar_label(bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3)
         axes.margins(x=0.25)
         axes.set_xlabel(label)
+        if label.startswith("queries"):
+            axes.set_xscale("log")
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
     figure.suptitle(title)

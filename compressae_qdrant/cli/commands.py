@@ -19,6 +19,7 @@ from ..model import CompresSAE
 from ..pursuit import ATOMS_PER_STEP
 from ..query_planning import SearchOptions
 from ..retriever import Retriever
+from ..settings_file import Settings
 from ..sources import sample_embeddings
 from ..syncing import SyncReport
 from ..syncing import sync as synchronise
@@ -27,6 +28,7 @@ from ..training import train as train_model
 from .hits import ConceptOption, ExplainOption, WithinOption, WithinStrengthOption, show_hits, weights_of
 from .options import (
     AtomsOption,
+    ConfigOption,
     EmbedderOption,
     EmbeddingOption,
     ExactOption,
@@ -89,12 +91,13 @@ def train(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write the model to.")],
     latents: Annotated[int | None, typer.Option(help="h; chosen by the catalog's size if left out.")] = None,
-    k: Annotated[int, typer.Option(help="Non-zeros of a code.")] = 32,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 0,
+    k: Annotated[int | None, typer.Option(help="Non-zeros of a code; 32 if left out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal models.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the autoencoder phase.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of dictionary refinement.")] = None,
     limit: Annotated[int, typer.Option(help="Items to train on at most, where they must be held in memory.")] = 500_000,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    config: ConfigOption = None,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
@@ -103,11 +106,12 @@ def train(
 ) -> None:
     """Train a model on a catalog's embeddings. Interrupted, the same command goes on where it was."""
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, skip_bad_rows)
-    given: dict[str, Any] = {n: v for n, v in (("steps", steps), ("rounds", rounds)) if v is not None}
-    config = dataclasses.replace(TrainConfig(latents=latents, k=k, seed=seed), **given)
+    given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds}
+    chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
+    training = TrainConfig(**chosen)
     model = train_model(
-        sample_embeddings(catalog, limit, seed=seed),
-        config,
+        sample_embeddings(catalog, limit, seed=training.seed),
+        training,
         checkpoint=out / "training.checkpoint",
         progress=not json_output,
         device=device,
@@ -165,7 +169,9 @@ def ingest(
     index: IndexOption,
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
-    datatype: Annotated[str, typer.Option(help="Of index values: uint8, float16 or float32.")] = "uint8",
+    datatype: Annotated[
+        str | None, typer.Option(help="Of index values: uint8, float16 or float32; uint8 if left out.")
+    ] = None,
     keep_dense: Annotated[
         bool, typer.Option("--keep-dense", help="Keep the embeddings on disk too, and rescore the best hits by them.")
     ] = False,
@@ -176,6 +182,7 @@ def ingest(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin with the first row whatever the journal says.")
     ] = False,
+    config: ConfigOption = None,
     sync: Annotated[
         bool, typer.Option("--sync", help="Write only what differs and delete what vanished, as `compressae sync`.")
     ] = False,
@@ -192,8 +199,10 @@ def ingest(
     chosen = method_of(method)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
+    kept = Settings.read(config).index
+    keep_dense = keep_dense or bool(kept.get("keep_dense", False))
     with (
-        open_or_create(index, coder, datatype, keep_dense) as opened,
+        open_or_create(index, coder, datatype or kept.get("datatype", "uint8"), keep_dense) as opened,
         progress_bar("sync" if sync else "ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report: IngestReport | SyncReport
@@ -224,6 +233,7 @@ def search(
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
     first_stage: FirstStageOption = None,
+    config: ConfigOption = None,
     filter: Annotated[
         str | None,
         typer.Option(help='Qdrant filter as JSON: {"must": [{"key": "section", "match": {"value": "games"}}]}'),
@@ -236,12 +246,14 @@ def search(
     json_output: JsonOption = False,
 ) -> None:
     """Search an index by text, by vector, or by an item of it."""
+    asked = Settings.read(config).search
     scored_by = scoring_of(scoring)
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
         settings: SearchOptions = {
-            "scoring": scored_by, "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
+            "scoring": scored_by, "exact": exact, "prefetch": prefetch or asked.get("prefetch"),
+            "first_stage": asked.get("first_stage") if first_stage is None else first_stage,
             "filter": filter_of(filter), "concepts": weights_of(concept), "within": within,
             "within_strength": within_strength,
         }  # fmt: skip

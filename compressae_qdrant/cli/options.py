@@ -51,6 +51,9 @@ FirstStageOption = Annotated[int | None, typer.Option("--first-stage", help="Lat
 KeepVanishedOption = Annotated[
     bool, typer.Option("--keep-vanished", help="Of a sync: don't delete items that the source doesn't have.")
 ]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML of settings, as `compressae tune` writes; options go before it.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 

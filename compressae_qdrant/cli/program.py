@@ -1,6 +1,6 @@
 """The whole command line: importing the modules of commands registers them."""
 
-from . import ab, capacity, concepts, evaluate, monitor, operations, report
+from . import ab, capacity, concepts, evaluate, monitor, operations, report, tune
 from .commands import app
 
-__all__ = ["ab", "app", "capacity", "concepts", "evaluate", "monitor", "operations", "report"]
+__all__ = ["ab", "app", "capacity", "concepts", "evaluate", "monitor", "operations", "report", "tune"]

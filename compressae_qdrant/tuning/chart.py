@@ -1,0 +1,38 @@
+"""What a search found, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .points import Goal, Point, front
+
+__all__ = ["draw_front"]
+
+
+def draw_front(file: Path, points: Sequence[Point], goal: Goal, chosen: Point | None) -> None:
+    """A PNG of recall against bytes: every point, the Pareto front, the goal and what was chosen."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for latents in sorted({point.latents for point in points}):
+        mine = [point for point in points if point.latents == latents]
+        sizes, recalls = [point.bytes for point in mine], [point.recall for point in mine]
+        axes.scatter(sizes, recalls, s=12, alpha=0.5, label=f"h={latents:,}")
+    best = front(points)
+    axes.step([point.bytes for point in best], [point.recall for point in best], where="post", color="black",
+              linewidth=1, label="Pareto front")  # fmt: skip
+    if goal.budget is not None:
+        axes.axvline(goal.budget, color="tab:red", linestyle="--", label="budget")
+    if goal.recall is not None:
+        axes.axhline(goal.recall, color="tab:red", linestyle="--", label="wanted recall")
+    if chosen is not None:
+        axes.scatter([chosen.bytes], [chosen.recall], s=90, marker="*", color="tab:red", zorder=3, label="chosen")
+        axes.annotate(f"k={chosen.k}, {chosen.datatype}", (chosen.bytes, chosen.recall), (8, -12),
+                      textcoords="offset points")  # fmt: skip
+    axes.set_xlabel("bytes of an item in memory, whole catalog")
+    axes.set_ylabel(f"recall@{goal.depth} on the sample")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,216 @@
+"""Searching settings: goals, what is tried and what isn't, and going on after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compressae_qdrant import CompresSAE, train
+from compressae_qdrant.capacity import load_constants
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import ConfigError, InvalidInputError
+from compressae_qdrant.history import Record
+from compressae_qdrant.settings_file import Settings
+from compressae_qdrant.tuning import Goal, Point, Sample, Served, Space, TuneResult, choose, front, tune
+
+SPACE = Space(
+    latents=(64, 128), k=(4, 8), datatypes=("uint8",), first_stage=(16, 64), prefetch=(2, 5), steps=8, rounds=2
+)
+SERVED = Served(1_000_000, load_constants())
+ROOMY = Goal(budget=1000, depth=10)
+
+
+def point(bytes: float, recall: float, ms: float = 1.0, **more: Any) -> Point:
+    plain = Point(128, 8, 8, "uint8", 64, 50, bytes, recall, ms)
+    return dataclasses.replace(plain, **more)
+
+
+def search(embeddings: FloatArray, work: Path, goal: Goal = ROOMY, space: Space = SPACE, **more: Any) -> TuneResult:
+    return tune(embeddings, work, goal, SERVED, space, queries=50, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray) -> TuneResult:
+    return search(embeddings, tmp_path_factory.mktemp("whole"))
+
+
+def test_every_setting_is_measured(whole: TuneResult) -> None:
+    assert (whole.trainings, whole.stopped, whole.left) == (4, 0, 0)
+    assert len({(p.latents, p.k, p.datatype, p.first_stage, p.prefetch) for p in whole.points}) == len(whole.points)
+    assert {p.k for p in whole.points} == {4, 6, 8, 12}
+    assert len(whole.points) == 2 * 4 * 1 * 2 * 2
+    assert all(0 < p.recall <= 1 and p.bytes > 0 and p.ms > 0 for p in whole.points)
+    wide = [p for p in whole.points if p.first_stage == 64 and p.prefetch == 50]
+    by_k = {p.k: p.recall for p in wide if p.latents == 128}
+    assert by_k[12] > by_k[4] + 0.02
+
+
+def test_a_budget_is_respected_and_used(whole: TuneResult) -> None:
+    sizes = sorted({p.bytes for p in whole.points})
+    for budget in (sizes[0], np.median(sizes), sizes[-1] + 1):
+        chosen = choose(whole.points, Goal(budget=float(budget), depth=10))
+        assert chosen.bytes <= budget
+        assert chosen.recall >= max(p.recall for p in whole.points if p.bytes <= budget) - 0.002
+    with pytest.raises(ConfigError, match=r"nothing fits 1 bytes an item; the least that was tried is \d+"):
+        choose(whole.points, Goal(budget=1, depth=10))
+
+
+def test_a_wanted_recall_takes_the_fewest_bytes() -> None:
+    points = [point(50, 0.80), point(60, 0.90, ms=9), point(60.3, 0.905, ms=2), point(90, 0.95)]
+    assert choose(points, Goal(recall=0.9)) == points[2]
+    assert choose(points, Goal(recall=0.91)) == points[3]
+    with pytest.raises(ConfigError, match=r"nothing reaches recall@100 0.99; the best that was tried is 0.950"):
+        choose(points, Goal(recall=0.99))
+    with pytest.raises(ConfigError, match="nothing was measured"):
+        choose([], Goal(recall=0.99))
+
+
+def test_of_equal_recall_the_quickest_is_taken() -> None:
+    points = [point(50, 0.9000, ms=9), point(55, 0.8985, ms=2), point(50, 0.88, ms=1)]
+    assert choose(points, Goal(budget=60)) == points[1]
+
+
+def test_the_front_rises() -> None:
+    random = np.random.default_rng(0)
+    points = [point(float(b), float(r)) for b, r in random.random((200, 2))]
+    best = front(points)
+    assert all(a.bytes < b.bytes and a.recall < b.recall for a, b in pairwise(best))
+    for each in points:
+        assert any(b.bytes <= each.bytes and b.recall >= each.recall for b in best)
+
+
+@pytest.mark.parametrize("when", ["training k=8, h=64", "measuring k=8, h=64"])
+def test_an_interrupted_search_goes_on(
+    tmp_path: Path, embeddings: FloatArray, whole: TuneResult, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    trained: list[tuple[int | None, int, bool]] = []
+
+    def noting(items: FloatArray, config: Any, *, checkpoint: Path, **more: Any) -> CompresSAE:
+        trained.append((config.latents, config.k, checkpoint.exists()))
+        return plain(items, config, checkpoint=checkpoint, **more)
+
+    plain: Callable[..., CompresSAE] = train
+    monkeypatch.setattr("compressae_qdrant.tuning.study.train", noting)
+    space = dataclasses.replace(SPACE, latents=(64,))
+
+    def interrupt(doing: str, share: float) -> None:
+        if doing == when and share > 0.6:  # one of two is done, and of the other the first validation
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(embeddings, tmp_path, space=space, progress=interrupt)
+    went_on = search(embeddings, tmp_path, space=space)
+    assert (went_on.trainings, went_on.stopped, went_on.left) == (2, 0, 0)
+    assert sorted(went_on.points, key=repr) == sorted((p for p in whole.points if p.latents == 64), key=repr)
+    # The interrupted one twice, the second time from its checkpoint if training had not ended.
+    assert trained == [(64, 4, False), (64, 8, False), (64, 8, when.startswith("training"))]
+    assert search(embeddings, tmp_path, space=space).points == went_on.points
+    assert len(trained) == 3
+
+
+def test_time_that_runs_out_leaves_the_rest(tmp_path: Path, embeddings: FloatArray) -> None:
+    space = dataclasses.replace(SPACE, latents=(64,), first_stage=(64,), prefetch=(5,))
+    assert search(embeddings, tmp_path, space=space, minutes=0).left == 2
+    assert search(embeddings, tmp_path, space=space).left == 0
+
+
+def test_another_search_is_not_mixed_in(tmp_path: Path, embeddings: FloatArray) -> None:
+    search(embeddings, tmp_path, minutes=0)
+    for change in ({"goal": Goal(budget=900, depth=10)}, {"embeddings": embeddings[::-1].copy()}, {"seed": 4}):
+        settings: dict[str, Any] = {"embeddings": embeddings, "goal": ROOMY, **change}
+        with pytest.raises(ConfigError, match="the search of other data or settings"):
+            search(work=tmp_path, **settings)
+
+
+class FakeTraining:
+    """Trains nothing, and reports a loss of its own for each h and k."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, losses: dict[tuple[int, int], float], recall: float) -> None:
+        self.begun: list[tuple[int, int]] = []
+        self.losses, self.recall = losses, recall
+        monkeypatch.setattr("compressae_qdrant.tuning.study.train", self.train)
+        monkeypatch.setattr("compressae_qdrant.tuning.study.measure", self.measure)
+
+    def train(self, items: FloatArray, config: Any, *, checkpoint: Path, on_record: Callable[[Record], None]) -> Any:
+        self.begun.append((config.latents, config.k))
+        checkpoint.write_bytes(b"")
+        on_record(Record("autoencoder", 8, 8192, 0.0, 0.0, self.losses[config.latents, config.k], 0, 0.0))
+        return None
+
+    def measure(self, *_: Any) -> list[Point]:
+        return [point(20.0, self.recall)]
+
+
+def test_hopeless_trainings_are_stopped(
+    tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smallest index first: k=4 of 64 and of 128 latents, then k=8 of both."""
+    losses = {(64, 4): 0.30, (128, 4): 0.20, (64, 8): 0.25, (128, 8): 0.199}
+    fake = FakeTraining(monkeypatch, losses, 0.5)
+    found = search(embeddings, tmp_path)
+    assert len(fake.begun) == 4
+    assert (found.trainings, found.stopped, found.left) == (3, 1, 0)
+    assert not (tmp_path / "64-8.checkpoint").exists()
+
+
+def test_what_is_larger_than_enough_is_not_begun(
+    tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTraining(monkeypatch, dict.fromkeys([(64, 4), (128, 4), (64, 8), (128, 8)], 0.1), 0.9)
+    found = search(embeddings, tmp_path, Goal(recall=0.8, depth=10))
+    assert len(fake.begun) == 1
+    assert (found.trainings, found.stopped) == (1, 3)
+
+
+def test_what_cannot_fit_is_not_tried(tmp_path: Path, embeddings: FloatArray, whole: TuneResult) -> None:
+    least = min(p.bytes for p in whole.points)
+    with pytest.raises(ConfigError, match="no pair of k"):
+        search(embeddings, tmp_path, Goal(budget=least * 0.9, depth=10))
+    with pytest.raises(ConfigError, match="no pair of k"):
+        search(embeddings, tmp_path, space=dataclasses.replace(SPACE, latents=(512,)))
+
+
+def test_queries_are_no_items(embeddings: FloatArray) -> None:
+    sample = Sample.of(embeddings, 50, 10)
+    assert (len(sample.items), len(sample.queries)) == (550, 50)
+    assert not (sample.queries @ sample.items.T > 1 - 1e-6).any()
+    with pytest.raises(InvalidInputError, match="too small"):
+        Sample.of(embeddings[:80], 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Goal(), "give one of the two"),
+        (lambda: Goal(budget=100, recall=0.9), "give one of the two"),
+        (lambda: Goal(budget=0), "must be positive"),
+        (lambda: Goal(recall=1.5), r"must be in \(0, 1\]"),
+        (lambda: Space(k=()), "k to try"),
+        (lambda: Space(datatypes=("int4",)), "datatypes to try"),  # type: ignore[arg-type]
+    ],
+)
+def test_goals_and_spaces_that_make_no_sense_are_refused(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        make()
+
+
+def test_settings_survive_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "tuned.toml"
+    settings = point(100, 0.9).settings()
+    settings.write(file, "two\nlines")
+    assert file.read_text().startswith("# two\n# lines\n\n[train]\nlatents = 128\n")
+    assert Settings.read(file) == settings
+    assert Settings.read(None) == Settings()
+    for text, complaint in (
+        ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "may have the sections"),
+        ("k = 3\n", "may have the sections"), ("[train\n", "no TOML file"), ('[train]\nk = "many"\n', "wrong kind"),
+    ):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=complaint):
+            Settings.read(file)
