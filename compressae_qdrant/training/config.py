@@ -30,8 +30,8 @@ class TrainConfig:
     batch_size: int = 2048
     """Items of a step. The paper's 100,000 is for a GPU."""
     learning_rate: float = 5e-3
-    """Adam's peak rate; 50 steps of warm-up, then a cosine to zero. Measured: 1,500 steps at 5e-3 are better than 2,000 at
-    the paper's 1e-3; 1e-2 is better still for the encoder, but uses latents less evenly."""
+    """Adam's peak rate; 50 steps of warm-up, then a cosine to zero. Measured: 1,500 steps at 5e-3 are better than 2,000
+    at the paper's 1e-3; 1e-2 is better still for the encoder, but uses latents less evenly."""
     init: Literal["data", "random"] = "data"
     """Initial atoms, the encoder tied to them: random items of the catalog, or random directions (the paper).
     Measured after 600 steps, pursuit codes: 0.877 recall@100 from data without one dead latent."""
@@ -89,8 +89,8 @@ class TrainConfig:
 
     @classmethod
     def for_encoder(cls, **settings: Any) -> Self:
-        """For codes that the encoder alone shall find (`method="encoder"`): all the time goes into the autoencoder, at a
-        higher rate; the dictionary is not refined for pursuit, which would leave the encoder behind."""
+        """For codes that the encoder alone shall find (`method="encoder"`): all the time goes into the autoencoder, at
+        a higher rate; the dictionary is not refined for pursuit, which would leave the encoder behind."""
         return replace(cls(learning_rate=1e-2, rounds=0, encoder_steps=0), **settings)
 
 
