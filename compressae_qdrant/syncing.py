@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ModelMismatchError, SourceError
+from .index import QdrantIndex
 from .index.base import CodeIndex
 from .index.ids import id_digests
 from .model import CompresSAE, Method
@@ -44,6 +45,7 @@ def sync(
     index: CodeIndex,
     *,
     delete: bool = True,
+    backfill: bool = False,
     method: Method = "pursuit",
     atoms_per_step: int = ATOMS_PER_STEP,
     batch_size: int = 2048,
@@ -59,6 +61,8 @@ def sync(
         model: encodes the embeddings.
         index: an index of that model's codes.
         delete: remove items that the source doesn't have.
+        backfill: others write newer items to the index meanwhile: one that appears after it was looked for is left as
+            it is, where the server can (Qdrant 1.17 or newer).
         method: how codes are found; items encoded another way count as changed.
         atoms_per_step: of pursuit.
         batch_size: rows read and compared at once.
@@ -80,17 +84,21 @@ def sync(
     how = f"{method}/{atoms_per_step}"
     seen: list[npt.NDArray[np.uint64]] = []
     added = changed = unchanged = skipped = 0
+    adding = index.only_new() if backfill and isinstance(index, QdrantIndex) else None
     with Writer(model, index, method, atoms_per_step, retry, lambda _: None) as writer:
         for batch in source.batches(batch_size):
             skipped += batch.skipped
             seen.append(id_digests(batch.ids))
             stored = retry.run(lambda ids=batch.ids: index.hashes(ids))  # type: ignore[misc]  # bound at once
             wanted = [content_hash(batch, row, how) for row in range(len(batch.ids))]
-            rows = [row for row, hash in enumerate(wanted) if stored[row] != hash]
-            new = sum(stored[row] is None for row in rows)
-            added, changed, unchanged = added + new, changed + len(rows) - new, unchanged + len(wanted) - len(rows)
-            if rows:
-                writer.write(_part(batch, rows), [wanted[row] for row in rows])
+            new = [row for row, hash in enumerate(stored) if hash is None]
+            other = [row for row, hash in enumerate(stored) if hash is not None and hash != wanted[row]]
+            added, changed = added + len(new), changed + len(other)
+            unchanged += len(wanted) - len(new) - len(other)
+            parts = [(new, adding), (other, None)] if adding else [(sorted([*new, *other]), None)]
+            for rows, into in parts:
+                if rows:
+                    writer.write(_part(batch, rows), [wanted[row] for row in rows], into)
             if on_batch is not None:
                 on_batch(batch)
         writer.drain()

@@ -62,8 +62,10 @@ class Writer:
         self._workers = index.parallel_upserts
         self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
 
-    def write(self, batch: Batch, hashes: Sequence[str] | None = None) -> None:
-        """Encode a batch and hand it over. Waits while as many batches as there are workers are under way.
+    def write(self, batch: Batch, hashes: Sequence[str] | None = None, into: CodeIndex | None = None) -> None:
+        """Encode a batch and hand it over, `into` another view of the index if there is one.
+
+        Waits while as many batches as there are workers are under way.
 
         Raises:
             IngestError: this batch can't be encoded or is refused, or an earlier one failed; names the rows.
@@ -83,9 +85,9 @@ class Writer:
                     )
                 for rows in self._requests(batch):
                     if self._pool is None:
-                        self._upsert(batch, codes, hashes, rows)
+                        self._upsert(into or self._index, batch, codes, hashes, rows)
                     else:
-                        done.append(self._pool.submit(self._upsert, batch, codes, hashes, rows))
+                        done.append(self._pool.submit(self._upsert, into or self._index, batch, codes, hashes, rows))
         except (InvalidInputError, IndexUnavailableError) as exc:
             raise self._stopped(batch, exc) from exc
         self._under_way.append((batch, done))
@@ -124,11 +126,13 @@ class Writer:
         telemetry.count("compressae.ingest.skipped", batch.skipped)
         self._on_confirmed(batch)
 
-    def _upsert(self, batch: Batch, codes: SparseCodes, hashes: Sequence[str] | None, rows: slice) -> None:
+    def _upsert(
+        self, index: CodeIndex, batch: Batch, codes: SparseCodes, hashes: Sequence[str] | None, rows: slice
+    ) -> None:
         dense = batch.embeddings[rows] if self._index.settings.keep_dense else None
         ids: Sequence[ItemId] = batch.ids[rows]
         payloads, kept = batch.payloads[rows], None if hashes is None else hashes[rows]
-        self._retry.run(lambda: self._index.upsert(ids, codes[rows], payloads, dense, kept))
+        self._retry.run(lambda: index.upsert(ids, codes[rows], payloads, dense, kept))
 
     def _requests(self, batch: Batch) -> list[slice]:
         """Rows of each request, so that none is too large for a server."""

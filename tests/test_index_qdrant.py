@@ -21,9 +21,10 @@ from compressae_qdrant.errors import (
     ModelMismatchError,
 )
 from compressae_qdrant.index import open_index
+from compressae_qdrant.index.collection_requests import create_call
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant_errors import client_errors
-from compressae_qdrant.index.requests import Requests, create_call
+from compressae_qdrant.index.requests import Requests
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
 

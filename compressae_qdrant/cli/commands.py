@@ -28,6 +28,7 @@ from ..training import train as train_model
 from .hits import ConceptOption, ExplainOption, WithinOption, WithinStrengthOption, show_hits, weights_of
 from .options import (
     AtomsOption,
+    BackfillOption,
     ConfigOption,
     EmbedderOption,
     EmbeddingOption,
@@ -187,6 +188,7 @@ def ingest(
         bool, typer.Option("--sync", help="Write only what differs and delete what vanished, as `compressae sync`.")
     ] = False,
     keep_vanished: KeepVanishedOption = False,
+    backfill: BackfillOption = False,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -208,8 +210,8 @@ def ingest(
         report: IngestReport | SyncReport
         if sync:
             report = synchronise(
-                catalog, coder, opened, delete=not keep_vanished, method=chosen, atoms_per_step=atoms_per_step,
-                batch_size=batch_size, on_batch=advance,
+                catalog, coder, opened, delete=not keep_vanished, backfill=backfill, method=chosen,
+                atoms_per_step=atoms_per_step, batch_size=batch_size, on_batch=advance,
             )  # fmt: skip
         else:
             report = ingest_source(

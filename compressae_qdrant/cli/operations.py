@@ -11,8 +11,10 @@ import typer
 from ..deployment import deploy as deploy_collection
 from ..deployment import drop_previous
 from ..deployment import rollback as roll_back
+from ..errors import ConfigError
 from ..index import IndexSettings
 from ..index.location import connect
+from ..migrating import add_codes
 from ..model import CompresSAE
 from ..pursuit import ATOMS_PER_STEP
 from .commands import example, ingest
@@ -30,6 +32,7 @@ from .options import (
     SkipOption,
     SourceArgument,
     TextOption,
+    collection_of_source,
     columns_of,
     embedder_of,
     source_of,
@@ -72,7 +75,13 @@ def sync(
 def migrate(
     source: Annotated[str, typer.Argument(help="Collection with dense vectors: http://host:6333/items?vector=name.")],
     model: ModelOption,
-    index: IndexOption,
+    index: Annotated[str | None, typer.Option("--index", "-i", help="Where the codes go; see `ingest`.")] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Instead: beside the dense vectors, in the same collection.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --in-place: encode points that have codes already too.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Points at once.")] = 2048,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -80,10 +89,24 @@ def migrate(
     """Encode a collection of dense vectors into an index, with payloads, while the collection goes on serving.
 
     Interrupted, the same command goes on: what is in already and unchanged is not encoded again. Run it once more
-    before the switch to bring over what changed meanwhile. Nothing is deleted on either side.
+    before the switch to bring over what changed meanwhile. Nothing is deleted on either side. --in-place adds a sparse
+    vector to the collection itself, and encodes the points that have none.
     """
-    ingest(source, model, index, sync=True, keep_vanished=True, batch_size=batch_size, skip_bad_rows=skip_bad_rows,
-           json_output=json_output)  # fmt: skip
+    if in_place != (index is None):
+        raise ConfigError("codes go to --index, or beside the vectors that they are made from (--in-place); give one")
+    if index is not None:
+        ingest(source, model, index, sync=True, keep_vanished=True, backfill=True, batch_size=batch_size,
+               skip_bad_rows=skip_bad_rows, json_output=json_output)  # fmt: skip
+        return
+    coder = CompresSAE.load(model)
+    client, collection, vector = collection_of_source(source)
+    try:
+        with progress_bar("migrate", None, quiet=json_output) as advance:
+            report = add_codes(client, collection, vector, coder, again=again, batch_size=batch_size,
+                               on_error="skip" if skip_bad_rows else "raise", on_batch=advance)  # fmt: skip
+    finally:
+        client.close()
+    show(dataclasses.asdict(report), json_output)
 
 
 @example("compressae deploy catalog.parquet --model new --live-model old --alias http://localhost:6333/items")

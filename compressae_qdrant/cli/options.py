@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import typer
+from qdrant_client import QdrantClient
 
 from ..datasets import sample_path
 from ..embedders import Embedder, load_embedder
@@ -54,6 +55,9 @@ KeepVanishedOption = Annotated[
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML of settings, as `compressae tune` writes; options go before it.")
 ]
+BackfillOption = Annotated[
+    bool, typer.Option("--backfill", help="Of a sync: leave items alone that someone else adds meanwhile.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -68,13 +72,18 @@ def source_of(
 
 
 def _collection(location: str, on_error: Literal["raise", "skip"]) -> Source:
-    """The source of a text like http://host:6333/items?vector=name."""
+    client, collection, vector = collection_of_source(location)
+    return QdrantSource(client, collection, vector, on_error)
+
+
+def collection_of_source(location: str) -> tuple[QdrantClient, str, str | None]:
+    """Client, collection and vector of a text like http://host:6333/items?vector=name."""
     base, _, query = location.partition("?")
     asked = parse_qs(query, keep_blank_values=True)
     if set(asked) - {"vector"} or len(asked.get("vector", ())) > 1:
         raise ConfigError(f"source {location!r} may ask for ?vector=NAME and nothing else")
     client, collection = connect(base)
-    return QdrantSource(client, collection, asked["vector"][0] if "vector" in asked else None, on_error)
+    return client, collection, asked["vector"][0] if "vector" in asked else None
 
 
 def columns_of(id: str | None, embedding: str, text: str | None) -> Columns:

@@ -31,10 +31,14 @@ __all__ = [
     "QueryPlan",
     "QueryVector",
     "Record",
+    "ShardKey",
 ]
 
 ItemId = int | str
 """An item's id as the catalog has it. Ids that are no point id of Qdrant are mapped; see `index.ids`."""
+
+ShardKey = int | str
+"""Name of a part of a collection that is sharded by hand."""
 
 Payload = Mapping[str, Any]
 Datatype = Literal["float32", "float16", "uint8"]
@@ -84,8 +88,14 @@ class IndexSettings:
     """Server only: copies of each shard."""
     write_consistency: int = 1
     """Server only: replicas that must confirm a write."""
+    shard_keys: Sequence[ShardKey] = ()
+    """Server only: keys of custom sharding; `shards` is then the number for each key. Items are written through
+    `of_shard(key)`; searches cover all keys unless they go that way too."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
+        if len(set(self.shard_keys)) != len(self.shard_keys):
+            raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each is named once")
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -206,8 +216,9 @@ class IndexInfo:
     location: str
     items: int
     segments: int
-    indexed_items: int
-    """Items in compressed, fast segments; the rest wait for `optimize`."""
+    indexed_items: int | None
+    """Items in compressed, fast segments; the rest wait for `optimize`. None on a server whose optimisers are at work:
+    it doesn't say."""
     fingerprint: str
     """Of the model whose codes it holds."""
     latents: int

@@ -5,6 +5,7 @@
 | `catalog/index`                         | an embedded shard in that directory                           |
 | `http://host:6333/items`, `https://...` | collection `items` of a server, by REST                       |
 | `grpc://host:6334/items`, `grpcs://...` | the same by gRPC, bulk loads are faster so                    |
+| `http://host:6333/items?shard_key=eu`   | the part of it under that shard key                           |
 
 The key of a server comes from the environment variable QDRANT_API_KEY: an argument would show in a list of processes.
 """
@@ -13,12 +14,12 @@ from __future__ import annotations
 
 import os
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from qdrant_client import QdrantClient
 
 from ..errors import ConfigError
-from .base import CodeIndex, CodeModel, IndexSettings
+from .base import CodeIndex, CodeModel, IndexSettings, ShardKey
 from .edge import EdgeIndex
 from .qdrant import QdrantIndex
 
@@ -37,8 +38,10 @@ def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
     """
     if "://" not in location:
         return EdgeIndex.open(location, model)
-    client, collection = connect(location)
-    return QdrantIndex.open(client, collection, model, owns_client=True)
+    base, shard_key = _shard_key(location)
+    client, collection = connect(base)
+    index = QdrantIndex.open(client, collection, model, owns_client=True)
+    return index if shard_key is None else index.of_shard(shard_key)
 
 
 def create_index(location: str, model: CodeModel, settings: IndexSettings = IndexSettings()) -> CodeIndex:  # noqa: B008 (frozen)
@@ -50,8 +53,17 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
     """
     if "://" not in location:
         return EdgeIndex.create(location, model, settings)
-    client, collection = connect(location)
-    return QdrantIndex.create(client, collection, model, settings, owns_client=True)
+    base, shard_key = _shard_key(location)
+    client, collection = connect(base)
+    index = QdrantIndex.create(client, collection, model, settings, owns_client=True)
+    return index if shard_key is None else index.of_shard(shard_key)
+
+
+def _shard_key(location: str) -> tuple[str, ShardKey | None]:
+    """A location without its shard key, and that key; one of digits is a number."""
+    base, _, query = location.partition("?shard_key=")
+    key = unquote(query)
+    return base, None if not key else int(key) if key.isdecimal() else key
 
 
 def connect(location: str) -> tuple[QdrantClient, str]:

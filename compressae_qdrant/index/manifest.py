@@ -33,11 +33,13 @@ class Manifest:
     dim: int
     """d of that model."""
     settings: IndexSettings
+    adopted: bool = False
+    """The codes were added to a collection that was there before, whose points and payloads are not ours."""
 
     @classmethod
-    def of(cls, model: CodeModel, settings: IndexSettings) -> Self:
+    def of(cls, model: CodeModel, settings: IndexSettings, *, adopted: bool = False) -> Self:
         """The manifest of a new index for `model`."""
-        return cls(model.fingerprint, model.latents, model.dim, settings)
+        return cls(model.fingerprint, model.latents, model.dim, settings, adopted)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON, with its format and the version of the package that wrote it."""
@@ -46,7 +48,12 @@ class Manifest:
             "fingerprint": self.fingerprint,
             "latents": self.latents,
             "dim": self.dim,
-            "settings": {**dataclasses.asdict(self.settings), "payload_fields": dict(self.settings.payload_fields)},
+            "settings": {
+                **dataclasses.asdict(self.settings),
+                "payload_fields": dict(self.settings.payload_fields),
+                "shard_keys": list(self.settings.shard_keys),
+            },
+            "adopted": self.adopted,
             "written_by": f"compressae-qdrant {_version()}",
         }
 
@@ -68,7 +75,8 @@ class Manifest:
             )
         try:
             settings = IndexSettings(**data["settings"])
-            return cls(str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings)
+            adopted = bool(data.get("adopted", False))
+            return cls(str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings, adopted)
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             raise CodeIndexError(
                 f"the manifest of {location} is damaged ({type(exc).__name__}: {exc}); create the index again"

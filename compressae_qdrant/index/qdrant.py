@@ -1,10 +1,12 @@
-"""QdrantIndex and AsyncQdrantIndex: codes in a collection of a Qdrant server. Both only run the calls of `requests`."""
+"""QdrantIndex and AsyncQdrantIndex: codes in a collection of a Qdrant server.
+
+Both only make the calls of `requests` and follow `steps`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -15,18 +17,19 @@ import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from ..codes import SparseCodes
-from ..errors import CodeIndexError, IndexExistsError
 from ..telemetry import operation
-from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
+from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, ShardKey
+from .calls import Call, Transport
+from .collection_requests import manifest_call
 from .manifest import Manifest
 from .qdrant_errors import client_errors
-from .requests import Call, Requests, Transport, create_call, exists_call, field_calls, manifest_call
+from .requests import Requests
+from .steps import adopting, creating, follow, follow_async, until_optimised, upserting
 
 __all__ = ["AsyncQdrantIndex", "QdrantIndex"]
 
 T = TypeVar("T")
 
-_POLL_SECONDS: Final = 0.2
 _PARALLEL_UPSERTS: Final = 4
 _OPTIMISE_SECONDS: Final = 3600.0
 
@@ -61,6 +64,28 @@ class _Collection:
         return self._manifest.settings
 
     @property
+    def parallel_upserts(self) -> int:
+        """4 on a server; 1 in the client's local mode, which runs in this process."""
+        return 1 if self._transport.kind == "local" else _PARALLEL_UPSERTS
+
+    def of_shard(self, shard_key: ShardKey) -> Self:
+        """This index seen through one shard key: writes, searches, counts and scans are of that part alone.
+
+        Raises:
+            ConfigError: the collection has no such shard key.
+        """
+        part = copy.copy(self)
+        part._requests = self._requests.of_shard(shard_key)
+        return part
+
+    def only_new(self) -> Self:
+        """This index, but `upsert` leaves items that are there as they are: for filling it beside someone who writes
+        newer ones (Qdrant 1.17 or newer; an older one replaces them)."""
+        part = copy.copy(self)
+        part._requests = self._requests.only_new()
+        return part
+
+    @property
     def journal(self) -> Path | None:
         """None: a server has no place for an ingestion's notes; give `ingest` a file."""
         return None
@@ -91,7 +116,7 @@ class QdrantIndex(_Collection):
         *,
         owns_client: bool = False,
     ) -> Self:
-        """Make an empty collection for the codes of `model`. If its payload fields can't be indexed, it is removed.
+        """Make an empty collection for the codes of `model`, whole or not at all.
 
         Raises:
             IndexExistsError: there is a collection of this name.
@@ -99,15 +124,31 @@ class QdrantIndex(_Collection):
             CodeIndexError: the server refuses.
         """
         manifest = Manifest.of(model, settings)
-        if _run(client, collection, exists_call(collection)):
-            raise _exists(collection)
-        _run(client, collection, create_call(collection, manifest))
-        try:
-            for call in field_calls(collection, settings):
-                _run(client, collection, call)
-        except CodeIndexError:
-            client.delete_collection(collection)
-            raise
+        follow(creating(collection, manifest), lambda call: _run(client, collection, call))
+        return cls(client, collection, manifest, owns_client)
+
+    @classmethod
+    def adopt(
+        cls,
+        client: QdrantClient,
+        collection: str,
+        model: CodeModel,
+        settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
+        *,
+        owns_client: bool = False,
+    ) -> Self:
+        """Add a vector for the codes of `model` to a collection that is there, beside its own (Qdrant 1.18 or newer).
+
+        Its points, payloads and other vectors stay whose they are: `upsert` only gives codes to points that are there,
+        without payloads, and `delete` is refused. Done again, it opens what was adopted before.
+
+        Raises:
+            IndexNotFoundError: there is no such collection.
+            ModelMismatchError: it has the codes of another model.
+            CodeIndexError: the server refuses, or the collection is an index of this package.
+        """
+        manifest = Manifest.of(model, settings, adopted=True)
+        follow(adopting(collection, manifest), lambda call: _run(client, collection, call))
         return cls(client, collection, manifest, owns_client)
 
     @classmethod
@@ -125,11 +166,6 @@ class QdrantIndex(_Collection):
         manifest.check_model(model, f"collection {collection!r}")
         return cls(client, collection, manifest, owns_client)
 
-    @property
-    def parallel_upserts(self) -> int:
-        """4 on a server; 1 in the client's local mode, which runs in this process."""
-        return 1 if self._transport.kind == "local" else _PARALLEL_UPSERTS
-
     def upsert(
         self,
         ids: Sequence[ItemId],
@@ -143,9 +179,7 @@ class QdrantIndex(_Collection):
         Raises:
             InvalidInputError: ids, codes or payloads are unusable; see `points.check_batch`.
         """
-        call = self._requests.upsert(ids, codes, payloads, dense, hashes)
-        if call is not None:
-            self._run(call)
+        follow(upserting(self._requests, ids, codes, payloads, dense, hashes), self._run)
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Remove items; ids that are not there are ignored."""
@@ -191,11 +225,7 @@ class QdrantIndex(_Collection):
         Raises:
             CodeIndexError: they are still at it by then, or failed.
         """
-        deadline = time.monotonic() + timeout
-        while not self._run(self._requests.is_optimised()):
-            if time.monotonic() > deadline:
-                raise _still_busy(self._collection, timeout)
-            time.sleep(_POLL_SECONDS)
+        follow(until_optimised(self._requests, self._collection, timeout), self._run)
 
     def flush(self) -> None:
         """Nothing is left to do: every upsert waits until the server has it in its log."""
@@ -234,15 +264,20 @@ class AsyncQdrantIndex(_Collection):
     ) -> Self:
         """See `QdrantIndex.create`."""
         manifest = Manifest.of(model, settings)
-        if await _run_async(client, collection, exists_call(collection)):
-            raise _exists(collection)
-        await _run_async(client, collection, create_call(collection, manifest))
-        try:
-            for call in field_calls(collection, settings):
-                await _run_async(client, collection, call)
-        except CodeIndexError:
-            await client.delete_collection(collection)
-            raise
+        await follow_async(creating(collection, manifest), lambda call: _run_async(client, collection, call))
+        return cls(client, collection, manifest)
+
+    @classmethod
+    async def adopt(
+        cls,
+        client: AsyncQdrantClient,
+        collection: str,
+        model: CodeModel,
+        settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
+    ) -> Self:
+        """See `QdrantIndex.adopt`."""
+        manifest = Manifest.of(model, settings, adopted=True)
+        await follow_async(adopting(collection, manifest), lambda call: _run_async(client, collection, call))
         return cls(client, collection, manifest)
 
     @classmethod
@@ -261,9 +296,7 @@ class AsyncQdrantIndex(_Collection):
         hashes: Sequence[str] | None = None,
     ) -> None:
         """See `QdrantIndex.upsert`."""
-        call = self._requests.upsert(ids, codes, payloads, dense, hashes)
-        if call is not None:
-            await self._run(call)
+        await follow_async(upserting(self._requests, ids, codes, payloads, dense, hashes), self._run)
 
     async def delete(self, ids: Sequence[ItemId]) -> None:
         """See `QdrantIndex.delete`."""
@@ -289,13 +322,23 @@ class AsyncQdrantIndex(_Collection):
         """See `QdrantIndex.retrieve`."""
         return await self._run(self._requests.retrieve(ids))
 
+    async def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """See `QdrantIndex.hashes`."""
+        return await self._run(self._requests.hashes(ids))
+
+    async def scan(self, size: int = 4096) -> AsyncIterator[list[ItemId]]:
+        """See `QdrantIndex.scan`."""
+        offset: Any = None
+        while True:
+            found, offset = await self._run(self._requests.scan(size, offset))
+            if found:
+                yield found
+            if offset is None:
+                return
+
     async def optimize(self, timeout: float = _OPTIMISE_SECONDS) -> None:
         """See `QdrantIndex.optimize`."""
-        deadline = time.monotonic() + timeout
-        while not await self._run(self._requests.is_optimised()):
-            if time.monotonic() > deadline:
-                raise _still_busy(self._collection, timeout)
-            await asyncio.sleep(_POLL_SECONDS)
+        await follow_async(until_optimised(self._requests, self._collection, timeout), self._run)
 
     async def _run(self, call: Call[T]) -> T:
         return await _run_async(self._client, self._collection, call)
@@ -311,14 +354,3 @@ async def _run_async(client: AsyncQdrantClient, collection: str, call: Call[T]) 
     with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
         answer: Any = await attrgetter(call.method)(client)(**call.arguments)
     return call.parse(answer)
-
-
-def _exists(collection: str) -> IndexExistsError:
-    return IndexExistsError(f"there is a collection {collection!r} already; open it, or choose another name")
-
-
-def _still_busy(collection: str, timeout: float) -> CodeIndexError:
-    return CodeIndexError(
-        f"the optimisers of collection {collection!r} are still at work after {timeout:g} s; wait longer, or look at "
-        "the server's load"
-    )

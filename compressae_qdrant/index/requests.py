@@ -1,133 +1,75 @@
-"""What is asked of a Qdrant server, and what its answers mean: pure functions that the sync and async indexes share.
+"""What is asked of a collection, and what its answers mean: pure functions that the sync and async indexes share.
 
-Each gives a `Call`: a method of the client, its arguments, and how to read the answer. Nothing here talks to anyone.
+Each gives a `Call`. Nothing here talks to anyone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from ..codes import SparseCodes
-from ..errors import CodeIndexError, IndexNotFoundError, IndexUnavailableError
+from ..errors import CodeIndexError, ConfigError, IndexUnavailableError
 from ..query_vector import QueryVector
-from .base import FieldType, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
+from .base import Hit, IndexInfo, ItemId, Payload, QueryPlan, Record, ShardKey
+from .calls import Call, Transport, nothing
 from .filters import point_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id, public_payload
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
-from .points import CodePoint, check_batch, check_plan, point_ids, rescore, to_points
+from .points import CheckedBatch, CodePoint, check_batch, check_plan, point_ids, rescore, to_points
 from .wire import grpc_points, rest_body
 
-__all__ = ["Call", "Requests", "Transport", "create_call", "exists_call", "field_calls", "manifest_call"]
+__all__ = ["Requests"]
 
 T = TypeVar("T")
-
-_METADATA_KEY: Final = "compressae"
-_INDEXING_THRESHOLD_KB: Final = 1000
-"""Segments above this become compressed: about 4,000 items of k=32. The server's default would leave 80,000 plain."""
-
-
-@dataclass(frozen=True)
-class Transport:
-    """How a client reaches its collections."""
-
-    kind: Literal["local", "rest", "grpc"] = "local"
-    """"local" is the client's own emulation, in this process."""
-    timeout: float = 5
-    """Seconds that a gRPC call may take. The client's lower layer, unlike the upper, has to be told."""
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """From the options that a client was made with."""
-        if options.get("location") == ":memory:" or options.get("path"):
-            return cls("local")
-        return cls("grpc" if options.get("prefer_grpc") else "rest", options.get("timeout") or cls.timeout)
-
-
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One call of a client's method."""
-
-    method: str
-    """Its name; dotted where it is in the client's own lower layer."""
-    arguments: dict[str, Any]
-    parse: Callable[[Any], T]
-    """Reads the answer."""
-    doing: str
-    """What is being done, for error messages."""
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
-def create_call(collection: str, manifest: Manifest) -> Call[None]:
-    """Create a collection for the codes of a model."""
-    settings = manifest.settings
-    arguments: dict[str, Any] = {
-        "collection_name": collection,
-        "vectors_config": _dense_params(manifest) if settings.keep_dense else {},
-        "sparse_vectors_config": {VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
-        "optimizers_config": models.OptimizersConfigDiff(
-            indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
-        ),
-        "shard_number": settings.shards,
-        "replication_factor": settings.replicas,
-        "write_consistency_factor": settings.write_consistency,
-        "metadata": {_METADATA_KEY: manifest.to_json()},
-    }
-    return Call("create_collection", arguments, _nothing, "create")
-
-
-def field_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
-    """Index the payload fields that the settings name."""
-    schemas: dict[str, Any] = {name: _FIELDS[kind] for name, kind in settings.payload_fields.items()}
-    if settings.tenant_field is not None:
-        kind = models.KeywordIndexType.KEYWORD
-        schemas[settings.tenant_field] = models.KeywordIndexParams(type=kind, is_tenant=True)
-    return [
-        Call(
-            "create_payload_index",
-            {"collection_name": collection, "field_name": name, "field_schema": schema, "wait": True},
-            _nothing,
-            f"index field {name!r} of",
-        )
-        for name, schema in schemas.items()
-    ]
-
-
-def exists_call(collection: str) -> Call[bool]:
-    """Whether there is such a collection (or alias)."""
-    return Call("collection_exists", {"collection_name": collection}, bool, "look for")
-
-
-def manifest_call(collection: str) -> Call[Manifest]:
-    """The manifest of a collection, from its metadata."""
-
-    def parse(answer: Any) -> Manifest:
-        metadata = answer.config.metadata or {}
-        if _METADATA_KEY not in metadata:
-            raise IndexNotFoundError(
-                f"collection {collection!r} is there but was not made by this package (its metadata has no "
-                f"{_METADATA_KEY!r}); create the index under another name"
-            )
-        return Manifest.from_json(metadata[_METADATA_KEY], f"collection {collection!r}")
-
-    return Call("get_collection", {"collection_name": collection}, parse, "open")
 
 
 class Requests:
     """The calls of one collection."""
 
-    def __init__(self, collection: str, manifest: Manifest, transport: Transport = Transport()) -> None:
+    def __init__(
+        self,
+        collection: str,
+        manifest: Manifest,
+        transport: Transport = Transport(),  # noqa: B008 (frozen)
+        shard_key: ShardKey | None = None,
+        *,
+        only_new: bool = False,
+    ) -> None:
         self._collection = collection
         self._manifest = manifest
         self._transport = transport
+        self._shard_key = shard_key
+        # A client before 1.17 has no such mode, and upserts as ever.
+        self._update_mode = models.UpdateMode.INSERT_ONLY if only_new and hasattr(models, "UpdateMode") else None
+
+    @property
+    def adopted(self) -> bool:
+        """Whether codes are added to points of someone else."""
+        return self._manifest.adopted
+
+    def of_shard(self, shard_key: ShardKey) -> Requests:
+        """The calls of that shard alone.
+
+        Raises:
+            ConfigError: the collection has no such shard key.
+        """
+        known = self._manifest.settings.shard_keys
+        if shard_key not in known:
+            raise ConfigError(
+                f"collection {self._collection!r} has no shard key {shard_key!r}; it has "
+                f"{', '.join(map(repr, known)) or 'none'}"
+            )
+        return Requests(self._collection, self._manifest, self._transport, shard_key)
+
+    def only_new(self) -> Requests:
+        """The same calls, but an upsert leaves items that are there as they are (Qdrant 1.17 or newer)."""
+        return Requests(self._collection, self._manifest, self._transport, self._shard_key, only_new=True)
 
     def upsert(
         self,
@@ -137,23 +79,68 @@ class Requests:
         dense: npt.NDArray[np.floating] | None = None,
         hashes: Sequence[str] | None = None,
     ) -> Call[None] | None:
-        """Insert or replace items; None for an empty batch. See `points.check_batch` for what is refused."""
+        """Insert or replace items; None for an empty batch. See `points.check_batch` for what is refused.
+
+        Raises:
+            ConfigError: the collection has shard keys, and these calls are of none.
+        """
         batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
         if not batch.ids:
             return None
+        self._check_shard()
+        if self._manifest.adopted:
+            return self._set_codes(batch)
         doing = "upsert into"
         if self._transport.kind == "grpc":
             request = grpc.UpsertPoints(collection_name=self._collection, wait=True, points=grpc_points(batch))
+            if self._shard_key is not None:
+                request.shard_key_selector.CopyFrom(RestToGrpc.convert_shard_key_selector(self._shard_key))
+            if self._update_mode is not None:
+                request.update_mode = grpc.UpdateMode.InsertOnly
             arguments: dict[str, Any] = {"request": request, "timeout": self._transport.timeout}
             return Call("grpc_points.Upsert", arguments, self._applied, doing)
         if self._transport.kind == "rest":
-            arguments = {"point_insert_operations": rest_body(batch), "wait": True}
-            return self._call("http.points_api.upsert_points", arguments, self._applied, doing)
+            options = {} if self._shard_key is None else {"shard_key": self._shard_key}
+            arguments = {"point_insert_operations": rest_body(batch, **options), "wait": True}
+            return Call(
+                "http.points_api.upsert_points",
+                {"collection_name": self._collection, **arguments},
+                self._applied,
+                doing,
+            )
         points = list(map(_point, to_points(batch)))
-        return self._call("upsert", {"points": points, "wait": True}, self._applied, doing)
+        mode = {} if self._update_mode is None else {"update_mode": self._update_mode}
+        return self._call("upsert", {"points": points, "wait": True, **mode}, self._applied, doing)
+
+    def _set_codes(self, batch: CheckedBatch) -> Call[None]:
+        """Give codes to points that are there, which keep their payloads and other vectors."""
+        if any(batch.payloads):
+            raise ConfigError(
+                f"collection {self._collection!r} holds payloads of its own, which codes are added to; upsert codes "
+                "without payloads and hashes"
+            )
+        points = [models.PointVectors(id=point.id, vector={VECTOR_NAME: _sparse(point)}) for point in to_points(batch)]
+        return self._call("update_vectors", {"points": points, "wait": True}, self._applied, "add codes to")
+
+    def _check_shard(self) -> None:
+        keys = self._manifest.settings.shard_keys
+        if keys and self._shard_key is None:
+            raise ConfigError(
+                f"collection {self._collection!r} is split by shard keys {', '.join(map(repr, keys))}; write through "
+                "index.of_shard(key) (?shard_key=KEY in a location)"
+            )
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
-        """Remove items."""
+        """Remove items.
+
+        Raises:
+            ConfigError: the collection has shard keys and these calls are of none, or its points are not ours.
+        """
+        self._check_shard()
+        if self._manifest.adopted:
+            raise ConfigError(
+                f"collection {self._collection!r} was there before its codes; delete its points by the client"
+            )
         points: list[Any] = list(point_ids(list(dict.fromkeys(ids))))
         selector = models.PointIdsList(points=points)
         return self._call("delete", {"points_selector": selector, "wait": True}, self._applied, "delete from")
@@ -172,7 +159,8 @@ class Requests:
                 location=location,
                 items=items,
                 segments=int(answer.segments_count or 0),
-                indexed_items=min(items, int(answer.indexed_vectors_count or 0)),
+                # Its own count of indexed vectors takes in sparse ones of segments that are not compressed yet.
+                indexed_items=items if answer.status == models.CollectionStatus.GREEN else None,
                 fingerprint=self._manifest.fingerprint,
                 latents=self._manifest.latents,
                 settings=self._manifest.settings,
@@ -180,40 +168,47 @@ class Requests:
                 total_bytes=None,
             )
 
-        return self._call("get_collection", {}, parse, "describe")
+        return Call("get_collection", {"collection_name": self._collection}, parse, "describe")
 
-    def is_optimised(self) -> Call[bool]:
-        """Whether the optimisers have nothing left to do.
+    def state(self) -> Call[str]:
+        """What the optimisers are at: "green" when nothing is left to do, "yellow" at work, "grey" waiting for a nudge.
 
         Raises:
             CodeIndexError: they failed.
         """
 
-        def parse(answer: Any) -> bool:
+        def parse(answer: Any) -> str:
             if answer.status == models.CollectionStatus.RED:
                 raise CodeIndexError(
                     f"the optimisers of collection {self._collection!r} failed ({answer.optimizer_status}); see the "
                     "server's log"
                 )
-            return bool(answer.status == models.CollectionStatus.GREEN)
+            return str(answer.status)
 
-        return self._call("get_collection", {}, parse, "optimise")
+        return Call("get_collection", {"collection_name": self._collection}, parse, "optimise")
+
+    def nudge(self) -> Call[None]:
+        """Start optimisers that a restart of the server left waiting: an update that changes nothing does."""
+        arguments = {"collection_name": self._collection, "optimizers_config": models.OptimizersConfigDiff()}
+        return Call("update_collection", arguments, nothing, "optimise")
 
     def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
         """Hits of several queries, each in two stages, in one call."""
-        requests = [_request(check_plan(plan, self._manifest)) for plan in plans]
+        requests = [_request(check_plan(plan, self._manifest), self._shard_key) for plan in plans]
 
         def parse(answers: Any) -> list[list[Hit]]:
-            return [_hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
+            return [self._hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
 
-        return self._call("query_batch_points", {"requests": requests}, parse, "search")
+        arguments = {"collection_name": self._collection, "requests": requests}
+        return Call("query_batch_points", arguments, parse, "search")
 
     def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
         """Stored items, in the order asked for."""
         points = point_ids(list(dict.fromkeys(ids)))
 
         def parse(answer: Any) -> list[Record]:
-            records = {record.id: record for record in map(_record, answer)}
+            coded = (point for point in answer if VECTOR_NAME in (point.vector or {}))
+            records = {record.id: record for record in map(self._record, coded)}
             return [records[item] for item in ids if item in records]
 
         names = [VECTOR_NAME, DENSE_NAME] if self._manifest.settings.keep_dense else [VECTOR_NAME]
@@ -224,7 +219,7 @@ class Requests:
         """Content hashes of items: "" where there is none, None where there is no such item."""
 
         def parse(answer: Any) -> list[str | None]:
-            stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in answer}
+            stored = {self._id(point): (point.payload or {}).get(HASH_FIELD, "") for point in answer}
             return [stored.get(item) for item in ids]
 
         arguments = {"ids": point_ids(list(dict.fromkeys(ids))), "with_payload": [ID_FIELD, HASH_FIELD]}
@@ -235,7 +230,7 @@ class Requests:
 
         def parse(answer: Any) -> tuple[list[ItemId], Any]:
             found, following = answer
-            return [item_id(point.id, point.payload) for point in found], following
+            return [self._id(point) for point in found], following
 
         return self._call("scroll", {"limit": size, "offset": offset, "with_payload": [ID_FIELD]}, parse, "scan")
 
@@ -245,36 +240,43 @@ class Requests:
         if result.status in (models.UpdateStatus.WAIT_TIMEOUT, grpc.UpdateStatus.WaitTimeout):
             raise IndexUnavailableError(f"collection {self._collection!r} took a write but has not applied it in time")
 
+    def _hits(self, plan: QueryPlan, points: Sequence[Any]) -> list[Hit]:
+        if plan.rescoring is not None and not plan.rescore_in_engine:
+            return rescore([self._record(point) for point in points], plan)
+        return [Hit(self._id(point), point.score, self._payload(point)) for point in points]
+
+    def _record(self, point: Any) -> Record:
+        code = point.vector[VECTOR_NAME]
+        order = np.argsort(code.indices, kind="stable")
+        return Record(
+            id=self._id(point),
+            indices=np.array(code.indices, np.int32)[order],
+            values=np.array(code.values, np.float32)[order],
+            dense=np.array(point.vector[DENSE_NAME], np.float32) if DENSE_NAME in point.vector else None,
+            payload=self._payload(point),
+        )
+
+    def _id(self, point: Any) -> ItemId:
+        # A field of someone's own that is called as our reserved one means nothing to us.
+        return item_id(point.id, None if self.adopted else point.payload)
+
+    def _payload(self, point: Any) -> dict[str, Any]:
+        return dict(point.payload or {}) if self.adopted else public_payload(point.payload)
+
     def _call(self, method: str, arguments: dict[str, Any], parse: Callable[[Any], T], doing: str) -> Call[T]:
-        return Call(method, {"collection_name": self._collection, **arguments}, parse, doing)
-
-
-def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
-    placement: dict[str, Any] = {"on_disk": settings.memory == "cold"}
-    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; replaces on_disk
-        placement = {"memory": models.Memory(settings.memory)}
-    return models.SparseIndexParams(
-        full_scan_threshold=settings.full_scan_threshold, datatype=models.Datatype(settings.datatype), **placement
-    )
-
-
-def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
-    """Embeddings that are only read to rescore: half precision, on disk, no graph."""
-    params = models.VectorParams(
-        size=manifest.dim,
-        distance=models.Distance.COSINE,
-        datatype=models.Datatype.FLOAT16,
-        on_disk=True,
-        hnsw_config=models.HnswConfigDiff(m=0),
-    )
-    return {DENSE_NAME: params}
+        shard = {} if self._shard_key is None else {"shard_key_selector": self._shard_key}
+        return Call(method, {"collection_name": self._collection, **arguments, **shard}, parse, doing)
 
 
 def _point(point: CodePoint) -> models.PointStruct:
-    vectors: dict[str, Any] = {VECTOR_NAME: models.SparseVector(indices=point.indices, values=point.values)}
+    vectors: dict[str, Any] = {VECTOR_NAME: _sparse(point)}
     if point.dense is not None:
         vectors[DENSE_NAME] = point.dense
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _sparse(point: CodePoint) -> models.SparseVector:
+    return models.SparseVector(indices=point.indices, values=point.values)
 
 
 def _vector(query: QueryVector) -> models.SparseVector:
@@ -288,10 +290,10 @@ def _exactly(query: QueryVector) -> models.RecommendQuery:
     return models.RecommendQuery(recommend=models.RecommendInput(positive=[_vector(query)], strategy=strategy))
 
 
-def _request(plan: QueryPlan) -> models.QueryRequest:
+def _request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRequest:
     first = models.NearestQuery(nearest=_vector(plan.first_stage))
     filter = None if plan.filter is None else point_filter(plan.filter)
-    payload: dict[str, Any] = {"with_payload": True if plan.with_payload else [ID_FIELD]}
+    payload: dict[str, Any] = {"with_payload": True if plan.with_payload else [ID_FIELD], "shard_key": shard_key}
     common = {"using": VECTOR_NAME, **payload}
     if plan.rescoring is None:
         return models.QueryRequest(query=first, filter=filter, limit=plan.limit, **common)
@@ -309,32 +311,3 @@ def _request(plan: QueryPlan) -> models.QueryRequest:
     best = models.Prefetch(prefetch=[candidates], query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)
     query = models.NearestQuery(nearest=plan.dense.tolist())
     return models.QueryRequest(prefetch=[best], query=query, using=DENSE_NAME, limit=plan.limit, **payload)
-
-
-def _hits(plan: QueryPlan, points: Sequence[Any]) -> list[Hit]:
-    if plan.rescoring is not None and not plan.rescore_in_engine:
-        return rescore([_record(point) for point in points], plan)
-    return [Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload)) for point in points]
-
-
-def _record(point: Any) -> Record:
-    code = point.vector[VECTOR_NAME]
-    order = np.argsort(code.indices, kind="stable")
-    return Record(
-        id=item_id(point.id, point.payload),
-        indices=np.array(code.indices, np.int32)[order],
-        values=np.array(code.values, np.float32)[order],
-        dense=np.array(point.vector[DENSE_NAME], np.float32) if DENSE_NAME in point.vector else None,
-        payload=public_payload(point.payload),
-    )
-
-
-_FIELDS: Final[dict[FieldType, models.PayloadSchemaType]] = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "float": models.PayloadSchemaType.FLOAT,
-    "bool": models.PayloadSchemaType.BOOL,
-    "datetime": models.PayloadSchemaType.DATETIME,
-    "text": models.PayloadSchemaType.TEXT,
-    "uuid": models.PayloadSchemaType.UUID,
-}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from ..errors import SourceError
 from ..index.ids import item_id, public_payload
@@ -28,6 +28,8 @@ class QdrantSource:
         collection: its name, or an alias.
         vector: name of the dense vector; None is the unnamed one.
         on_error: what a point without a usable vector does.
+        payloads: whether to read payloads. Without them, ids are those of the points.
+        lacking: only points without this vector, as they are when their page is read.
 
     Raises:
         SourceError: the collection has no such vector.
@@ -35,9 +37,20 @@ class QdrantSource:
     """
 
     def __init__(
-        self, client: QdrantClient, collection: str, vector: str | None = None, on_error: OnError = "raise"
+        self,
+        client: QdrantClient,
+        collection: str,
+        vector: str | None = None,
+        on_error: OnError = "raise",
+        *,
+        payloads: bool = True,
+        lacking: str | None = None,
     ) -> None:
         self._client, self._collection, self._vector, self._on_error = client, collection, vector, on_error
+        self._payloads = payloads
+        self._filter = (
+            None if lacking is None else models.Filter(must_not=[models.HasVectorCondition(has_vector=lacking)])
+        )
         with client_errors("read", collection):
             params: Any = client.get_collection(collection).config.params.vectors
         named = params if isinstance(params, dict) else {None: params} if params is not None else {}
@@ -57,7 +70,7 @@ class QdrantSource:
     def rows(self) -> int | None:
         """Points of the collection."""
         with client_errors("count", self._collection):
-            return int(self._client.count(self._collection, exact=True).count)
+            return int(self._client.count(self._collection, count_filter=self._filter, exact=True).count)
 
     @property
     def identity(self) -> str:
@@ -81,8 +94,9 @@ class QdrantSource:
             with client_errors("read", self._collection):
                 vectors = names if wanted else False
                 points, offset = self._client.scroll(
-                    self._collection, limit=_PAGE, offset=offset, with_payload=wanted, with_vectors=vectors
-                )
+                    self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
+                    with_payload=wanted and self._payloads, with_vectors=vectors,
+                )  # fmt: skip
             for point in points:
                 if number >= start:
                     vector: Any = point.vector

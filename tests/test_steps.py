@@ -1,0 +1,183 @@
+"""Steps of several calls: optimisers that wait, collections that are made or adopted, shard keys, inserts only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, grpc, models
+
+from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, SparseCodes
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexNotFoundError, ModelMismatchError, SourceError
+from compressae_qdrant.index import calls, steps
+from compressae_qdrant.index.collection_requests import create_call, setup_calls
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.requests import Requests
+from compressae_qdrant.migrating import add_codes
+from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+
+from .sink import Sink, serving
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
+    made = QdrantClient(":memory:")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dense(client: QdrantClient, embeddings: FloatArray) -> QdrantClient:
+    """A collection "items" of someone's own, with payloads that use our reserved names."""
+    params = models.VectorParams(size=24, distance=models.Distance.COSINE)
+    client.create_collection("items", vectors_config={"text": params})
+    client.upsert("items", [_point(n, x) for n, x in enumerate(embeddings[:50])])
+    return client
+
+
+def _point(n: int, x: FloatArray) -> models.PointStruct:
+    return models.PointStruct(id=n, vector={"text": x.tolist()}, payload={"_id": f"theirs-{n}", "n": n})
+
+
+def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_POLL_SECONDS", 0.0)
+
+
+def test_optimisers_that_wait_are_nudged_once(model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    _waits(monkeypatch)
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_to(port), "items", model, owns_client=True) as index:
+        sink.statuses = ["yellow", "yellow", "green"]
+        index.optimize()
+        assert not [call for call in sink.calls if call[0] == "PATCH"]
+        sink.statuses = ["yellow", "grey"]  # grey stays until something is written
+        index.optimize()
+        assert len([call for call in sink.calls if call[0] == "PATCH"]) == 1
+        sink.statuses = ["yellow"]
+        assert index.info().indexed_items is None
+        with pytest.raises(CodeIndexError, match=r"still at work after 0 s \(yellow\)"):
+            index.optimize(timeout=0)
+        sink.statuses = ["red"]
+        with pytest.raises(CodeIndexError, match="optimisers of collection 'items' failed"):
+            index.optimize()
+
+
+def _to(port: int) -> QdrantClient:
+    return QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
+
+
+def test_a_write_that_was_not_applied_in_time_is_no_success(model: CompresSAE, codes: SparseCodes) -> None:
+    call = Requests("items", Manifest.of(model, IndexSettings()), calls.Transport("rest")).upsert([1], codes[:1], None)
+    assert call is not None
+    for status in (models.UpdateStatus.COMPLETED, grpc.UpdateStatus.Completed):
+        call.parse(models.UpdateResult.model_construct(status=status))
+    for status in (models.UpdateStatus.WAIT_TIMEOUT, grpc.UpdateStatus.WaitTimeout):
+        with pytest.raises(CodeIndexError, match="has not applied it in time"):
+            call.parse(models.UpdateResult.model_construct(status=status))
+
+
+def test_a_collection_that_can_not_be_set_up_is_removed(client: QdrantClient, model: CompresSAE) -> None:
+    settings = IndexSettings(shard_keys=["eu"])
+    with pytest.raises(CodeIndexError, match="Sharding is not supported"):
+        QdrantIndex.create(client, "items", model, settings)
+    assert not client.collection_exists("items")
+
+
+def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    settings = IndexSettings(shard_keys=["eu", 7], shards=2)
+    manifest = Manifest.from_json(Manifest.of(model, settings).to_json(), "here")
+    assert manifest.settings == settings
+    assert create_call("items", manifest).arguments["sharding_method"] == models.ShardingMethod.CUSTOM
+    assert [call.arguments["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
+    whole = Requests("items", manifest, calls.Transport("rest"))
+    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4))
+    assert whole.search([plan]).arguments["requests"][0].shard_key is None
+    with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
+        whole.upsert([1], codes[:1], None)
+    with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
+        whole.delete([1])
+    with pytest.raises(ConfigError, match="has no shard key 'us'; it has 'eu', 7"):
+        whole.of_shard("us")
+    part = whole.of_shard("eu")
+    assert part.search([plan]).arguments["requests"][0].shard_key == "eu"
+    for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.scan(9, None)):
+        assert call.arguments["shard_key_selector"] == "eu"
+    assert "shard_key_selector" not in part.state().arguments
+    upsert = part.upsert([1], codes[:1], None)
+    assert upsert is not None
+    assert json.loads(upsert.arguments["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
+    by_grpc = Requests("items", manifest, calls.Transport("grpc"), 7).only_new().upsert([1], codes[:1], None)
+    assert by_grpc is not None
+    assert by_grpc.arguments["request"].shard_key_selector.shard_keys[0].number == 7
+    assert by_grpc.arguments["request"].update_mode == grpc.UpdateMode.InsertOnly
+
+
+def test_only_new_leaves_what_is_there(client: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+    index = QdrantIndex.create(client, "items", model)
+    index.upsert([1], codes[:1], [{"by": "someone else"}])
+    index.only_new().upsert([1, 2], codes[:2], [{"by": "us"}, {"by": "us"}])
+    assert [record.payload["by"] for record in index.retrieve([1, 2])] == ["someone else", "us"]
+
+
+def test_codes_beside_the_vectors_they_are_made_from(
+    dense: QdrantClient, model: CompresSAE, embeddings: FloatArray
+) -> None:
+    report = add_codes(dense, "items", "text", model)
+    assert (report.encoded, report.points) == (50, 50)
+    index = QdrantIndex.open(dense, "items", model)
+    wanted = model.encode(dense_vectors(dense), scale="projection")
+    for row, record in enumerate(index.retrieve(range(50))):
+        assert record.id == row
+        np.testing.assert_array_equal(record.values, wanted.values[row][wanted.values[row] != 0])
+        assert record.payload == {"_id": f"theirs-{row}", "n": row}
+    (plan,) = QueryPlanner(model).plans(embeddings[3], SearchSettings(limit=1))
+    assert index.search(plan)[0].payload["n"] == 3
+    assert add_codes(dense, "items", "text", model).encoded == 0
+    dense.upsert("items", [_point(7, embeddings[80]), _point(50, embeddings[90])])
+    assert [record.id for record in index.retrieve([6, 7])] == [6]
+    assert add_codes(dense, "items", "text", model, batch_size=1).encoded == 2
+    assert add_codes(dense, "items", "text", model, again=True).encoded == 51
+    assert dense.retrieve("items", [3], with_vectors=["text"])[0].vector is not None
+
+
+def dense_vectors(client: QdrantClient) -> FloatArray:
+    points = client.retrieve("items", list(range(50)), with_vectors=["text"])
+    return np.array([point.vector["text"] for point in points], np.float32)  # type: ignore[index,call-overload]
+
+
+def test_points_that_went_meanwhile_are_passed_over(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+    index = QdrantIndex.adopt(dense, "items", model)
+    calls_made: list[str] = []
+
+    def run(call: calls.Call[Any]) -> Any:
+        calls_made.append(call.method)
+        if call.method == "update_vectors" and len(call.arguments["points"]) == 3:
+            raise IndexNotFoundError("No point with id 99 found")
+        return index._run(call)
+
+    steps.follow(steps.upserting(index._requests, [1, 99, 2], codes[:3], None, None, None), run)
+    assert calls_made == ["update_vectors", "retrieve", "update_vectors"]
+    assert [record.id for record in index.retrieve([1, 2])] == [1, 2]
+
+
+def test_an_adopted_collection_stays_whose_it_is(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+    index = QdrantIndex.adopt(dense, "items", model)
+    with pytest.raises(ConfigError, match="delete its points by the client"):
+        index.delete([1])
+    with pytest.raises(ConfigError, match="holds payloads of its own"):
+        index.upsert([1], codes[:1], [{"x": 1}])
+    other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
+    with pytest.raises(ModelMismatchError):
+        QdrantIndex.adopt(dense, "items", other)
+    QdrantIndex.create(dense, "ours", model)
+    with pytest.raises(CodeIndexError, match="is an index of codes already"):
+        QdrantIndex.adopt(dense, "ours", model)
+    with pytest.raises(IndexNotFoundError):
+        QdrantIndex.adopt(dense, "nothing", model)
+    with pytest.raises(SourceError, match="no dense vector 'image'"):
+        add_codes(dense, "items", "image", model)
