@@ -8,10 +8,11 @@ import pytest
 from qdrant_client import QdrantClient
 
 from . import backends
+from .containers import Server
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[backends.Server]:
+def server() -> Iterator[Server]:
     """A Qdrant server; tests that want one skip where there is none."""
     yield from backends.server()
 
@@ -25,7 +26,7 @@ def create(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[backends.
         elif request.param == "local":
             yield opened.enter_context(backends.on_client(QdrantClient(":memory:")))
         else:
-            running: backends.Server = request.getfixturevalue("server")
+            running: Server = request.getfixturevalue("server")
             client = running.client(grpc=request.param == "server-grpc")
             yield opened.enter_context(backends.on_client(client))
 
@@ -36,7 +37,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
     if request.param == "local":
         made = QdrantClient(":memory:")
     else:
-        running: backends.Server = request.getfixturevalue("server")
+        running: Server = request.getfixturevalue("server")
         made = running.client(grpc=request.param == "server-grpc")
     yield made
     made.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import QdrantClient, models
 
 from compressae_qdrant import (
     AsyncQdrantIndex,
@@ -18,17 +18,15 @@ from compressae_qdrant import (
     CompresSAE,
     QdrantIndex,
     Retriever,
-    ingest,
     open_source,
 )
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.deployment import AliasRetriever, collection_of, deploy, drop_previous, rollback
-from compressae_qdrant.errors import CodeIndexError
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.sources import QdrantSource
 from compressae_qdrant.syncing import sync
 
-from . import backends
+from .containers import Server
 
 DIM = 24
 
@@ -119,11 +117,12 @@ def test_migrate_then_sync(client: QdrantClient, name: str, x: FloatArray) -> No
     assert index.count() == 397
 
 
-def test_async_on_a_server(server: backends.Server, x: FloatArray) -> None:
+@pytest.mark.parametrize("grpc", [False, True])
+def test_async_on_a_server(server: Server, x: FloatArray, grpc: bool) -> None:
     model, name = _model(0), f"test-{uuid.uuid4().hex}"
 
     async def ask() -> list[list[int | str]]:
-        client = AsyncQdrantClient(url=server.url, grpc_port=server.grpc_port)
+        client = server.async_client(grpc=grpc)
         try:
             index = await AsyncQdrantIndex.create(client, name, model)
             await index.upsert(range(len(x)), model.encode(x))
@@ -135,43 +134,3 @@ def test_async_on_a_server(server: backends.Server, x: FloatArray) -> None:
             await client.close()
 
     assert [hits[0] for hits in asyncio.run(ask())] == list(range(40))
-
-
-def test_keys(catalog: Path, x: FloatArray) -> None:
-    keys = {"QDRANT__SERVICE__API_KEY": "writes", "QDRANT__SERVICE__READ_ONLY_API_KEY": "reads"}
-    with backends.container(keys) as started:
-        url = started.server().url
-        # A key over plain HTTP, on this machine only: the client warns of it.
-        with pytest.warns(UserWarning, match="insecure"):
-            writer, reader, stranger = (
-                QdrantClient(url=url, api_key=key, check_compatibility=False) for key in ("writes", "reads", "wrong")
-            )
-        model = _model(0)
-        ingest(open_source(catalog), model, QdrantIndex.create(writer, "items", model))
-        index = QdrantIndex.open(reader, "items", model)
-        assert Retriever(model, index).search(x[3], 1)[0].id == 3
-        with pytest.raises(CodeIndexError, match="check the API key"):
-            index.delete([3])
-        with pytest.raises(CodeIndexError, match="check the API key") as caught:
-            QdrantIndex.open(stranger, "items")
-        assert "wrong" not in str(caught.value)
-        for client in (writer, reader, stranger):
-            client.close()
-
-
-def test_a_restart_in_the_middle_of_an_ingestion(tmp_path: Path, x: FloatArray) -> None:
-    np.save(tmp_path / "many.npy", np.tile(x, (50, 1)))
-    with backends.container(fixed_ports=True) as started:
-        client = QdrantClient(url=started.server().url, timeout=5)
-        model = _model(0)
-        index = QdrantIndex.create(client, "items", model)
-        restarting = threading.Timer(0.5, started.restart)
-        restarting.start()
-        report = ingest(open_source(tmp_path / "many.npy"), model, index, batch_size=200)
-        restarting.join()
-        assert (report.items, index.count()) == (20_000, 20_000)
-        records = index.retrieve(range(0, 20_000, 500))
-        wanted = model.encode(np.load(tmp_path / "many.npy")[::500])
-        for row, record in enumerate(records):
-            np.testing.assert_array_equal(record.indices, wanted.indices[row])
-        client.close()

@@ -200,8 +200,9 @@ def serving_grpc(sink: Sink) -> Iterator[int]:
 class _Proxy:
     """Forwards TCP to a port, and breaks some connections: each gets its fate, and the byte at which it strikes."""
 
-    def __init__(self, port: int, seed: int, share: float) -> None:
+    def __init__(self, port: int, seed: int, share: float, host: str) -> None:
         self.struck: dict[str, int] = {}
+        self._host = host
         self._port, self._share, self._random = port, share, random.Random(seed)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -214,7 +215,7 @@ class _Proxy:
             if fate == "drop":
                 self._strike(fate)
                 return
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
             try:
                 up = self._pump(reader, server_writer, at if fate == "reset" else None, fate, 0.0)
                 slow = 1.0 if fate == "delay" else 0.0
@@ -253,9 +254,9 @@ class _Proxy:
 
 
 @contextlib.contextmanager
-def faulty(port: int, seed: int, share: float) -> Iterator[tuple[int, dict[str, int]]]:
+def faulty(port: int, seed: int, share: float, host: str = "127.0.0.1") -> Iterator[tuple[int, dict[str, int]]]:
     """Forward to a port and break a share of the connections; gives the proxy's port and what it did so far."""
-    proxy = _Proxy(port, seed, share)
+    proxy = _Proxy(port, seed, share, host)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(proxy.handle, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
