@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex
 from compressae_qdrant.codes import FloatArray, SparseCodes
+from compressae_qdrant.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.report import ReportSettings, build_report
 from compressae_qdrant.report.measuring import Searches, Truth
@@ -109,8 +111,14 @@ def test_concepts_are_the_most_used_latents_and_their_strongest_items() -> None:
         np.array([[0, 2], [0, 1], [0, 3]], np.int32), np.array([[-0.5, 1], [-2, 1], [0.1, 1]], np.float32), 5
     )
     sample = Sample(["a", "b", "c"], np.ones((3, 2), np.float32), [{"title": t} for t in "ABC"], 3)
-    first = concept_data(sample, codes, 2)[0]
+    first = concept_data(sample, codes, None, 2)[0]
     assert (first["latent"], first["use"], first["items"]) == (0, 1.0, [("B", 2.0), ("A", 0.5)])
+    strong = tuple(StrongItem(n, title, 0.5, 0.9 - n / 10) for n, title in enumerate("XYZ"))
+    named = Concept(7, 1, "games", "game", ("game", "play"), 30, 2, 0.4, strong)
+    found = Concepts("m-1", 120, (replace(named, latent=3, items=9), named))
+    assert concept_data(sample, codes, found, 1, items=2) == [
+        {"latent": 7, "name": "games", "use": 0.25, "terms": ["game", "play"], "items": [("X", 0.9), ("Y", 0.8)]}
+    ]
 
 
 def test_latents_are_ranked_by_use(model: CompresSAE, codes: SparseCodes) -> None:

@@ -105,7 +105,7 @@ def build_report(
               "Recall by segment: no payload field has few enough values; name one (--segment)." if field is None else
               f"Recall by segment: no value of {field!r} has enough queries (--segment, --queries).")  # fmt: skip
     parts.add("queries", query_data(sample, truth, default))
-    parts.add("concepts", concept_data(sample, codes, settings.concepts))
+    parts.add("concepts", concept_data(sample, codes, model.concepts, settings.concepts))
     parts.add("training", training_data(model.history), "Training curve: the model has no training history.")
     parts.add("latents", latent_data(model, codes))
     page = render_page(

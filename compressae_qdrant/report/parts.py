@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..codes import SparseCodes
+from ..concepts import Concepts
 from ..errors import InvalidInputError
 from ..history import TrainingHistory
 from ..index.base import IndexInfo
@@ -175,8 +176,22 @@ def _ranked(shares: Any) -> list[list[float]]:
     return [[int(rank), float(ordered[rank - 1])] for rank in ranks]
 
 
-def concept_data(sample: Sample, codes: SparseCodes, most: int, items: int = 6) -> list[dict[str, Any]]:
-    """The most used latents, each with the sample's items that use it most strongly."""
+def concept_data(
+    sample: Sample, codes: SparseCodes, concepts: Concepts | None, most: int, items: int = 6
+) -> list[dict[str, Any]]:
+    """The most used latents: as `compressae concepts` found them on the whole catalog, or else each with the sample's
+    items that use it most strongly."""
+    if concepts is not None:
+        return [
+            {
+                "latent": concept.latent,
+                "name": concept.name,
+                "use": concept.items / concepts.items,
+                "terms": list(concept.terms),
+                "items": [(item.title, item.cosine) for item in concept.strongest[:items]],
+            }
+            for concept in concepts.most_used(most)
+        ]
     use = Counter(codes.indices.ravel().tolist())
     by_latent = codes.to_csr().tocsc()
     shown = []
