@@ -104,6 +104,44 @@ def _sums(
     return after
 
 
+def test_users_who_come_back_are_no_false_alarm() -> None:
+    """All users are there from the first look on and click on at every other: harder than the terms of the theory,
+    which come one by one and stay as they are."""
+    experiments, users, count = (1000, 1500, 50) if FULL else (60, 400, 25)
+    random = np.random.default_rng(2)
+    ours = 0
+    for _ in range(experiments):
+        often, taste = random.gamma(1.0, 10.0, (2, users)), random.beta(2, 18, (2, users))
+        exposures, clicks = np.zeros((2, 2, users), np.int64)
+        found = False
+        for _ in range(count):
+            new = random.poisson(often / count)
+            exposures, clicks = exposures + new, clicks + random.binomial(new, taste)
+            a, b = (Moments.of(e[e > 0], c[e > 0]) for e, c in zip(exposures, clicks, strict=True))
+            found |= compare(a, b, planned=2 * users).significant
+        ours += found
+    assert ours / experiments <= 0.015 + (0 if FULL else 0.02)
+
+
+def test_the_sample_ratio_may_be_watched_too() -> None:
+    chi_squared = 6.635  # its 99% quantile at one degree of freedom
+    random = np.random.default_rng(4)
+    ours = naive = 0
+    for _ in range(300):
+        seen = np.cumsum(random.random(5000) < 0.3)[99::100]
+        looks = [{"a": int(a), "b": 100 * n - int(a)} for n, a in enumerate(seen, 1)]
+        ours += any(sample_ratio_p(look, {"a": 3, "b": 7}) < 0.01 for look in looks)
+        naive += any((look["a"] - 30 * n) ** 2 / (21 * n) > chi_squared for n, look in enumerate(looks, 1))
+    assert ours <= 3
+    assert naive > 15
+    assert sample_ratio_p({"a": 50_500, "b": 49_500}, {"a": 1, "b": 1}) > 0.001
+    assert sample_ratio_p({"a": 51_000, "b": 49_000}, {"a": 1, "b": 1}) < 1e-4
+    assert sample_ratio_p({"a": 10, "b": 1}, {"a": 1, "b": 0}) == 0.0
+    assert sample_ratio_p({"a": 10, "b": 0}, {"a": 1, "b": 0}) == 1.0
+    with pytest.raises(InvalidInputError, match="variants"):
+        sample_ratio_p({"a": 1}, {"a": 1, "b": 1})
+
+
 def test_few_users_say_nothing() -> None:
     few = Moments.of(np.ones(50), np.ones(50))
     assert compare(few, few).interval == (-math.inf, math.inf)

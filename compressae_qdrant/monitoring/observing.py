@@ -56,6 +56,16 @@ class Observation:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Observation:
+        """Some of the items, by their numbers."""
+        return Observation(
+            self.codes[rows],
+            None if self.losses is None else self.losses[rows],
+            None if self.embeddings is None else self.embeddings[rows],
+            None if self.segments is None else [self.segments[row] for row in rows],
+            self.missing,
+        )
+
     @property
     def supports(self) -> npt.NDArray[np.int32]:
         """(n, k) latents of each code; -1 where it uses fewer than k."""
