@@ -156,11 +156,18 @@ def test_segments_are_compared_with_themselves(model: CompresSAE, fresh: FloatAr
     assert not report.drifted
     assert report.segments["hard"].baseline == "both, kind hard"
     assert report.segments["hard"].checks["cosine_loss"].value > 2 * report.segments["easy"].checks["cosine_loss"].value
-    report = check(model, observe(model, again, ["easy"] * 150 + ["new"] * 140 + ["few"] * 10), baseline)
+    mixed = ["easy"] * 150 + ["new"] * 140 + ["few"] * 10
+    report = check(model, observe(model, again, mixed), baseline)
     assert set(report.segments) == {"easy", "new"}
     assert "new: cosine_loss" in report.reasons
     assert "psi" not in report.segments["new"].checks
-    assert "too few items" in report.segments["new"].left_out["latents"]
+    assert "new" in report.segments["new"].left_out["latents"]
+    rare = make_baseline(model, both, source="both", segments=["easy"] * 260 + ["new"] * 40, field="kind")
+    part = check(model, observe(model, again, mixed), rare).segments["new"]
+    assert (part.checks, part.left_out["everything"][:27]) == ({}, "the baseline holds only 40 ")
+    assert model.baseline is not None
+    with pytest.raises(ConfigError, match="--make-baseline --segment"):
+        check(model, observe(model, again, mixed), model.baseline)
 
 
 def test_recall_is_that_of_each_item_in_its_own_pool(model: CompresSAE, embeddings: FloatArray) -> None:
@@ -180,11 +187,12 @@ def test_what_an_index_tells(model: CompresSAE, index: EdgeIndex, embeddings: Fl
     whole = observe(model, embeddings)
     assert whole.losses is not None
     seen = observe_index(model, index, 1000, field="group")
+    grouped = make_baseline(model, embeddings, source="all", segments=[str(i % 3) for i in range(600)], field="group")
     assert seen.losses is not None
     assert seen.segments is not None
     assert np.allclose(np.sort(seen.losses), np.sort(whole.losses), atol=1e-5)
     assert Use.of(seen.supports, 96).counts.tolist() == Use.of(whole.supports, 96).counts.tolist()
-    report = check(model, seen, model.baseline)
+    report = check(model, seen, grouped)
     assert "keep_dense" in report.left_out["recall"]
     assert set(report.segments) == {"0", "1", "2"}
     assert len(observe_index(model, index, 100)) == 100
@@ -254,8 +262,8 @@ def test_the_command(
         lines = [json.dumps({"id": n, "embedding": x.tolist(), "kind": name}) for n, x in enumerate(rows)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     model.save("model")
-    report = shell.json("monitor fresh.jsonl --model model --history h.jsonl --segment kind")
-    assert (report["drifted"], report["model"], list(report["segments"])) == (False, model.fingerprint, ["fresh"])
+    report = shell.json("monitor fresh.jsonl --model model --history h.jsonl")
+    assert (report["drifted"], report["model"], report["reasons"]) == (False, model.fingerprint, [])
     code, out, _ = shell("monitor foreign.jsonl --model model --history h.jsonl --plot h.png")
     assert code == 1
     assert "DRIFT" in out
@@ -271,7 +279,8 @@ def test_the_command(
     assert "--make-baseline" in err
     made = shell.json("monitor foreign.jsonl --model model --make-baseline --segment kind")
     assert (made["items"], made["segments"]) == (300, 1)
-    assert shell.json("monitor foreign.jsonl --model model --segment kind")["drifted"] is False
+    report = shell.json("monitor foreign.jsonl --model model --segment kind")
+    assert (report["drifted"], list(report["segments"])) == (False, ["foreign"])
     shell("ingest foreign.jsonl --model model --index index")
     seen = shell.json("monitor --index index --model model")
     assert (seen["drifted"], list(seen["left_out"])) == (False, ["recall"])
@@ -279,6 +288,7 @@ def test_the_command(
         ("--model model", "either a source"),
         ("fresh.jsonl --index index --model model", "either a source"),
         ("fresh.jsonl --model model --plot p.png", "--history"),
+        ("fresh.jsonl --model model --segment id", "by 'id'"),
         ("fresh.jsonl --model model --tolerance loss", "--tolerance"),
         ("fresh.jsonl --model model --tolerance colour=1", "colour"),
         ("--index index --model model --make-baseline", "a baseline is made from embeddings"),

@@ -110,6 +110,11 @@ def monitor(
             f"the model at {model} has no baseline (it was saved by an older version, or trained on too few items); "
             f"make one from items that it was not trained on: compressae monitor ITEMS --model {model} --make-baseline"
         )
+    if segment is not None and coder.baseline.segment_field != segment:
+        raise ConfigError(
+            f"the baseline knows no segments by {segment!r}, so what is usual for one can't be told; make one: "
+            f"compressae monitor ITEMS --model {model} --make-baseline --segment {segment}"
+        )
     report = check(coder, seen, coder.baseline, allowed, seed=seed)
     now = datetime.now(UTC)
     if history is not None:

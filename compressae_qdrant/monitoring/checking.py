@@ -107,10 +107,12 @@ def check(
     """Compare a batch with the baseline of its model.
 
     Where the observation has segments, each of at least 50 items is compared too: with the same segment of the
-    baseline if that holds 50 of its items, else only loss and recall, with the baseline as a whole.
+    baseline if that holds 50 of its items. A segment that the baseline doesn't know at all is new; its loss and recall
+    are compared with the baseline as a whole.
 
     Raises:
         ModelMismatchError: the baseline is another model's.
+        ConfigError: there are segments, but the baseline was made without: what is usual for one can't be known.
         InvalidInputError: there are fewer than 50 items.
     """
     if baseline.fingerprint != model.fingerprint:
@@ -121,6 +123,11 @@ def check(
     if len(seen) < LEAST_ITEMS:
         raise InvalidInputError(
             f"{len(seen)} items say nothing about a drift; collect at least {LEAST_ITEMS} before monitoring"
+        )
+    if seen.segments is not None and baseline.labels is None:
+        raise ConfigError(
+            "the baseline knows no segments, so what is usual for one can't be told; make one, from items that the "
+            "model was not trained on, by compressae monitor --make-baseline --segment FIELD"
         )
     recalls, place = None, 0
     if seen.embeddings is not None:
@@ -139,7 +146,7 @@ def check(
         if whole:
             checks |= _use_checks(supports[rows], against, tolerances, random)
         else:
-            left_out["latents"] = f"the baseline knows too few items of this segment (of {LEAST_ITEMS})"
+            left_out["latents"] = "the segment is new; its latents have nothing to be compared with"
         if recalls is None:
             left_out["recall"] = seen.missing
         elif np.isfinite(recalls[rows]).any() and np.isfinite(against.recalls[place]).any():
@@ -153,8 +160,13 @@ def check(
     report = compare(np.arange(len(seen)), baseline, True)
     for name, rows in _by_segment(seen.segments).items():
         own = baseline.of_segment(name)
-        known = own is not None and len(own) >= LEAST_ITEMS
-        report.segments[name] = compare(rows, own if own is not None and known else baseline, known)
+        if own is None:
+            report.segments[name] = compare(rows, baseline, False)
+        elif len(own) >= LEAST_ITEMS:
+            report.segments[name] = compare(rows, own, True)
+        else:
+            why = f"the baseline holds only {len(own)} of its items; {LEAST_ITEMS} are needed"
+            report.segments[name] = Report(len(rows), {}, {"everything": why}, [], [], baseline=own.source)
     return report
 
 
