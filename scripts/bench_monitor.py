@@ -26,8 +26,6 @@ from compressae_qdrant.monitoring.checking import Report
 
 RESERVE = 8000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-APART = 5
-"""Seeds that are also watched section by section, which takes as many times longer."""
 Rows = npt.NDArray[np.int64]
 
 
@@ -68,7 +66,7 @@ def main() -> None:
     for size in sorted({200, options.batch, min(4 * options.batch, len(known))}):
         batches = [_draw(seed, known, size) for seed in range(options.seeds)]
         reports = [watch(batch, seed) for seed, batch in enumerate(batches)]
-        apart = [watch(batch, seed, True).drifted for seed, batch in enumerate(batches[:APART])]
+        apart = [watch(batch, seed, True).drifted for seed, batch in enumerate(batches[: options.apart])]
         print(f"{_row('random items of known sections', size, reports)} {sum(apart)} of {len(apart)} |", flush=True)
     for section in without:
         new = np.flatnonzero(sections[rows] == section)
@@ -85,7 +83,7 @@ def main() -> None:
             reports = [watch(batch, seed) for seed, batch in enumerate(batches)]
             apart = [
                 any(reason.startswith(f"{section}: ") for reason in watch(batch, seed, True).reasons)
-                for seed, batch in enumerate(batches[:APART])
+                for seed, batch in enumerate(batches[: options.apart])
             ]
             print(f"{_row(f'{share:.0%}', options.batch, reports)} {sum(apart)} of {len(apart)} |", flush=True)
     if options.plot is not None:
@@ -155,6 +153,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=TrainConfig.rounds)
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--apart", type=int, default=5, help="seeds that are also watched section by section: slow")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="PNG of thirty days in which the sections arrive one after the other")
     return parser.parse_args()

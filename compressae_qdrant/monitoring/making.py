@@ -35,7 +35,7 @@ def make_baseline(
 
     Args:
         model: the model.
-        embeddings: (n, d). On items of the training the losses come out too low (by 12% for 512 latents and 5,500
+        embeddings: (n, d). On items of the training the losses come out too low (by 15% for 512 latents and 5,600
             items), and every later batch would seem worse than it is.
         source: what the items are, for people who read a report.
         segments: value of the segment field of each item, where batches are to be compared segment by segment.
