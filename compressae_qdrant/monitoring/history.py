@@ -96,7 +96,7 @@ def plot_history(entries: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in grid[len(names) :]:
         axes.set_axis_off()
     for axes in grid[max(len(names) - 2, 0) : len(names)]:
-        step = max(1, len(entries) // 8)
+        step = max(1, -(-len(entries) // 5))
         ticks = list(range(0, len(entries), step))
         axes.set_xticks(ticks, [entries[tick]["time"][:16].replace("T", "\n") for tick in ticks], fontsize=8)
         axes.tick_params(labelbottom=True)
