@@ -42,7 +42,7 @@ def main() -> None:
         f"{len(inside) - len(reserve):,} items trained on, without {options.without}; h={model.latents}, k={model.k}; "
         f"{options.batch:,} items a batch, {options.seeds} seeds\n"
     )
-    trained_on = observe(model, embeddings[np.setdiff1d(inside, reserve)[: options.batch]])
+    trained_on = observe(model, embeddings[_draw(0, np.setdiff1d(inside, reserve), options.batch)])
     rows = np.concatenate([reserve, np.flatnonzero(np.isin(sections, without))])
     seen = observe(model, embeddings[rows], sections[rows].tolist())
     assert seen.losses is not None
