@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .model import CompresSAE, Method
 from .retrying import RetryPolicy
 from .sources import Batch
 
-__all__ = ["Writer", "content_hash"]
+__all__ = ["Writer", "content_hash", "request_slices"]
 
 _REQUEST_BYTES: Final = 8 << 20
 """Largest request, roughly: a server refuses 32 MB, and smaller ones spread better over workers."""
@@ -83,7 +83,8 @@ class Writer:
                         atoms_per_step=self._atoms_per_step,
                         scale=self._index.settings.scale,
                     )
-                for rows in self._requests(batch):
+                numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
+                for rows in request_slices(batch.payloads, numbers):
                     if self._pool is None:
                         self._upsert(into or self._index, batch, codes, hashes, rows)
                     else:
@@ -134,20 +135,6 @@ class Writer:
         payloads, kept = batch.payloads[rows], None if hashes is None else hashes[rows]
         self._retry.run(lambda: index.upsert(ids, codes[rows], payloads, dense, kept))
 
-    def _requests(self, batch: Batch) -> list[slice]:
-        """Rows of each request, so that none is too large for a server."""
-        numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
-        size, start, slices = 0, 0, []
-        for row, payload in enumerate(batch.payloads):
-            item = _POINT_BYTES + numbers * _NUMBER_BYTES + (len(json.dumps(payload, default=str)) if payload else 0)
-            if size and size + item > _REQUEST_BYTES:
-                slices.append(slice(start, row))
-                telemetry.measure("compressae.ingest.request.size", size)
-                size, start = 0, row
-            size += item
-        telemetry.measure("compressae.ingest.request.size", size)
-        return [*slices, slice(start, len(batch.ids))]
-
     def _stopped(self, batch: Batch, exc: InvalidInputError | IndexUnavailableError) -> IngestError:
         telemetry.count("compressae.ingest.failures", attributes={"error.type": type(exc).__name__})
         before = self._under_way[0][0].start if self._under_way else batch.start
@@ -161,6 +148,18 @@ class Writer:
             f"{rows} can't be ingested: {exc}. Rows before {before} are in the index; mend the source and run the same "
             "command to go on (with --restart if the file changed)"
         )
+
+
+def request_slices(payloads: Sequence[Mapping[str, Any]], numbers: int) -> list[slice]:
+    """Rows of each request, so that none is too large for a server; an item has so many `numbers` and its payload."""
+    size, start, slices = 0, 0, []
+    for row, payload in enumerate(payloads):
+        item = _POINT_BYTES + numbers * _NUMBER_BYTES + (len(json.dumps(payload, default=str)) if payload else 0)
+        if size and size + item > _REQUEST_BYTES:
+            slices.append(slice(start, row))
+            size, start = 0, row
+        size += item
+    return [*slices, slice(start, len(payloads))]
 
 
 def content_hash(batch: Batch, row: int, how: str) -> str:

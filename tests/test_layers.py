@@ -50,7 +50,7 @@ LAYERS = [
     ["index"],
     ["retriever", "writing"],
     ["ingest", "syncing", "evaluation.contenders"],
-    ["async_ingest", "migrating"],
+    ["async_ingest", "migrating", "ray_ingest"],
     ["evaluation.rivals", "evaluation.running"],
     ["evaluation.report"],
     ["tuning.points"],

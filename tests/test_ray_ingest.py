@@ -1,0 +1,86 @@
+"""A Ray Data job for real, on this machine, against what one process does. In processes of its own: Ray's warnings are
+not ours to turn into errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.ray_ingest import ingest_with_ray
+
+from .sink import Sink, serving
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "ingest_catalog.py"
+FILES, EACH = 4, 150
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> Path:
+    """Some parquet files, the first of them with a row that can't be read, and a model."""
+    (tmp_path / "catalog").mkdir()
+    for file in range(FILES):
+        rows = [{"id": n, "embedding": embeddings[n].tolist(), "title": f"item {n}"}
+                for n in range(file * EACH, (file + 1) * EACH)]  # fmt: skip
+        if file == 0:
+            rows.insert(7, {"id": 10_000, "embedding": [0.0] * 24, "title": "no direction"})
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "catalog" / f"part-{file}.parquet")
+    model.save(tmp_path / "model")
+    return tmp_path
+
+
+def _job(folder: Path, index: str, *more: str) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPT), "--ray", str(folder / "catalog"), "--model", str(folder / "model"),
+               "--index", index, "--cpus", "2", "--object-store-mb", "80", "--batch-size", "64",
+               "--skip-bad-rows", "--journal", str(folder / "journal"), *more]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return report
+
+
+def test_a_job_gives_what_one_process_gives(folder: Path, model: CompresSAE) -> None:
+    report = _job(folder, str(folder / "index"))
+    assert (report["items"], report["skipped"], report["files"], report["files_before"]) == (600, 1, FILES, 0)
+    with EdgeIndex.create(folder / "alone", model) as alone, EdgeIndex.open(folder / "index", model) as index:
+        ingest(open_source(folder / "catalog", on_error="skip"), model, alone, batch_size=64)
+        assert index.count() == alone.count() == 600
+        for ours, theirs in zip(index.retrieve(range(600)), alone.retrieve(range(600)), strict=True):
+            assert (ours.id, ours.payload) == (theirs.id, theirs.payload)
+            np.testing.assert_array_equal(ours.indices, theirs.indices)
+            np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    sink = Sink()
+    with serving(sink) as port:
+        journal = {"format": 1, "model": model.fingerprint, "files": {}}
+        (folder / "journal").write_text(json.dumps(journal))
+        (folder / "catalog" / "part-3.parquet").rename(folder / "later.parquet")
+        assert _job(folder, f"http://127.0.0.1:{port}/items")["items"] == 450
+        (folder / "later.parquet").rename(folder / "catalog" / "part-3.parquet")
+        report = _job(folder, f"http://127.0.0.1:{port}/items", "--encoders", "1")
+    assert (report["items"], report["files"], report["files_before"]) == (150, 1, 3)
+    codes = model.encode(embeddings)
+    assert sorted(sink.points) == list(range(600))
+    for item, point in sink.points.items():
+        indices, values = codes.row(item)
+        assert point["vector"]["code"]["indices"] == indices.tolist()
+        np.testing.assert_array_equal(np.array(point["vector"]["code"]["values"], np.float32), values)
+        assert point["payload"] == {"title": f"item {item}"}
+
+
+def test_ray_must_have_been_started(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="Ray was not started"):
+        ingest_with_ray([folder / "catalog" / "part-0.parquet"], folder / "model", str(folder / "index"))
