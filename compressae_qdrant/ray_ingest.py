@@ -129,7 +129,7 @@ def ingest_with_ray(
                         index.settings.scale,
                         index.settings.keep_dense,
                     ),
-                    concurrency=actors,
+                    compute=ray.data.ActorPoolStrategy(size=actors),
                     num_cpus=1,
                     num_gpus=1 if gpus else 0,
                 )
@@ -137,8 +137,9 @@ def ingest_with_ray(
             here: CodeIndex | None = index
             if "://" in location:
                 here = None
+                writers = ray.data.ActorPoolStrategy(size=_WRITERS)
                 batches = batches.map(
-                    _Writing, fn_constructor_args=(location, retry), concurrency=_WRITERS, num_cpus=_WRITER_CPUS
+                    _Writing, fn_constructor_args=(location, retry), compute=writers, num_cpus=_WRITER_CPUS
                 )
             report = _gather(batches.iter_rows(), here, index, done, retry, report, on_file)
         retry.run(index.optimize)

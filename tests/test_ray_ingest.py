@@ -18,9 +18,13 @@ import pytest
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.index import create_index
 from compressae_qdrant.ray_ingest import ingest_with_ray
+from compressae_qdrant.sources.base import file_identity
 
 from .sink import Sink, serving
+
+pytestmark = pytest.mark.timeout(600)  # starting Ray takes a busy machine a while
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "ingest_catalog.py"
 FILES, EACH = 4, 150
@@ -63,15 +67,16 @@ def test_a_job_gives_what_one_process_gives(folder: Path, model: CompresSAE) -> 
 
 
 def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
-    sink = Sink()
-    with serving(sink) as port:
-        journal = {"format": 1, "model": model.fingerprint, "files": {}}
-        (folder / "journal").write_text(json.dumps(journal))
-        (folder / "catalog" / "part-3.parquet").rename(folder / "later.parquet")
-        assert _job(folder, f"http://127.0.0.1:{port}/items")["items"] == 450
-        (folder / "later.parquet").rename(folder / "catalog" / "part-3.parquet")
+    sink, first = Sink(), folder / "catalog" / "part-0.parquet"
+    with serving(sink) as port, create_index(f"http://127.0.0.1:{port}/items", model) as index:
+        ingest(open_source(first, on_error="skip"), model, index)  # as a job that was interrupted after one file
+        done = {"format": 1, "model": model.fingerprint, "files": {str(first): file_identity(first)}}
+        (folder / "journal").write_text(json.dumps(done))
         report = _job(folder, f"http://127.0.0.1:{port}/items", "--encoders", "1")
-    assert (report["items"], report["files"], report["files_before"]) == (150, 1, 3)
+        assert set(json.loads((folder / "journal").read_text())["files"]) == {
+            str(file) for file in (folder / "catalog").iterdir()
+        }
+    assert (report["items"], report["files"], report["files_before"]) == (450, FILES - 1, 1)
     codes = model.encode(embeddings)
     assert sorted(sink.points) == list(range(600))
     for item, point in sink.points.items():

@@ -134,3 +134,34 @@ def test_a_collection_is_a_source(named: bool, tmp_path: Path, model: CompresSAE
     with pytest.raises(IndexNotFoundError):
         QdrantSource(client, "nothing")
     client.close()
+
+
+def test_one_percent_of_20_000_items_changed_added_and_deleted(
+    tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly those are touched."""
+    x = np.random.default_rng(0).normal(size=(20_200, 24)).astype(np.float32)
+
+    def catalog(ids: Any, rows: FloatArray) -> Path:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 24)
+        pq.write_table(pa.table({"id": pa.array(ids), "embedding": vectors}), tmp_path / "catalog.parquet")
+        return tmp_path / "catalog.parquet"
+
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        ids = np.arange(20_000)
+        assert sync(open_source(catalog(ids, x[:20_000])), model, index, method="encoder").added == 20_000
+        changed, gone, new = range(3_000, 3_200), range(9_000, 9_200), range(20_000, 20_200)
+        x[list(changed)] *= -1
+        left = np.concatenate([np.delete(ids, list(gone)), list(new)])
+        written, deleted = list[Any](), list[Any]()
+        upsert, delete = index.upsert, index.delete
+        monkeypatch.setattr(index, "upsert", lambda ids, *rest: (written.extend(ids), upsert(ids, *rest)))
+        monkeypatch.setattr(index, "delete", lambda ids: (deleted.extend(ids), delete(ids)))
+        report = sync(open_source(catalog(left, x[left])), model, index, method="encoder")
+        assert (report.added, report.changed, report.unchanged, report.deleted) == (200, 200, 19_600, 200)
+        assert sorted(written) == [*changed, *new]
+        assert sorted(deleted) == list(gone)
+        assert sorted(item for page in index.scan() for item in page) == left.tolist()
+        wanted = model.encode(x[list(changed)], "encoder")
+        for row, record in enumerate(index.retrieve(changed)):
+            np.testing.assert_array_equal(record.values, wanted.values[row])

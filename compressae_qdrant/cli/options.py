@@ -81,7 +81,7 @@ def collection_of_source(location: str) -> tuple[QdrantClient, str, str | None]:
     base, _, query = location.partition("?")
     asked = parse_qs(query, keep_blank_values=True)
     if set(asked) - {"vector"} or len(asked.get("vector", ())) > 1:
-        raise ConfigError(f"source {location!r} may ask for ?vector=NAME and nothing else")
+        raise ConfigError("a collection as source may ask for ?vector=NAME and nothing else")
     client, collection = connect(base)
     return client, collection, asked["vector"][0] if "vector" in asked else None
 

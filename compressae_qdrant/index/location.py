@@ -61,9 +61,11 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
 
 def _shard_key(location: str) -> tuple[str, ShardKey | None]:
     """A location without its shard key, and that key; one of digits is a number."""
-    base, _, query = location.partition("?shard_key=")
+    base, found, query = location.partition("?shard_key=")
+    if not found or "&" in query:
+        return location, None
     key = unquote(query)
-    return base, None if not key else int(key) if key.isdecimal() else key
+    return base, int(key) if key.isdecimal() else key
 
 
 def connect(location: str) -> tuple[QdrantClient, str]:
@@ -76,12 +78,16 @@ def connect(location: str) -> tuple[QdrantClient, str]:
     collection = url.path.strip("/")
     if url.username or url.password:
         raise ConfigError("the location holds a user name or password; set QDRANT_API_KEY in the environment instead")
+    shown = f"{url.scheme}://{url.hostname}{url.path}"  # whatever comes after may be a secret
     if url.scheme not in ("http", "https", "grpc", "grpcs") or not url.hostname:
         raise ConfigError(
-            f"location {location!r} is neither a directory nor http(s)://host:port/collection or grpc(s)://..."
+            f"location {shown!r} is neither a directory nor http(s)://host:port/collection or grpc(s)://..."
         )
     if not collection or "/" in collection or url.query or url.fragment:
-        raise ConfigError(f"location {location!r} must name one collection: {url.scheme}://host:port/collection")
+        raise ConfigError(
+            f"location {shown!r} must name one collection, {url.scheme}://host:port/collection, and may end with "
+            "?shard_key=KEY; the key of the server comes from QDRANT_API_KEY"
+        )
     secure = url.scheme in ("https", "grpcs")
     grpc = url.scheme in ("grpc", "grpcs")
     client = QdrantClient(
