@@ -46,6 +46,8 @@ class Sink:
         with self._lock:
             if self.full_from is not None and any(p["id"] >= self.full_from for p in body.get("points", ())):
                 return 503, None
+            if self.config is None and method == "GET" and not path.endswith("/exists"):
+                return 404, None
             fate = self._random.random()
             if fate < self.failures:
                 status = self._random.choice([429, 500, 503])

@@ -155,8 +155,17 @@ def test_one_percent_of_20_000_items_changed_added_and_deleted(
         left = np.concatenate([np.delete(ids, list(gone)), list(new)])
         written, deleted = list[Any](), list[Any]()
         upsert, delete = index.upsert, index.delete
-        monkeypatch.setattr(index, "upsert", lambda ids, *rest: (written.extend(ids), upsert(ids, *rest)))
-        monkeypatch.setattr(index, "delete", lambda ids: (deleted.extend(ids), delete(ids)))
+
+        def recording(ids: Sequence[Any], *rest: Any) -> None:
+            written.extend(ids)
+            upsert(ids, *rest)
+
+        def recording_deletes(ids: Sequence[Any]) -> None:
+            deleted.extend(ids)
+            delete(ids)
+
+        monkeypatch.setattr(index, "upsert", recording)
+        monkeypatch.setattr(index, "delete", recording_deletes)
         report = sync(open_source(catalog(left, x[left])), model, index, method="encoder")
         assert (report.added, report.changed, report.unchanged, report.deleted) == (200, 200, 19_600, 200)
         assert sorted(written) == [*changed, *new]
