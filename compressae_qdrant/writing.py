@@ -157,8 +157,10 @@ def request_slices(payloads: Sequence[Mapping[str, Any]], numbers: int) -> list[
         item = _POINT_BYTES + numbers * _NUMBER_BYTES + (len(json.dumps(payload, default=str)) if payload else 0)
         if size and size + item > _REQUEST_BYTES:
             slices.append(slice(start, row))
+            telemetry.measure("compressae.ingest.request.size", size)
             size, start = 0, row
         size += item
+    telemetry.measure("compressae.ingest.request.size", size)
     return [*slices, slice(start, len(payloads))]
 
 

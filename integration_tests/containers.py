@@ -7,10 +7,10 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import docker.errors
 import httpx
@@ -100,12 +100,7 @@ def container(
 def cluster(*, image: str = IMAGE, nodes: int = 3) -> Iterator[list[Started]]:
     """Nodes of one cluster in a network of their own; the first is the one that the others join."""
     with ExitStack() as stack:
-        try:
-            with _quiet():
-                network = stack.enter_context(Network())
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
-            gc.collect()
-            _unavailable(f"Docker can't make a network ({type(exc).__name__})")
+        network = tried("make a network", lambda: stack.enter_context(Network()))
         started = []
         for number in range(nodes):
             join = "" if number == 0 else f"--bootstrap http://node0:{_PEERS} "
@@ -118,6 +113,19 @@ def cluster(*, image: str = IMAGE, nodes: int = 3) -> Iterator[list[Started]]:
         yield started
 
 
+def tried(aim: str, action: Callable[[], Any]) -> Any:
+    """What `action` returns, or a visible skip of what Docker can't do."""
+    with warnings.catch_warnings():
+        # Without a daemon, the Docker client drops its sockets unclosed. They live until the error is gone.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return action()
+        except (docker.errors.DockerException, requests.exceptions.RequestException, TimeoutError, OSError) as exc:
+            failed = type(exc).__name__
+        gc.collect()
+    return _unavailable(f"Docker can't {aim} ({failed})")
+
+
 def _entered(
     stack: ExitStack, environment: Mapping[str, str], fixed_ports: bool, image: str, network: Network | None,
     command: str, alias: str | None,
@@ -126,26 +134,25 @@ def _entered(
     # Whoever starts it stops it; the helper that testcontainers would start for that needs an image of its own.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     ports = _free_ports() if fixed_ports else None
-    try:
-        with _quiet():
-            made = DockerContainer(image)
-            if ports is None:
-                made.with_exposed_ports(_REST, _GRPC)
-            else:
-                made.with_bind_ports(_REST, ports[0]).with_bind_ports(_GRPC, ports[1])
-            for name, value in environment.items():
-                made.with_env(name, value)
-            if network is not None and alias is not None:
-                made.with_network(network).with_network_aliases(alias)
-            if command:
-                made.with_command(command)
-            made.waiting_for(HttpWaitStrategy(_REST, "/readyz").for_status_code(httpx.codes.OK))
-            stack.callback(_stop, made)
-            made.start()
-    except (docker.errors.DockerException, requests.exceptions.RequestException, TimeoutError, OSError) as exc:
-        gc.collect()
-        _unavailable(f"Docker can't run {image} ({type(exc).__name__})")
-    return Started(made, ports)
+
+    def started() -> DockerContainer:
+        made = DockerContainer(image)
+        if ports is None:
+            made.with_exposed_ports(_REST, _GRPC)
+        else:
+            made.with_bind_ports(_REST, ports[0]).with_bind_ports(_GRPC, ports[1])
+        for name, value in environment.items():
+            made.with_env(name, value)
+        if network is not None and alias is not None:
+            made.with_network(network).with_network_aliases(alias)
+        if command:
+            made.with_command(command)
+        made.waiting_for(HttpWaitStrategy(_REST, "/readyz").for_status_code(httpx.codes.OK))
+        stack.callback(_stop, made)
+        made.start()
+        return made
+
+    return Started(tried(f"run {image}", started), ports)
 
 
 def _stop(made: DockerContainer) -> None:
@@ -153,15 +160,7 @@ def _stop(made: DockerContainer) -> None:
         made.stop()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Without a daemon, the Docker client drops its socket unclosed.
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-
-
-def _unavailable(reason: str) -> None:
+def _unavailable(reason: str) -> NoReturn:
     reason = f"no Qdrant server: {reason}"
     if os.environ.get("CI_REQUIRE_SERVER") == "1":
         pytest.fail(reason)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import shutil
 import subprocess
 import tarfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
-import docker.errors
 import httpx
 import pytest
-import requests.exceptions
 
-from .containers import cluster, container
+from .containers import cluster, container, tried
+
+
+def connected() -> docker.DockerClient:
+    client = docker.from_env()
+    client.ping()
+    return client
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +36,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tarfile.open(fileobj=text, mode="w") as tar:
         tar.add(program, "qdrant")
     name = f"stand-in:{uuid.uuid4().hex}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            client = docker.from_env()
-            client.ping()
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
-        gc.collect()
-        pytest.skip(f"no Docker daemon ({type(exc).__name__})")
+    client = tried("answer", connected)
     repository, tag = name.split(":")
     client.api.import_image_from_data(text.getvalue(), repository=repository, tag=tag, changes=['CMD ["/qdrant"]'])
     yield name
