@@ -37,6 +37,8 @@ from compressae_qdrant.query_planning import SearchOptions
 TUNED_ON = (7, 11)
 """Seeds of the queries that EXPERIMENTS.md picked defaults by; they are never asked here."""
 
+_KINDS = ("ours", "paper", "rivals")
+
 Model = Callable[[], CompresSAE]
 Ways = dict[str, tuple[str, SearchOptions]]
 
@@ -149,8 +151,13 @@ def main() -> None:
     if args.task:
         task_quality(bench, [CompresSAE.load(folder) for folder in args.model], out)
         return
-    found = ours(args, bench, out / "models") + papers(args, bench, out / "models")
-    found += rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick)
+    found = []
+    if "ours" in args.only:
+        found += ours(args, bench, out / "models")
+    if "paper" in args.only:
+        found += papers(args, bench, out / "models")
+    if "rivals" in args.only:
+        found += rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick)
     rows = run(bench, found, out, measure="times" if args.timings else "both" if args.quick else "recall", say=_say)
     write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -189,6 +196,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--paper-k", type=int, nargs="*", default=[8, 16, 32, 64], help="of the paper's recipe")
     parser.add_argument("--paper-steps", type=int, default=3000, help="of the paper's recipe")
+    parser.add_argument("--only", nargs="+", choices=_KINDS, default=_KINDS, help="measure these kinds; rows stay")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2026)

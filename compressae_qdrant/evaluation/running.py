@@ -122,7 +122,9 @@ def run(
                 if way.name in wanted:
                     row = rows.get(way.name) or _row(bench, way, built)
                     rows[way.name] = row if measure == "recall" else _timed(bench, row, way, built)
-                    save_rows(out, bench, list(rows.values()))
+                    # Another run may have added rows to the same directory meanwhile.
+                    kept = {each.name: each for each in load_rows(out, bench)}
+                    save_rows(out, bench, list({**kept, **rows}.values()))
                     say(_line(rows[way.name]))
     order = [name for contender in contenders for name in contender.names if name in rows]
     return [rows[name] for name in dict.fromkeys([*order, *rows])]
