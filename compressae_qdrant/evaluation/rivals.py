@@ -120,8 +120,8 @@ def _quantised(name: str, config: Any) -> Contender:
 def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) -> Contender:
     """An exhaustive Faiss index by its factory string, inner product.
 
-    Its bytes in memory are those of the items. Codebooks and rotations don't grow with the catalog and aren't counted, as
-    the atoms of codes aren't.
+    Its bytes in memory are those of the items. Codebooks and rotations don't grow with the catalog and aren't counted,
+    as the atoms of codes aren't.
     """
 
     @contextlib.contextmanager

@@ -121,10 +121,10 @@ def run(
             for way in built.ways:
                 if way.name in wanted:
                     row = rows.get(way.name) or _row(bench, way, built)
-                    rows[way.name] = row if measure == "recall" else _timed(bench, row, way, built)
+                    row = row if measure == "recall" else _timed(bench, row, way, built)
                     # Another run may have added rows to the same directory meanwhile.
-                    kept = {each.name: each for each in load_rows(out, bench)}
-                    save_rows(out, bench, list({**kept, **rows}.values()))
+                    rows.update({each.name: each for each in load_rows(out, bench)} | {way.name: row})
+                    save_rows(out, bench, list(rows.values()))
                     say(_line(rows[way.name]))
     order = [name for contender in contenders for name in contender.names if name in rows]
     return [rows[name] for name in dict.fromkeys([*order, *rows])]
