@@ -70,6 +70,22 @@ def test_rows_are_measured_once_and_times_apart(tmp_path: Path, bench: Bench) ->
     assert (first.builds, len(said)) == (3, 1)
 
 
+def test_two_runs_fill_one_directory(tmp_path: Path, bench: Bench) -> None:
+    one, other = Exact("one"), Exact("other", wrong=50)
+
+    @contextmanager
+    def meanwhile(vectors: FloatArray) -> Iterator[Built]:
+        run(bench, [other.contender], tmp_path)
+        with one.contender.build(vectors) as built:
+            yield built
+
+    rows = run(bench, [Contender(("one",), meanwhile)], tmp_path)
+    assert [row.name for row in rows] == ["one", "other"]
+    again = Exact("other")
+    rows = run(bench, [one.contender, again.contender], tmp_path, again=["one", "other"])
+    assert [row.recall100 for row in rows] == [1, 1]
+
+
 def test_rows_of_another_bench_are_refused(tmp_path: Path, bench: Bench, embeddings: FloatArray) -> None:
     run(bench, [Exact("one").contender], tmp_path)
     other = Bench.of("other", embeddings, {}, 30)

@@ -121,11 +121,12 @@ def run(
             for way in built.ways:
                 if way.name in wanted:
                     row = rows.get(way.name) or _row(bench, way, built)
-                    row = row if measure == "recall" else _timed(bench, row, way, built)
+                    rows[way.name] = row if measure == "recall" else _timed(bench, row, way, built)
                     # Another run may have added rows to the same directory meanwhile.
-                    rows.update({each.name: each for each in load_rows(out, bench)} | {way.name: row})
-                    save_rows(out, bench, list(rows.values()))
+                    kept = {each.name: each for each in load_rows(out, bench)} | {way.name: rows[way.name]}
+                    save_rows(out, bench, list(kept.values()))
                     say(_line(rows[way.name]))
+    rows = {row.name: row for row in load_rows(out, bench)} | rows
     order = [name for contender in contenders for name in contender.names if name in rows]
     return [rows[name] for name in dict.fromkeys([*order, *rows])]
 
