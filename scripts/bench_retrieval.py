@@ -37,18 +37,23 @@ from compressae_qdrant.query_planning import SearchOptions
 TUNED_ON = (7, 11)
 """Seeds of the queries that EXPERIMENTS.md picked defaults by; they are never asked here."""
 
-_KINDS = ("ours", "paper", "rivals")
+_KINDS = ("ours", "encoder", "paper", "rivals")
+_STATISTICS_ITEMS = 20_000
+"""Items whose codes tell how a model uses its latents with another k."""
 
 Model = Callable[[], CompresSAE]
 Ways = dict[str, tuple[str, SearchOptions]]
 
 
 def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender]:
-    """Ours at every k, and in every way at the first."""
+    """Ours at every k, and in every way at the first.
+
+    A dictionary serves every k from its own on: the given model with the most non-zeros that aren't too many is used.
+    """
     given = {model.k: model for model in map(CompresSAE.load, args.model)}
-    found = []
+    found, every = [], []
     for k in args.k:
-        model = _model(given, bench, folder / f"ours-k{k}", _settings(args, k))
+        model = _served(given, bench, k) or _trained(bench, folder / f"ours-k{k}", _settings(args, k))
         plain: Ways = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
         found.append(codes(f"codes k={k}", plain, model))
         dense: Ways = {"originals on disk": ("ours, originals on disk", {})}
@@ -82,21 +87,53 @@ def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contend
     found = []
     for k in args.paper_k:
         config = TrainConfig.paper(latents=args.latents, k=k, steps=args.paper_steps)
-        model = _model(given, bench, folder / f"paper-k{k}", config)
-        ways: Ways = {"reconstructed": ("the paper, reconstructed", {"exact": True, "scoring": "reconstructed"})}
-        fast: Ways = {"sparse": ("the paper, sparse", {"exact": True, "scoring": "sparse"})}
-        found.append(codes(f"the paper k={k}", ways, model, method="encoder", scale="reconstruction"))
-        found.append(codes(f"the paper k={k}", fast, model, method="encoder", scale="code"))
+        model = _given(given, k) or _trained(bench, folder / f"paper-k{k}", config)
+        found += _papers_modes(f"the paper k={k}", "the paper", model)
     return found
 
 
-def _model(given: dict[int, CompresSAE], bench: Bench, folder: Path, config: TrainConfig) -> Model:
-    """A model that is loaded or trained once it is needed, and then stays."""
+def encoders(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender]:
+    """Ours trained for codes by the encoder alone, in the paper's two modes."""
+    given = {model.k: model for model in map(CompresSAE.load, args.encoder_model)}
+    found = []
+    for k in [*given, *(k for k in args.encoder_k if k not in given)]:
+        config = TrainConfig.for_encoder(latents=args.latents, k=k, steps=args.encoder_steps)
+        model = _given(given, k) or _trained(bench, folder / f"encoder-k{k}", config)
+        found += _papers_modes(f"codes k={k}, trained for the encoder", "ours for the encoder", model)
+    return found
+
+
+def _papers_modes(label: str, family: str, model: Model) -> list[Contender]:
+    best: Ways = {"reconstructed": (f"{family}, reconstructed", {"exact": True, "scoring": "reconstructed"})}
+    fast: Ways = {"sparse": (f"{family}, sparse", {"exact": True, "scoring": "sparse"})}
+    return [
+        codes(label, best, model, method="encoder", scale="reconstruction"),
+        codes(label, fast, model, method="encoder", scale="code"),
+    ]
+
+
+def _given(given: dict[int, CompresSAE], k: int) -> Model | None:
+    return None if k not in given else lambda: given[k]
+
+
+def _served(given: dict[int, CompresSAE], bench: Bench, k: int) -> Model | None:
+    """The given model for the most non-zeros that aren't more than k, with k of them."""
+    fitting = [trained for trained in given if trained <= k]
+    if not fitting:
+        return None
+    model = given[max(fitting)]
+    return functools.cache(lambda: model if model.k == k else model.with_k(k, bench.vectors[:: _every(bench)]))
+
+
+def _every(bench: Bench) -> int:
+    return max(1, len(bench.vectors) // _STATISTICS_ITEMS)
+
+
+def _trained(bench: Bench, folder: Path, config: TrainConfig) -> Model:
+    """A model that is trained, or loaded, once it is needed, and then stays."""
 
     @functools.cache
     def load() -> CompresSAE:
-        if config.k in given:
-            return given[config.k]
         if not folder.exists():
             print(f"training {folder.name}", flush=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -151,13 +188,13 @@ def main() -> None:
     if args.task:
         task_quality(bench, [CompresSAE.load(folder) for folder in args.model], out)
         return
-    found = []
-    if "ours" in args.only:
-        found += ours(args, bench, out / "models")
-    if "paper" in args.only:
-        found += papers(args, bench, out / "models")
-    if "rivals" in args.only:
-        found += rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick)
+    kinds = {
+        "ours": lambda: ours(args, bench, out / "models"),
+        "encoder": lambda: encoders(args, bench, out / "models"),
+        "paper": lambda: papers(args, bench, out / "models"),
+        "rivals": lambda: rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick),
+    }
+    found = [contender for kind in _KINDS if kind in args.only for contender in kinds[kind]()]
     rows = run(bench, found, out, measure="times" if args.timings else "both" if args.quick else "recall", say=_say)
     write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -189,11 +226,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--task", action="store_true", help="only compare sections and tags, of each --model with dense"
     )
-    parser.add_argument("--model", nargs="*", default=[], help="ours, trained already: each serves its own k")
-    parser.add_argument("--paper-model", nargs="*", default=[], help="the same of the paper's recipe")
+    parser.add_argument(
+        "--model",
+        nargs="*",
+        default=[],
+        help="ours, trained already: one serves its own k and every larger one that no other is nearer to",
+    )
+    parser.add_argument("--encoder-model", nargs="*", default=[], help="of TrainConfig.for_encoder(), each for its k")
+    parser.add_argument("--paper-model", nargs="*", default=[], help="of the paper's recipe, each for its k")
     parser.add_argument(
         "--k", type=int, nargs="+", default=[32, 8, 16, 20, 48, 64, 80], help="the first gets extra rows"
     )
+    parser.add_argument("--encoder-k", type=int, nargs="*", default=[], help="besides those of --encoder-model")
+    parser.add_argument("--encoder-steps", type=int, default=1500, help="of TrainConfig.for_encoder()")
     parser.add_argument("--paper-k", type=int, nargs="*", default=[8, 16, 32, 64], help="of the paper's recipe")
     parser.add_argument("--paper-steps", type=int, default=3000, help="of the paper's recipe")
     parser.add_argument("--only", nargs="+", choices=_KINDS, default=_KINDS, help="measure these kinds; rows stay")
@@ -207,7 +252,9 @@ def _arguments() -> argparse.Namespace:
     if args.vectors and not args.metadata and not args.quick:
         parser.error("--metadata is needed beside vectors: sections and tags measure the task")
     if args.quick:
-        args.k, args.paper_k, args.paper_steps, args.queries = [32], [32], 150, min(args.queries, 200)
+        args.k, args.paper_k, args.encoder_k = [32], [32], [32]
+        args.paper_steps = args.encoder_steps = 150
+        args.queries = min(args.queries, 200)
     return args
 
 

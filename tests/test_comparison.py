@@ -15,7 +15,9 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, ModelFileError
 from compressae_qdrant.evaluation.bench import Bench
 from compressae_qdrant.evaluation.contenders import Built, Contender, Way, codes
-from compressae_qdrant.evaluation.report import pareto, table, write_report
+from compressae_qdrant.evaluation.measures import pareto
+from compressae_qdrant.evaluation.plotting import Panel, figure
+from compressae_qdrant.evaluation.report import table, write_report
 from compressae_qdrant.evaluation.rivals import dense, faiss_index, rivals
 from compressae_qdrant.evaluation.running import Row, run
 
@@ -148,3 +150,32 @@ def test_the_front_and_the_table() -> None:
     assert pareto([(2, 0.5), (1, 0.4), (3, 0.5), (1, 0.3), (4, 0.9)]) == [(1, 0.4), (2, 0.5), (4, 0.9)]
     row = Row("a", "dense", 1234.5, None, 0.5, 0.25, (0.2, 0.3), {"tags": 0.125})
     assert table([row]).splitlines()[2] == "| a | 1,234 |  | 0.500 | 0.2500 (0.200..0.300) | 0.125 |"
+
+
+def test_names_lie_by_their_points_and_cover_none() -> None:
+    rows = [
+        Row(f"codes k={k}, {way}", f"ours, {way}", size, None, found, found - lost, (0, 1), {})
+        for k, size, found in ((8, 43, 0.79), (16, 63, 0.875), (20, 72, 0.892), (32, 100, 0.923), (48, 136, 0.944))
+        for way, lost in (("two stages", 0.015), ("exhaustive", 0.0))
+    ]
+    rows += [
+        Row(f"Faiss PQ{n}", "Faiss PQ", n, None, r, r, (0, 1), {}) for n, r in ((48, 0.73), (96, 0.86), (97, 0.861))
+    ]
+    rows.append(Row("new", "a family of its own", 64, None, 0.8, 0.5, (0, 1), {}))
+    panels = [Panel("one", [(row, row.resident) for row in rows]), Panel("other", [(rows[0], 3.0)], front=False)]
+    drawing = figure("title", panels, "bytes")
+    (first, second), renderer = drawing.axes, drawing.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg's
+    names = [text.get_text() for text in first.texts]
+    assert {"k=8", "k=16", "k=20", "k=32", "k=48", "PQ48", "PQ96", "new"} <= set(names)
+    assert [text.get_text() for text in second.texts] == ["k=8"]
+    boxes = [text.get_window_extent(renderer) for text in first.texts]
+    points = first.transData.transform([(row.resident, row.recall100) for row in rows])
+    frame = first.get_window_extent(renderer)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for x, y in points)
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        mine = [point for point, row in zip(points, rows, strict=True) if names[i] in row.name]
+        assert min(np.hypot(x - (box.x0 + box.x1) / 2, y - (box.y0 + box.y1) / 2) for x, y in mine) < 60
+    front = next(line for line in first.lines if line.get_color() == "0.82")
+    assert np.asarray(front.get_xdata())[:2].tolist() == [43, 63]

@@ -52,6 +52,7 @@ LAYERS = [
     ["ingest", "syncing", "evaluation.contenders"],
     ["async_ingest", "migrating", "ray_ingest"],
     ["evaluation.rivals", "evaluation.running"],
+    ["evaluation.plotting"],
     ["evaluation.report"],
     ["tuning.points"],
     ["tuning.measuring", "tuning.chart"],

@@ -11,7 +11,17 @@ import numpy as np
 from ..codes import FloatArray
 from ..errors import InvalidInputError
 
-__all__ = ["Estimate", "Segment", "agreement", "bootstrap", "by_segment", "paired_difference", "recall", "values_of"]
+__all__ = [
+    "Estimate",
+    "Segment",
+    "agreement",
+    "bootstrap",
+    "by_segment",
+    "paired_difference",
+    "pareto",
+    "recall",
+    "values_of",
+]
 
 _RESAMPLES: Final = 1000
 _TOP: Final = 10
@@ -109,3 +119,12 @@ def values_of(value: object) -> list[str]:
     if value is None:
         return []
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, gain) those that no cheaper one equals or beats, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or gain > best[-1][1]:
+            best.append((cost, gain))
+    return best

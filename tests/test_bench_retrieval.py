@@ -1,0 +1,75 @@
+"""The benchmark's script: which model serves which k, and rows of several runs in one directory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from compressae_qdrant import CompresSAE
+from compressae_qdrant.codes import FloatArray
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_retrieval.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_retrieval", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_model_serves_every_larger_k(
+    tmp_path: Path, script: ModuleType, embeddings: FloatArray, model: CompresSAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "items.npy", embeddings)
+    groups = [str(n % 3) for n in range(len(embeddings))]
+    pq.write_table(pa.table({"section": groups, "tags": [[group] for group in groups]}), tmp_path / "items.parquet")
+    model.save(tmp_path / "small")
+    model.with_k(8, embeddings).save(tmp_path / "large")
+
+    def run(*arguments: str) -> dict[str, dict[str, Any]]:
+        command = ["bench", str(tmp_path / "items.npy"), "--metadata", str(tmp_path / "items.parquet")]
+        monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "out"), "--queries", "40", *arguments])
+        script.main()
+        return {row["name"]: row for row in json.loads((tmp_path / "out" / "rows.json").read_text())["rows"]}
+
+    models = ["--model", str(tmp_path / "large"), str(tmp_path / "small")]
+    rows = run("--only", "ours", *models, "--k", "7", "12")
+    assert not (tmp_path / "out" / "models").exists()  # nothing was trained
+    wide, narrow = rows["codes k=12, exhaustive"], rows["codes k=7, exhaustive"]
+    assert wide["recall100"] > narrow["recall100"]
+    assert wide["resident"] > narrow["resident"]
+    assert {"codes k=7 by pursuit, reconstructed", "codes k=7 by encoder, sparse"} <= set(rows)
+
+    more = run("--only", "encoder", "--encoder-model", str(tmp_path / "small"))
+    added = {name: row["family"] for name, row in more.items() if name not in rows}
+    assert added == {
+        "codes k=6, trained for the encoder, reconstructed": "ours for the encoder, reconstructed",
+        "codes k=6, trained for the encoder, sparse": "ours for the encoder, sparse",
+    }
+    assert {name: more[name] for name in rows} == rows
+    for name in ("table.md", "recall_bytes.png", "recall_compression.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+
+
+def test_the_nearest_model_that_is_not_too_large(script: ModuleType, embeddings: FloatArray, model: CompresSAE) -> None:
+    bench = script.Bench.of("items", embeddings, {}, 30)
+    larger = model.with_k(8, embeddings)
+    given = {6: model, 8: larger}
+    assert script._served(given, bench, 5) is None
+    assert script._served(given, bench, 6)() is model
+    seven, nine = script._served(given, bench, 7)(), script._served(given, bench, 9)()
+    assert (seven.k, nine.k) == (7, 9)
+    assert nine.fingerprint == larger.with_k(9, embeddings).fingerprint
