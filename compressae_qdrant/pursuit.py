@@ -10,18 +10,66 @@ needless; so one step more than needed is taken, and the atoms whose loss costs 
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["ATOMS_PER_STEP", "batch_rows", "pursue", "pursue_all", "refit", "selection_dtype"]
+from .fused_pursuit import RIDGE, FusedPursuit
+from .kernels.dispatch import MAX_LATENTS, MAX_SUPPORT, fused
 
+__all__ = ["ATOMS_PER_STEP", "Dictionary", "batch_rows", "pursue", "pursue_all", "refit", "selection_dtype"]
+
+_LOG = logging.getLogger(__name__)
 ATOMS_PER_STEP: Final = 4
 """Of codes, by default: several times as fast as one at a time, for less than 0.003 recall@100 (BENCHMARKS.md)."""
 
-_RIDGE = 1e-6
-"""Added to the diagonal of a support's Gram matrix, so that nearly equal atoms in one support stay solvable."""
+
+class Dictionary:
+    """Atoms, with what coding needs of them prepared once for many batches.
+
+    Args:
+        atoms: (h, d) float32, unit-norm rows; must not change meanwhile.
+    """
+
+    def __init__(self, atoms: Tensor) -> None:
+        self._atoms = atoms
+        self._fused: FusedPursuit | None = None
+        operations = fused(atoms.device)
+        if operations is not None and len(atoms) <= MAX_LATENTS:
+            self._fused = FusedPursuit(atoms, operations)
+        elif operations is not None:
+            _say_once(f"there are {len(atoms)} latents and the kernels take {MAX_LATENTS}")
+
+    def pursue(self, x: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
+        """See `pursue`."""
+        atoms = self._atoms
+        wanted = k if atoms_per_step == 1 else min(k + atoms_per_step, len(atoms))
+        on_gpu = self._fused_for(wanted)
+        if on_gpu is not None:
+            return on_gpu.pursue(x, k, wanted, atoms_per_step)
+        support = _select(x, atoms, wanted, atoms_per_step)
+        gram, moments = _normal_equations(x, atoms, support)
+        if wanted > k:
+            kept = _least_missed(gram, moments, k)
+            support, moments = support.gather(1, kept), moments.gather(1, kept)
+            rows = gram.gather(1, kept.unsqueeze(2).expand(-1, -1, wanted))
+            gram = rows.gather(2, kept.unsqueeze(1).expand(-1, k, -1))
+        return support, _solve(gram, moments)
+
+    def refit(self, x: Tensor, support: Tensor) -> Tensor:
+        """See `refit`."""
+        on_gpu = self._fused_for(support.shape[1])
+        if on_gpu is not None:
+            return on_gpu.refit(x, support)
+        return _solve(*_normal_equations(x, self._atoms, support))
+
+    def _fused_for(self, wanted: int) -> FusedPursuit | None:
+        if self._fused is not None and wanted > MAX_SUPPORT:
+            _say_once(f"supports have {wanted} atoms and the kernels take {MAX_SUPPORT}")
+            return None
+        return self._fused
 
 
 def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
@@ -37,28 +85,21 @@ def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STE
     Returns:
         (n, k) int64 indices and (n, k) float32 values.
     """
-    wanted = k if atoms_per_step == 1 else min(k + atoms_per_step, len(atoms))
-    support = _select(x, atoms, wanted, atoms_per_step)
-    gram, moments = _normal_equations(x, atoms, support)
-    if wanted > k:
-        kept = _least_missed(gram, moments, k)
-        support, moments = support.gather(1, kept), moments.gather(1, kept)
-        rows = gram.gather(1, kept.unsqueeze(2).expand(-1, -1, wanted))
-        gram = rows.gather(2, kept.unsqueeze(1).expand(-1, k, -1))
-    return support, _solve(gram, moments)
+    return Dictionary(atoms).pursue(x, k, atoms_per_step)
 
 
 def pursue_all(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
     """`pursue` for any number of rows, in batches that suit the device."""
-    parts = [pursue(part, atoms, k, atoms_per_step) for part in torch.split(x, batch_rows(x.device))]
+    dictionary = Dictionary(atoms)
+    parts = [dictionary.pursue(part, k, atoms_per_step) for part in torch.split(x, batch_rows(x.device))]
     indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return indices, values
 
 
 def batch_rows(device: torch.device) -> int:
     """Rows to code at once. Measured on 2 cores at d=384, h=4096, k=32: 512 rows 4,900 items/s by pursuit, 256 rows
-    3,100, 2,048 rows 3,500; the correlations of 512 rows still fit the cache. A GPU is full with 16,384, whose bases
-    take 2 GB at d=768."""
+    3,100, 2,048 rows 3,500; the correlations of 512 rows still fit the cache. A GPU is full with 16,384, whose products
+    with 4,096 atoms take 0.4 GB."""
     return 512 if device.type == "cpu" else 16_384
 
 
@@ -73,7 +114,7 @@ def refit(x: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
     Returns:
         (n, k) float32.
     """
-    return _solve(*_normal_equations(x, atoms, support))
+    return Dictionary(atoms).refit(x, support)
 
 
 def _select(x: Tensor, atoms: Tensor, wanted: int, atoms_per_step: int) -> Tensor:
@@ -105,7 +146,7 @@ def _normal_equations(x: Tensor, atoms: Tensor, support: Tensor) -> tuple[Tensor
     """(n, k, k) Gram matrices of the supports, and (n, k) products of their atoms with x."""
     chosen = atoms[support]
     gram = torch.bmm(chosen, chosen.transpose(1, 2))
-    gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
+    gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
     return gram, torch.bmm(chosen, x.unsqueeze(2)).squeeze(2)
 
 
@@ -128,7 +169,7 @@ def _orthonormal_block(new: Tensor, basis: Tensor) -> Tensor:
     if basis.shape[1]:
         new = torch.baddbmm(new, torch.bmm(new, basis.transpose(1, 2)), basis, alpha=-1.0)
     gram = torch.bmm(new, new.transpose(1, 2))
-    gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
+    gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
     block: Tensor = torch.linalg.solve_triangular(_cholesky(gram), new, upper=False)
     return block
 
@@ -154,3 +195,8 @@ def selection_dtype(device: torch.device) -> torch.dtype:
 @functools.cache
 def _cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    _LOG.warning("pursuit on this GPU does without fused kernels: %s", reason)

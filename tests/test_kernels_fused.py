@@ -61,6 +61,91 @@ def test_selection_is_the_twins(n: int, h: int, w: int) -> None:
     assert torch.equal(values.abs().sort(descending=True).values, e.float().abs().topk(w, dim=1).values)
 
 
+@pytest.mark.parametrize(("n", "h", "k"), [(6, 100, 24), (3, 4096, 32), (4, 30, 30), (4, 17, 1), (5, 1500, 40)])
+def test_selection_from_float32_is_exact(n: int, h: int, k: int) -> None:
+    e = _awkward_rows(n, h).float()
+    e[-1] = 1 + 1e-7 * _random(h, seed=3)  # one octave, told apart by the last bits only
+    e[-1, ::2] *= -1
+    e = e.to(DEVICE)
+    results = []
+    for function in (twins.top_entries, _triton("select").top_entries):
+        indices = torch.full((n, k), -1, device=DEVICE)
+        values = torch.full((n, k), 9.0, device=DEVICE)
+        function(e, indices, values)
+        results.append((indices, values))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert torch.equal(values.abs().sort(descending=True).values, e.abs().topk(k, dim=1).values)
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "w", "steps"), [(6, 100, 11, (4, 4, 3)), (4, 4096, 36, (16, 1, 19)), (4, 9, 9, (4, 5))]
+)
+def test_the_next_atoms_are_the_twins(n: int, h: int, w: int, steps: tuple[int, ...]) -> None:
+    """Ties, rows of zeros, all latents of a row, and none of them twice."""
+    results = []
+    for function in (twins.pick_atoms, _triton("pursuit").pick_atoms):
+        support = torch.full((n, w), -1, device=DEVICE)
+        chosen = 0
+        for number, count in enumerate(steps):
+            function(_awkward_rows(n, h).roll(number, 1).to(DEVICE), support, chosen, count)
+            chosen += count
+        results.append(support)
+    assert torch.equal(*results)
+    assert all(len(set(row)) == w for row in results[1].tolist())
+
+
+def _supports(n: int, h: int, d: int, w: int) -> tuple[torch.Tensor, ...]:
+    atoms = normalize(_random(h, d, seed=2), dim=1)
+    atoms[1], atoms[2] = atoms[0], 0  # an atom twice, and one that is nothing
+    x = normalize(_random(n, d, seed=1), dim=1)
+    support = torch.stack([torch.randperm(h, generator=torch.Generator().manual_seed(row))[:w] for row in range(n)])
+    support[0, :3] = torch.tensor([1, 2, 0])
+    support[0, 3:] = torch.arange(3, w)
+    gram = atoms @ atoms.t()
+    gram.diagonal().add_(1e-6)
+    return x.to(DEVICE), atoms.to(DEVICE), gram.to(DEVICE), support.to(DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "d", "w", "wide", "k"),
+    [(5, 60, 40, 11, 11, 8), (3, 300, 96, 36, 36, 32), (4, 50, 33, 20, 7, 7), (2, 90, 100, 70, 70, 64),
+     (3, 9, 16, 9, 9, 1)],
+)  # fmt: skip
+def test_least_squares_with_dropping_is_the_twins(n: int, h: int, d: int, w: int, wide: int, k: int) -> None:
+    x, atoms, gram, support = _supports(n, h, d, w)
+    moments = x @ atoms.t()
+    results = [
+        function(gram, moments, support, wide, k)
+        for function in (twins.solve_least_squares, _triton("pursuit").solve_least_squares)
+    ]
+    for row in range(1, n):
+        torch.testing.assert_close(results[0][0][row], results[1][0][row])
+        torch.testing.assert_close(results[0][1][row], results[1][1][row], atol=2e-4, rtol=1e-3)
+    # The same atom twice in one support: the twin shares its value between the two, and may drop both as needless.
+    errors = [float((x[0] - (values[0].unsqueeze(1) * atoms[indices[0]]).sum(0)).norm()) for indices, values in results]
+    assert errors[1] < errors[0] + 1e-3
+    assert torch.isfinite(results[1][1]).all()
+    if k < wide:
+        assert 2 not in results[1][0][0].tolist()
+
+
+@pytest.mark.parametrize("kernel", ["twin", "triton"])
+def test_the_gram_of_codes_is_the_dense_product_in_any_order(kernel: str) -> None:
+    n, h, k = 50, 37, 7
+    indices = torch.stack([torch.randperm(h, generator=torch.Generator().manual_seed(row))[:k] for row in range(n)])
+    indices, values = indices.to(DEVICE), _random(n, k, seed=5).to(DEVICE)
+    module = twins if kernel == "twin" else _triton("pursuit")
+    totals = []
+    for order in (torch.arange(n), torch.randperm(n, generator=torch.Generator().manual_seed(1))):
+        total = torch.zeros(h, h, dtype=torch.int64, device=DEVICE)
+        module.add_gram(indices[order].contiguous(), values[order].contiguous(), total)
+        totals.append(total)
+    assert torch.equal(*totals)
+    dense = torch.zeros(n, h, dtype=torch.float64, device=DEVICE).scatter_(1, indices, values.double())
+    torch.testing.assert_close(totals[0].double() / twins.GRAM_UNIT, dense.t() @ dense, atol=1e-8, rtol=0)
+
+
 def _case(n: int, h: int, w: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x = normalize(_random(n, d, seed=1), dim=1).bfloat16()
     atoms = normalize(_random(h, d, seed=2), dim=1).bfloat16()
@@ -182,7 +267,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
-        from compressae_qdrant.kernels import triton_objective, triton_select, triton_update
+        from compressae_qdrant.kernels import triton_objective, triton_pursuit, triton_select, triton_update
 
         def build(kernel, signature, constants, warps, stages=3):
             names = kernel.arg_names
@@ -200,6 +285,12 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
         build(triton_update._gather_kernel, ["*fp32", "*i64", "*bf16"], {"DIM": 768, "PAD": 1024}, 4)
         floats = ["*fp32", "*bf16", "*fp32", "*fp32", "*fp32", "*fp32", "*fp32", "fp32", "i32"]
         build(triton_update._adam_kernel, floats, {"DIM": 768, "PAD": 1024, "PARTS": 4, "UNIT": True}, 4)
+        build(triton_select._top_kernel, ["*fp32", "*i64", "*fp32", "i32", "i32"], {"WIDTH": 4096}, 4)
+        build(triton_pursuit._pick_kernel, ["*i16", "*i64", "i32", "i32", "i32", "i32"], {"WIDTH": 4096}, 4)
+        solver = ["*fp32", "*fp32", "*i64", "*i64", "*fp32", "i32", "i32", "i32", "i32"]
+        for pad, warps in ((32, 1), (64, 4), (128, 8)):
+            build(triton_pursuit._solve_kernel, [*solver], {"DROP": True, "PAD": pad}, warps)
+        build(triton_pursuit._gram_kernel, ["*i64", "*fp32", "*i64", "i32", "i32"], {"UNIT": 2.0**32, "PAD": 32}, 2)
     """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment)
@@ -231,7 +322,7 @@ def test_a_gpu_without_triton_is_reported_once_and_does_without(
         for _ in range(2):
             assert dispatch.fused(torch.device("cuda")) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"fused kernels are not used on this GPU, so training is slower than it could be: {status.reason}"
+        f"fused kernels are not used on this GPU, so training and coding are slower than they could be: {status.reason}"
     ]
 
 

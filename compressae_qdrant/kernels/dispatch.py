@@ -11,13 +11,15 @@ from typing import Any, Final, Protocol, cast
 
 import torch
 
-__all__ = ["MAX_LATENTS", "Fused", "Status", "available", "fused", "matmul_float32"]
+__all__ = ["MAX_LATENTS", "MAX_SUPPORT", "Fused", "Status", "available", "fused", "matmul_float32"]
 
 _LOG = logging.getLogger(__name__)
 MAX_LATENTS: Final = 16_384
 """A row of pre-activations must fit the registers of one program, and a count of it 15 bits."""
+MAX_SUPPORT: Final = 128
+"""Atoms in a support: its Gram matrix must fit the registers of one program."""
 
-_MODULES = ("triton_select", "triton_objective", "triton_update")
+_MODULES = ("triton_select", "triton_objective", "triton_update", "triton_pursuit")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Fused(Protocol):
     """The fused operations; `twins` documents what they compute."""
 
     select_entries: Any
+    top_entries: Any
+    pick_atoms: Any
+    solve_least_squares: Any
+    add_gram: Any
     cosine_gradients: Any
     gather_unit_rows: Any
     adam_rows: Any
@@ -67,7 +73,9 @@ def fused(device: torch.device) -> Fused | None:
 
 @functools.cache
 def _say_once(reason: str) -> None:
-    _LOG.warning("fused kernels are not used on this GPU, so training is slower than it could be: %s", reason)
+    _LOG.warning(
+        "fused kernels are not used on this GPU, so training and coding are slower than they could be: %s", reason
+    )
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_select import threshold
+from .triton_select import FOUR_OCTAVES, threshold
 
 __all__ = ["cosine_gradients"]
 
@@ -61,7 +61,7 @@ def _gradient_kernel(
     value = (entries & -65536).to(tl.float32, bitcast=True)
 
     key = tl.where(used, (entries >> 16) & 0x7FFF, -1)
-    level = threshold(key, k)
+    level = threshold(key, k, FOUR_OCTAVES)
     above = (key > level).to(tl.int32)
     equal = (key == level).to(tl.int32)
     equals_before = tl.cumsum(equal, axis=0) - equal

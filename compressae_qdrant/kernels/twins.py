@@ -5,11 +5,19 @@ Every function has the signature of the kernel that it stands for.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["adam_rows", "cosine_gradients", "gather_unit_rows", "pack", "select_entries", "unpack"]
+__all__ = [
+    "GRAM_UNIT", "adam_rows", "add_gram", "cosine_gradients", "gather_unit_rows", "pack", "pick_atoms",
+    "select_entries", "solve_least_squares", "top_entries", "unpack",
+]  # fmt: skip
+
+GRAM_UNIT: Final = 2.0**32
+"""A product of two values is counted in parts of one over this. Two thousand million items of unit value fit."""
 
 
 def pack(indices: Tensor, values: Tensor) -> Tensor:
@@ -31,6 +39,40 @@ def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
     entries.copy_(pack(chosen, values))
     if mask:
         e.zero_().scatter_(1, chosen, values)
+
+
+def top_entries(e: Tensor, indices: Tensor, values: Tensor) -> None:
+    """See `triton_select.top_entries`."""
+    chosen = e.abs().sort(dim=1, descending=True, stable=True).indices[:, : indices.shape[1]].sort(dim=1).values
+    indices.copy_(chosen)
+    values.copy_(e.gather(1, chosen))
+
+
+def pick_atoms(e: Tensor, support: Tensor, chosen: int, count: int) -> None:
+    """See `triton_pursuit.pick_atoms`."""
+    magnitude = e.abs().scatter_(1, support[:, :chosen], -1.0)
+    support[:, chosen : chosen + count] = magnitude.sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
+def solve_least_squares(gram: Tensor, moments: Tensor, support: Tensor, wide: int, k: int) -> tuple[Tensor, Tensor]:
+    """See `triton_pursuit.solve_least_squares`."""
+    support = support[:, :wide]
+    matrix = gram.double()[support.unsqueeze(2), support.unsqueeze(1)]
+    right = moments.double().gather(1, support).unsqueeze(2)
+    inverse = torch.linalg.inv(matrix)
+    cost = (inverse @ right).squeeze(2).square() / inverse.diagonal(dim1=1, dim2=2)
+    kept = cost.sort(dim=1, stable=True).indices[:, wide - k :].sort(dim=1).values
+    matrix = matrix.gather(1, kept.unsqueeze(2).expand(-1, -1, wide)).gather(2, kept.unsqueeze(1).expand(-1, k, -1))
+    values = torch.linalg.solve(matrix, right.squeeze(2).gather(1, kept))
+    return support.gather(1, kept), values.float()
+
+
+def add_gram(indices: Tensor, values: Tensor, total: Tensor) -> None:
+    """See `triton_pursuit.add_gram`."""
+    value = values.double()
+    products = (value.unsqueeze(2) * value.unsqueeze(1) * GRAM_UNIT + 0.5).floor().long()
+    pairs = indices.unsqueeze(2) * len(total) + indices.unsqueeze(1)
+    total.view(-1).index_add_(0, pairs.reshape(-1), products.reshape(-1))
 
 
 def cosine_gradients(

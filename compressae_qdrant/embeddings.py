@@ -1,0 +1,51 @@
+"""Embeddings as they are given: checked, and rows of unit norm made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .codes import FloatArray
+from .errors import DimensionError, InvalidInputError
+
+__all__ = ["check_embeddings", "unit_rows"]
+
+
+def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArray[np.floating]:
+    """X as a (n, d) array of real numbers, not copied if it is one; a single (d,) vector becomes (1, d).
+
+    Raises:
+        DimensionError: d isn't `dim` (None accepts any).
+        InvalidInputError: X is empty, or isn't a matrix of real numbers.
+    """
+    rows = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if rows.ndim == 1 and rows.size:
+        rows = rows[None, :]
+    if rows.ndim != 2 or not rows.size:
+        raise InvalidInputError(f"embeddings have shape {rows.shape}; they must be (items, dimensions) and not empty")
+    if not np.issubdtype(rows.dtype, np.floating) and not np.issubdtype(rows.dtype, np.integer):
+        raise InvalidInputError(f"embeddings are {rows.dtype}; they must be real numbers")
+    if dim is not None and rows.shape[1] != dim:
+        raise DimensionError(
+            f"embeddings have {rows.shape[1]} dimensions but {whose} encodes {dim}; embed with the model's own backbone"
+        )
+    return rows
+
+
+def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
+    """A (n, d) block as float32 rows of unit norm, copied.
+
+    Raises:
+        InvalidInputError: a row is zero, or holds NaN or an infinite value; the message counts rows from `first`.
+    """
+    block = np.array(rows, np.float32)
+    norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if bad.size:
+        row = bad[0]
+        what = "is all zero" if norms[row] == 0 else "holds NaN or an infinite value"
+        raise InvalidInputError(
+            f"embedding in row {first + row} {what} ({bad.size} such rows here); embed those items again or drop them"
+        )
+    block /= norms
+    return block
