@@ -60,7 +60,7 @@ LAYERS = [
     ["tuning"],
     ["deployment", "report.sampling", "report.page"],
     ["report.measuring"],
-    ["report.parts"],
+    ["report.parts", "report.front"],
     ["report.building"],
     ["report"],
     [""],

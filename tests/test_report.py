@@ -14,9 +14,12 @@ import numpy.typing as npt
 import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex
+from compressae_qdrant.capacity import Workload, load_constants, plan
 from compressae_qdrant.codes import FloatArray, SparseCodes
 from compressae_qdrant.concepts import Concept, Concepts, StrongItem
-from compressae_qdrant.errors import InvalidInputError
+from compressae_qdrant.errors import InvalidInputError, ModelFileError
+from compressae_qdrant.evaluation.bench import Bench
+from compressae_qdrant.evaluation.running import Row, Timing, read_rows, save_rows
 from compressae_qdrant.report import ReportSettings, build_report
 from compressae_qdrant.report.measuring import Searches, Truth
 from compressae_qdrant.report.page import render_page
@@ -129,7 +132,7 @@ def test_latents_are_ranked_by_use(model: CompresSAE, codes: SparseCodes) -> Non
     assert data["posting_mass"] == pytest.approx(float(np.square(shares).sum()))
 
 
-def test_queries_go_from_worst_to_best(embeddings: FloatArray) -> None:
+def test_queries_go_from_worst_to_best(embeddings: FloatArray, model: CompresSAE) -> None:
     sample = Sample(list(range(600)), embeddings, _payloads(600), 600)
     near = np.argsort(-(embeddings[:40] @ embeddings.T), axis=1)[:, 1:11]
     truth = Truth(np.arange(40), near)
@@ -137,11 +140,13 @@ def test_queries_go_from_worst_to_best(embeddings: FloatArray) -> None:
         [(int(id), 0.5) for id in rows[: query % 11]] for query, rows in enumerate(near)
     ]
     recall = np.array([(query % 11) / 10 for query in range(40)], np.float32)
-    shown = query_data(sample, truth, Searches("plan", found, np.ones(40, np.float32), recall, recall))
+    codes = model.encode(embeddings)
+    shown = query_data(sample, truth, Searches("plan", found, np.ones(40, np.float32), recall, recall), model, codes)
     shared = [query["shared"] for query in shown]
     assert shared == sorted(shared)
     assert (shared[0], shared[-1]) == (0, 10)
     assert all(query["shared"] == len(query["codes"]) for query in shown)
+    assert all(hit["why"] == [] for query in shown for hit in query["codes"])
     assert shown[0]["dense"][0]["score"] == pytest.approx(float(np.sort(embeddings[0] @ embeddings.T)[-2]), abs=1e-5)
 
 
@@ -172,8 +177,7 @@ def test_a_whole_catalog_is_measured_through_its_own_index(
     )
     assert "<h1>Things</h1>" in page
     assert "the whole catalog" in page
-    assert [text.split(":")[0] for text in omitted] == ["Recall against bytes and the Pareto front"]
-    assert omitted[0] in page
+    assert omitted == []
     data = _data(page)
     info = index.info()
     assert info.index_bytes is not None
@@ -188,28 +192,112 @@ def test_a_part_of_a_catalog_is_measured_through_an_index_of_the_part(
     embeddings: FloatArray, model: CompresSAE
 ) -> None:
     source = Rows(np.tile(embeddings, (4, 1)), _payloads(2400))
-    page, _ = build_report(source, model, ReportSettings("Things", sample=300, queries=20))
+    page, omitted = build_report(source, model, ReportSettings("Things", sample=300, queries=20, segment="nothing"))
+    assert [text.split(":")[0] for text in omitted] == ["Recall by segment"]
+    assert "Recall by segment: no value of &#39;nothing&#39; has enough queries" in page
     assert re.search(r"a sample of\s+300 items", page)
     assert "2,400 items of 24 dimensions" in page
 
 
-def test_results_of_a_benchmark_are_read_or_refused(embeddings: FloatArray, model: CompresSAE) -> None:
-    row = {"name": "codes", "family": "ours", "resident": 100, "recall10": 0.9, "recall100": 0.8,
-           "interval": [0.7, 0.9], "p50_ms": 2.0}  # fmt: skip
-    source, settings = Rows(embeddings, _payloads(600)), ReportSettings("Things", queries=30)
-    page, omitted = build_report(source, model, settings, results=[row])
+def _rows() -> list[Row]:
+    times = Timing(2.0, 3.0, 100.0, None, None)
+    return [
+        Row("codes k=6", "ours, two stages", 100.0, 300.0, 0.9, 0.8, (0.7, 0.9), {}, times),
+        Row("Faiss PQ8", "Faiss PQ", 90.0, None, 0.7, 0.6, (0.5, 0.7), {}),
+    ]
+
+
+def test_results_of_a_benchmark_are_read_as_it_writes_them(
+    embeddings: FloatArray, model: CompresSAE, tmp_path: Path
+) -> None:
+    bench = Bench.of("things", embeddings, {}, 30)
+    save_rows(tmp_path, bench, _rows())
+    rows = read_rows(tmp_path / "rows.json")
+    page, omitted = build_report(Rows(embeddings, _payloads(600)), model, ReportSettings("T", queries=30), results=rows)
     assert omitted == []
-    assert _data(page)["front"]["rows"][0]["low"] == 0.7
-    with pytest.raises(InvalidInputError, match="no rows of bench_retrieval"):
-        build_report(source, model, settings, results=[{"name": "codes"}])
+    front = _data(page)["front"]
+    assert front["families"] == ["ours, two stages", "Faiss PQ"]
+    assert [(row["low"], row["p50_ms"]) for row in front["rows"]] == [(0.7, 2.0), (0.5, None)]
+    (tmp_path / "rows.json").write_text("[1]")
+    with pytest.raises(ModelFileError, match="holds no rows of this version"):
+        read_rows(tmp_path / "rows.json")
+    with pytest.raises(ModelFileError, match="there is no file"):
+        read_rows(tmp_path / "nothing.json")
+
+
+def test_without_a_benchmark_codes_are_measured_beside_what_is_planned(
+    embeddings: FloatArray, model: CompresSAE, index: EdgeIndex
+) -> None:
+    source, settings = Rows(embeddings, _payloads(600)), ReportSettings("Things", queries=40, other_k=(3, 12))
+    page, omitted = build_report(source, model, settings, index=index)
+    assert omitted == []
+    data = _data(page)
+    rows = {row["name"]: row for row in data["front"]["rows"]}
+    info = index.info()
+    assert info.index_bytes is not None
+    assert rows["codes k=6, default plan"]["resident"] == pytest.approx(info.index_bytes / 600)
+    asked = Workload(**data["planner"]["workload"])
+    assert (asked.items, asked.dim, asked.k, asked.latents, asked.datatype) == (600, 24, 6, 96, "float32")
+    sizes = [len(json.dumps(payload)) for payload in _payloads(600)]
+    assert asked.payload_bytes == pytest.approx(np.mean(sizes), abs=0.5)
+    long = plan(replace(asked, k=12), load_constants())[0]
+    assert rows["codes k=12, default plan"]["resident"] == pytest.approx(long.index_bytes / 600)
+    recalls = [rows[f"codes k={k}, default plan"]["recall100"] for k in (3, 6, 12)]
+    assert recalls == sorted(recalls)
+    assert recalls[0] < recalls[2]
+    for row in rows.values():
+        assert ("elsewhere" in row["family"]) == (row["p50_ms"] is None)
+    dense = next(costs for costs in load_constants().dense if costs.name == "scalar int8")
+    assert rows["scalar int8"]["recall100"] == dense.recall100["384"]
+    assert rows["scalar int8"]["resident"] == pytest.approx(dense.resident_item + 24 * dense.resident_dimension)
+
+
+def test_concepts_that_make_query_and_hit_meet_have_shares_of_the_score(
+    embeddings: FloatArray, model: CompresSAE, codes: SparseCodes
+) -> None:
+    strong = (StrongItem(1, "X", 0.5, 0.9),)
+    every = [
+        Concept(n, 1, f"c{n}" if n % 2 else f"latent {n}", f"c{n}" if n % 2 else f"latent {n}",
+                (f"c{n}",) if n % 2 else (), 9, 1, 0.4, strong)
+        for n in range(model.latents)
+    ]  # fmt: skip
+    named = CompresSAE(model.config)
+    named.load_state_dict(model.state_dict())
+    named.concepts = Concepts(model.fingerprint, 600, tuple(every))
+    sample = Sample(list(range(600)), embeddings, _payloads(600), 600)
+    near = np.argsort(-(embeddings[:20] @ embeddings.T), axis=1)[:, 1:11]
+    found: list[list[tuple[int | str, float]]] = [[(int(id), 0.5) for id in rows] for rows in near]
+    one = np.ones(20, np.float32)
+    shown = query_data(sample, Truth(np.arange(20), near), Searches("p", found, one, one, one), named, codes)[0]
+    hit = shown["codes"][0]
+    row = int(hit["id"])
+    terms = (model.atoms.detach().numpy()[codes.indices[row]] @ embeddings[0]) * codes.values[row]
+    wanted = {f"c{n}": term / terms.sum() for n, term in zip(codes.indices[row], terms, strict=True) if n % 2}
+    assert hit["why"]
+    for name, share in hit["why"]:
+        assert share == pytest.approx(wanted[name], rel=1e-4)
+    assert [share for _, share in hit["why"]] == sorted((share for _, share in hit["why"]), reverse=True)
+    assert all(name in {f"c{n}" for n in codes.indices[0]} for name in shown["concepts"])
 
 
 def _rendered(mass: float = 1.0) -> str:
-    data = {"queries": [], "latents": {"posting_mass": mass, "unused": 0}}
+    data: dict[str, Any] = {"queries": [], "latents": {"posting_mass": mass, "unused": 0}}
     numbers = dict.fromkeys(("dim", "latents", "k", "queries", "dead"), 1)
     texts = dict.fromkeys(("title", "date", "standfirst", "version"), "text")
     sample = Sample([1, 2], np.ones((2, 2), np.float32), [{}, {}], 2)
-    return render_page(**numbers, **texts, own_index=True, sample=sample, headline=[], omitted=[], method=[], data=data)
+    data["front"] = {"planned": False, "rows": []}
+    return render_page(
+        **numbers,
+        **texts,
+        own_index=True,
+        named=False,
+        million=None,
+        sample=sample,
+        headline=[],
+        omitted=[],
+        method=[],
+        data=data,
+    )
 
 
 def test_the_policy_allows_what_the_page_carries_and_nothing_else() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +14,19 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from compressae_qdrant import CompresSAE
+from compressae_qdrant.capacity import Estimate, Node, Prices, Workload, load_constants, plan
 from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.concepts import Concept, Concepts, StrongItem
+from compressae_qdrant.evaluation.running import Row, Timing
 from compressae_qdrant.report import ReportSettings, build_report
 
 from .browser import chromium
 from .test_report import HOSTILE, Rows
 
 FAMILIES = {"ours": 0.08, "Qdrant, no rescoring": 0.0, "ours, originals on disk": 0.1, "new": -0.1}
-RESULTS: list[dict[str, Any]] = [
-    {"name": f"{family.replace(',', '')} {n}", "family": family, "resident": 60.0 * 2**n, "recall10": 0.5 + n / 10,
-     "recall100": 0.5 + n / 10 + better, "interval": [0.4, 0.99], "p50_ms": 3.0 / (n + 1)}
+RESULTS = [
+    Row(f"{family.replace(',', '')} {n}", family, 60.0 * 2**n, None, 0.5 + n / 10, 0.5 + n / 10 + better, (0.4, 0.99),
+        {}, Timing(3.0 / (n + 1), 9.0, 10.0, None, None))
     for family, better in FAMILIES.items()
     for n in range(4)
 ]  # fmt: skip
@@ -168,6 +173,107 @@ def test_queries_side_by_side(opened: Opened, address: str) -> None:
     expect(page.locator("#query")).to_have_value("0")
 
 
+CATALOGS = [
+    (Workload(10_000_000, 768), Node(), None),
+    (Workload(1000, 64, k=8, latents=512, datatype="float32"), Node(ram_gib=4, vcpus=2, headroom=0), None),
+    (Workload(10**9, 768, k=48, latents=16_384, datatype="float16", payload_bytes=312.5, replicas=2,
+              queries_per_second=75.5), Node(ram_gib=256, vcpus=32, headroom=0.3), Prices(3.25, 0.09, 21)),
+    (Workload(63_666, 384, payload_bytes=300, queries_per_second=40_000), Node(), Prices(0, 0.5, 18.75)),
+]  # fmt: skip
+KEYS: dict[str, Callable[[Estimate, int], float | None]] = {
+    "memory": lambda each, _: each.replicas * each.resident_bytes,
+    "item": lambda each, items: each.resident_bytes / items,
+    "disk": lambda each, _: each.replicas * each.disk_bytes,
+    "shards": lambda each, _: each.shards,
+    "p50": lambda each, _: each.p50_ms,
+    "rate": lambda each, _: each.queries_per_core,
+    "recall": lambda each, _: each.recall100,
+    "usd": lambda each, _: each.usd,
+    "usd-nodes": lambda each, _: each.usd_nodes,
+}
+
+
+def _fill(page: Page, workload: Workload, node: Node, prices: Prices | None) -> None:
+    asked = {**dataclasses.asdict(workload), **dataclasses.asdict(node)}
+    asked |= {f"price_{name}": value for name, value in (dataclasses.asdict(prices) if prices else {}).items()}
+    for name in page.locator(".calculator input").evaluate_all("all => all.map((one) => one.id)"):
+        page.locator(f"#{name}").fill(str(asked.get(name.removeprefix("calc-"), "")))
+    page.locator("#calc-datatype").select_option(workload.datatype)
+
+
+def _shown(page: Page) -> list[dict[str, tuple[float | None, str]]]:
+    rows: list[dict[str, tuple[float | None, str]]] = []
+    for row in page.locator(".plan tbody tr").all():
+        cells = row.locator("td").evaluate_all(
+            "all => all.map((one) => [one.dataset.key, one.dataset.value, one.textContent])"
+        )
+        rows.append({key: (float(value) if value else None, text) for key, value, text in cells})
+    return rows
+
+
+def _rounded(text: str) -> float:
+    """A number as it is shown, units and all."""
+    number, _, unit = text.replace(",", "").removeprefix("$").partition(" ")
+    return float(number) * {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}.get(unit, 1.0)
+
+
+@pytest.mark.parametrize(("workload", "node", "prices"), CATALOGS)
+def test_the_calculator_says_what_plan_says(
+    opened: Opened, workload: Workload, node: Node, prices: Prices | None
+) -> None:
+    page = opened.page
+    _fill(page, workload, node, prices)
+    wanted: list[Estimate] = plan(workload, load_constants(), node, prices)
+    names = page.locator(".plan tbody th").all_text_contents()
+    assert names == [each.name for each in wanted]
+    for each, cells in zip(wanted, _shown(page), strict=True):
+        assert set(cells) == set(KEYS) - (set() if prices else {"usd", "usd-nodes"})
+        for key, (value, text) in cells.items():
+            exact = KEYS[key](each, workload.items)
+            assert value == (None if exact is None else pytest.approx(exact, rel=1e-9))
+            if key == "shards":
+                assert text == f"{each.shards:,} × {each.replicas:,}"
+            elif exact is not None:
+                assert _rounded(text) == pytest.approx(exact, rel=5.1e-3, abs=0.51 if key in ("item", "usd") else 5e-4)
+    said = str(page.locator("#calc-says").text_content())
+    assert said.startswith(f"{workload.items:,} items of {workload.dim} dimensions: ")
+    times = wanted[-1].replicas * wanted[-1].resident_bytes / (wanted[0].replicas * wanted[0].resident_bytes)
+    assert wanted[-1].name.startswith("dense float32")
+    assert float(re.findall(r"([\d.,]+) times less", said)[0].replace(",", "")) == pytest.approx(times, rel=5e-3)
+    assert opened.complaints == []
+
+
+def test_the_calculator_starts_with_this_catalog_and_refuses_nonsense(opened: Opened) -> None:
+    page = opened.page
+    asked = Workload(**_data(page)["planner"]["workload"])
+    memory = page.locator(".plan [data-key=memory]").first
+    start = str(memory.text_content())
+    exact = plan(asked, load_constants())[0]
+    assert float(str(memory.get_attribute("data-value"))) == pytest.approx(exact.resident_bytes)
+    items, problem = page.get_by_label("Items", exact=True), page.get_by_role("alert")
+    expect(problem).to_be_hidden()
+    for nonsense, complaint in (
+        ("many", "is not a whole number of at least 1"),
+        ("0", "of at least 1"),
+        ("1.5", "whole"),
+    ):
+        items.fill(nonsense)
+        expect(problem).to_contain_text(complaint)
+        expect(items).to_have_attribute("aria-invalid", "true")
+        assert memory.text_content() == start
+    items.fill("2.5M")
+    expect(problem).to_be_hidden()
+    expect(page.locator("#calc-says")).to_contain_text("2,500,000 items")
+    items.blur()
+    expect(items).to_have_value("2,500,000")
+    page.get_by_label("Non-zeros of a code, k").fill("97")
+    expect(problem).to_have_text("k is 97 but there are 96 latents.")
+    page.get_by_role("button", name="This catalog again").click()
+    expect(problem).to_be_hidden()
+    assert memory.text_content() == start
+    assert opened.complaints == []
+
+
 def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened) -> None:
     page = opened.page
     for figure in page.locator("figure").all():
@@ -195,15 +301,47 @@ def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened)
     expect(page.locator("[data-show=by-bytes] .tip")).to_contain_text("recall@100")
 
 
+def test_named_concepts_and_planned_rivals(
+    browser: Browser, tmp_path: Path, embeddings: FloatArray, model: CompresSAE
+) -> None:
+    """A page without a benchmark, of a model whose concepts have names."""
+    named = CompresSAE(model.config)
+    named.load_state_dict(model.state_dict())
+    strong = (StrongItem(1, "X", 0.5, 0.9),)
+    every = [
+        Concept(n, 1, f"{HOSTILE} {n}", "concept", ("term",), 600 - n, 1, 0.4, strong) for n in range(model.latents)
+    ]
+    named.concepts = Concepts(named.fingerprint, 600, tuple(every))
+    rows = Rows(embeddings, [{"title": f"thing {i}"} for i in range(600)])
+    page, _ = build_report(rows, named, ReportSettings("Things", queries=30, other_k=(12,)))
+    file = tmp_path / "named.html"
+    file.write_text(page, encoding="utf-8")
+    opened = Opened(browser.new_page(), file.as_uri())
+    shown = opened.page.locator(".hits-why")
+    expect(shown).to_have_count(10)
+    for text in shown.all_text_contents():
+        assert text.startswith("</script><script>alert(1)</script>")
+        assert re.search(r" \d+%$", text)
+    expect(opened.page.locator(".query-concepts")).to_contain_text("<script>alert(1)</script>")
+    expect(opened.page.locator("[data-show=by-time]")).to_have_count(0)
+    table = opened.page.locator("[data-show=by-bytes] details table tbody th")
+    names = table.all_text_contents()
+    assert {"codes k=6, default plan", "codes k=12, default plan", "scalar int8"} <= set(names)
+    assert opened.page.locator("main script, main img").count() == 0
+    assert opened.complaints == []
+    opened.page.close()
+
+
 def test_tables_behind_charts_hold_what_the_charts_show(opened: Opened) -> None:
     page = opened.page
     table = page.locator("[data-show=by-bytes] details table")
     assert table.locator("tbody tr").count() == len(RESULTS)
     shown = [row.locator("th, td").all_text_contents() for row in table.locator("tbody tr").all()]
     wanted = [
-        [row["name"], row["family"], f"{row['resident']:,.0f}", f"{row['recall10']:.3f}", f"{row['recall100']:.3f}",
-         f"{row['p50_ms']:.1f}"]
+        [row.name, row.family, f"{row.resident:,.0f}", f"{row.recall10:.3f}", f"{row.recall100:.3f}",
+         f"{row.timing.p50_ms:.1f}"]
         for row in RESULTS
+        if row.timing
     ]  # fmt: skip
     assert sorted(shown) == sorted(wanted)
 
@@ -212,10 +350,10 @@ def test_the_pareto_front_is_one(opened: Opened) -> None:
     label = str(opened.page.locator("[data-show=by-bytes] svg[role=group]").get_attribute("aria-label"))
     shown = label.split("on the Pareto front: ")[1].split(". Arrow keys")[0].split(", ")
     wanted = [
-        row["name"]
+        row.name
         for row in RESULTS
-        if all(row["recall100"] > other["recall100"] for other in RESULTS if other["resident"] < row["resident"])
-        and row["recall100"] == max(o["recall100"] for o in RESULTS if o["resident"] == row["resident"])
+        if all(row.recall100 > other.recall100 for other in RESULTS if other.resident < row.resident)
+        and row.recall100 == max(o.recall100 for o in RESULTS if o.resident == row.resident)
     ]
     assert sorted(shown) == sorted(wanted)
     assert wanted == [f"ours originals on disk {n}" for n in range(4)]
@@ -235,7 +373,9 @@ def test_everything_is_reached_by_the_keyboard(opened: Opened) -> None:
             break
     assert reached[-1] == "BODY"
     assert reached.count("img") == page.locator("figure").count()
-    assert {"query", "concept-filter", "concept-order", "SUMMARY", "BUTTON"} <= set(reached)
+    assert {"query", "concept-filter", "calc-items", "calc-price_vcpu", "concept-order", "SUMMARY", "BUTTON"} <= set(
+        reached
+    )
 
 
 @pytest.mark.parametrize("opened", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)

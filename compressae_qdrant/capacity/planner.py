@@ -22,7 +22,7 @@ BLOCK: Final = 128
 """Postings of a block, the engine's."""
 VISIT_ITEMS: Final = 10_000
 """Items that the engine scores at once, going through all lists of a query."""
-_SEGMENT_ITEMS: Final = 1_000_000
+SEGMENT_ITEMS: Final = 1_000_000
 """Items of a segment at least, where codes are spread over the cores of a node: smaller ones save little time, and
 their short lists fill few blocks."""
 
@@ -233,13 +233,13 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
     per_shard = shard_ms(workload, constants) + times.segment * (node.vcpus - 1)
     rate = workload.queries_per_second / (1000 * free * node.vcpus)
     replicas = max(workload.replicas, math.ceil(2 * rate * per_shard))
-    whole = max(1, math.ceil(workload.items / _SEGMENT_ITEMS))
+    whole = max(1, math.ceil(workload.items / SEGMENT_ITEMS))
     tables = constants.bytes.item * workload.items
     shards = max(
         math.ceil((tables + index_bytes(workload, constants, whole)) / (node.ram_gib * GIB * free)),
         math.ceil(rate * per_item * workload.items / (replicas - rate * per_shard)),
     )
-    segments = max(1, min(node.vcpus, workload.items // (shards * _SEGMENT_ITEMS)))
+    segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
     planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
     known = constants.codes_recall100 if workload.latents == 4096 and not workload.keep_dense else {}

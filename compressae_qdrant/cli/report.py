@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import ConfigError
+from ..evaluation.running import read_rows
 from ..files import write_text
 from ..index import open_index
 from ..model import CompresSAE
@@ -46,7 +45,8 @@ def report(
         str | None, typer.Option("--index", "-i", help="Index of the catalog; without it, one of the sample is made.")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="rows.json of a retrieval benchmark, for recall against bytes beside rivals.")
+        Path | None,
+        typer.Option(help="rows.json of `evaluate --rivals --out` or bench_retrieval.py: rivals beside the codes."),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Name of the catalog, as people know it.")] = None,
     segment: Annotated[str | None, typer.Option(help="Payload field to split recall by; found if left out.")] = None,
@@ -65,7 +65,7 @@ def report(
     """Write a page that shows what was saved and what was lost, for people: it opens anywhere, and loads nothing."""
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
-    rows = None if results is None else _rows(results)
+    rows = None if results is None else read_rows(results)
     settings = ReportSettings(
         title=title or Path(source).stem, sample=sample, queries=queries, concepts=concepts, segment=segment, seed=seed
     )
@@ -74,7 +74,8 @@ def report(
         begin = stack.enter_context(_stages(quiet=json_output))
         page, omitted = build_report(catalog, coder, settings, index=opened, results=rows, progress=begin)
     write_text(out, page)
-    show({"report": str(out), "bytes": len(page.encode()), "left_out": omitted}, json_output)
+    facts: dict[str, Any] = {"report": str(out), "bytes": len(page.encode())}
+    show(facts | ({"left_out": omitted} if omitted or json_output else {}), json_output)
 
 
 @contextlib.contextmanager
@@ -91,13 +92,3 @@ def _stages(*, quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[in
             return lambda done: bars.advance(task, done)
 
         yield begin
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"--results {file} is no JSON ({exc}); give rows.json of bench_retrieval.py") from exc
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"--results {file} has no rows; give rows.json of bench_retrieval.py")
-    return rows

@@ -22,7 +22,7 @@ from .contenders import Built, Contender, Way
 from .measures import agreement, bootstrap, recall
 from .searching import timed_search
 
-__all__ = ["Row", "Timing", "load_rows", "run", "save_rows"]
+__all__ = ["Row", "Timing", "load_rows", "read_rows", "run", "save_rows"]
 
 _FILE: Final = "rows.json"
 
@@ -74,19 +74,24 @@ def load_rows(out: Path, bench: Bench) -> list[Row]:
         ConfigError: they were measured on another catalog or with other queries.
     """
     file = out / _FILE
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        identity, rows = kept["bench"], [Row.of(data) for data in kept["rows"]]
-    except FileNotFoundError:
+    if not file.exists():
         return []
-    except (ValueError, KeyError, TypeError, IndexError) as exc:
-        raise ModelFileError(f"{file} holds no rows of this version ({exc}); delete it to measure again") from exc
+    identity, rows = _read(file)
     if identity != bench.identity:
         raise ConfigError(
             f"{file} holds rows of another catalog or other queries ({identity}, not {bench.identity}); choose another "
             "directory, or delete it to measure again"
         )
     return rows
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of any `rows.json`, to show them.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or another version's.
+    """
+    return _read(file)[1]
 
 
 def run(
@@ -135,6 +140,19 @@ def save_rows(out: Path, bench: Bench, rows: Sequence[Row]) -> None:
     """Write `rows.json`."""
     content = {"bench": bench.identity, "catalog": bench.name, "rows": [asdict(row) for row in rows]}
     write_text(out / _FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _read(file: Path) -> tuple[str, list[Row]]:
+    """What rows were measured on, and they."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return str(kept["bench"]), [Row.of(data) for data in kept["rows"]]
+    except FileNotFoundError as exc:
+        raise ModelFileError(
+            f"there is no file {file}; give rows.json of bench_retrieval.py or evaluate --out"
+        ) from exc
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
+        raise ModelFileError(f"{file} holds no rows of this version ({exc}); delete it to measure again") from exc
 
 
 def _lacks(row: Row | None, measure: Literal["recall", "times", "both"]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +15,18 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from ..capacity import Constants, Workload, load_constants, plan
 from ..codes import SparseCodes
+from ..evaluation.running import Row
 from ..index import IndexSettings, create_index
 from ..index.base import CodeIndex, IndexInfo
 from ..model import CompresSAE
 from ..sources import Source
+from .front import benchmark_front, calculator_data, planned_front, workload_of
 from .measuring import LIMIT, Searches, Truth, interval, run_searches, true_neighbours
 from .page import render_page
 from .parts import (
     concept_data,
-    front_data,
     latency_data,
     latent_data,
     query_data,
@@ -41,6 +43,10 @@ Progress = Callable[[str, int | None], Callable[[int], None]]
 """Begins a stage of so many steps, if that is known; what it gives is called with the steps just done."""
 
 _BATCH: Final = 1024
+_SMALL: Final = 50_000
+"""Items, of which so few to a posting list take more bytes each."""
+_STATISTICS_ITEMS: Final = 4096
+"""Whose codes tell a model of another k how its latents are used."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class ReportSettings:
     """Latents in the concept browser, at most."""
     segment: str | None = None
     """Payload field by which recall is split; None takes the text field with the fewest values."""
+    other_k: tuple[int, ...] | None = None
+    """Lengths of codes to measure besides the model's own; None takes half of it and twice it. Each takes a coding of
+    the sample."""
     seed: int = 0
     """Of sample and queries."""
 
@@ -67,7 +76,7 @@ def build_report(
     settings: ReportSettings,
     *,
     index: CodeIndex | None = None,
-    results: Sequence[Mapping[str, Any]] | None = None,
+    results: Sequence[Row] | None = None,
     progress: Progress = lambda _name, _steps: lambda _done: None,
 ) -> tuple[str, list[str]]:
     """The HTML of a report, and what was left out of it, with the reasons.
@@ -78,17 +87,16 @@ def build_report(
         settings: what to cover.
         index: the catalog's codes. Its sizes are reported, and searches go through it if the sample is the whole
             catalog; otherwise through an index of the sample.
-        results: rows of `bench_retrieval.py`, which put rivals beside the codes.
+        results: rows of a benchmark on the same catalog, which put rivals beside the codes. Without them codes of other
+            lengths are measured, and rivals are those that the planner knows from the benchmark's catalog.
         progress: told about each stage.
 
     Raises:
         SourceError: the catalog can't be read.
         DimensionError: the model is of other embeddings.
-        InvalidInputError: the results are no such rows, or a setting is out of range.
+        InvalidInputError, ConfigError: a setting is out of range.
     """
     parts = _Parts()
-    parts.add("front", front_data(results) if results else None,
-              "Recall against bytes and the Pareto front: no benchmark was given (--results).")  # fmt: skip
     read = progress("reading", min(settings.sample, source.rows) if source.rows else None)
     sample = draw_sample(source, settings.sample, seed=settings.seed, on_batch=lambda batch: read(len(batch.ids)))
     codes = _encode(model, sample, progress)
@@ -97,6 +105,17 @@ def build_report(
         searches = _searches(model, searchable, sample, truth, progress)
         info = (index or searchable).info()
     default = searches[0]
+    workload, constants = workload_of(model, info, sample), load_constants()
+    if results:
+        parts.add("front", benchmark_front(results))
+    else:
+        whole = info.index_bytes / info.items if info.index_bytes and info.items == sample.catalog_items else None
+        measured = [(f"codes k={model.k}, {one.name}", workload, whole, one) for one in searches]
+        for coder, searched in _other_lengths(model, settings, sample, truth, info, progress):
+            asked = replace(workload, k=coder.k)
+            measured.append((f"codes k={coder.k}, {searched.name}", asked, None, searched))
+        parts.add("front", planned_front(workload, constants, measured))
+    parts.add("planner", calculator_data(workload, constants))
     parts.add("saved", saved_data(info, model.dim, sample.catalog_items),
               "Bytes saved: a server doesn't say how large its index is; an embedded index does.")  # fmt: skip
     parts.add("plans", latency_data(searches))
@@ -104,7 +123,7 @@ def build_report(
     parts.add("segments", None if field is None else segment_data(sample, truth, default, field),
               "Recall by segment: no payload field has few enough values; name one (--segment)." if field is None else
               f"Recall by segment: no value of {field!r} has enough queries (--segment, --queries).")  # fmt: skip
-    parts.add("queries", query_data(sample, truth, default))
+    parts.add("queries", query_data(sample, truth, default, model, codes))
     parts.add("concepts", concept_data(sample, codes, model.concepts, settings.concepts))
     parts.add("training", training_data(model.history), "Training curve: the model has no training history.")
     parts.add("latents", latent_data(model, codes))
@@ -113,6 +132,7 @@ def build_report(
         headline=_headline(sample, info, model, default), standfirst=_standfirst(sample, info, model, default),
         dim=model.dim, latents=model.latents, k=model.k, dead=int((model.latent_use == 0).sum()),
         queries=len(truth.own), own_index=searchable is index, sample=sample, method=_method(info, model),
+        million=_at_a_million(workload, constants), named=model.concepts is not None,
         data=parts.data, omitted=parts.omitted,
     )  # fmt: skip
     return page, parts.omitted
@@ -133,7 +153,7 @@ class _Parts:
 
 
 def _encode(model: CompresSAE, sample: Sample, progress: Progress) -> SparseCodes:
-    advance = progress("encoding", len(sample))
+    advance = progress(f"encoding, k={model.k}", len(sample))
     parts = []
     for start in range(0, len(sample), _BATCH):
         parts.append(model.encode(sample.embeddings[start : start + _BATCH]))
@@ -148,6 +168,13 @@ def _searchable(index: CodeIndex | None, model: CompresSAE, sample: Sample, code
         yield index
         return
     settings = IndexSettings() if index is None else IndexSettings(datatype=index.settings.datatype)
+    with _made(model, sample, codes, settings) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _made(model: CompresSAE, sample: Sample, codes: SparseCodes, settings: IndexSettings) -> Iterator[CodeIndex]:
+    """An index of the sample, for as long as it is used."""
     with (
         tempfile.TemporaryDirectory() as folder,
         create_index(str(Path(folder) / "index"), model, settings) as made,
@@ -167,12 +194,31 @@ def _searches(model: CompresSAE, index: CodeIndex, sample: Sample, truth: Truth,
     ]
 
 
+def _other_lengths(
+    model: CompresSAE, settings: ReportSettings, sample: Sample, truth: Truth, info: IndexInfo, progress: Progress
+) -> Iterator[tuple[CompresSAE, Searches]]:
+    """The model with codes of other lengths, each searched by the default plan in an index of the sample."""
+    for k in settings.other_k if settings.other_k is not None else (model.k // 2, 2 * model.k):
+        if 1 <= k < model.latents / 4:
+            coder = model.with_k(k, sample.embeddings[:_STATISTICS_ITEMS])
+            codes = _encode(coder, sample, progress)
+            with _made(coder, sample, codes, IndexSettings(datatype=info.settings.datatype)) as index:
+                yield coder, run_searches("default plan", coder, index, sample, truth, {})
+
+
 def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches) -> str:
     items, found = sample.catalog_items, float(searched.recall.mean())
     text = f"{items:,} items of {model.dim:,} dimensions, each kept as {model.k} non-zeros of {model.latents:,}. "
     if info.index_bytes is not None:
         text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
     return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds."
+
+
+def _at_a_million(workload: Workload, constants: Constants) -> str | None:
+    """Bytes that a code would take in a larger catalog, if this one is small."""
+    if workload.items > _SMALL:
+        return None
+    return f"{plan(replace(workload, items=10**6), constants)[0].index_bytes / 10**6:,.0f}"
 
 
 def _headline(

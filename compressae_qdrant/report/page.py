@@ -15,7 +15,18 @@ from ..errors import InvalidInputError
 __all__ = ["render_page"]
 
 _STYLES: Final = ("tokens", "page", "charts", "tools", "print")
-_SCRIPTS: Final = ("dom", "scales", "chart", "kinds", "sections", "concepts", "queries", "main")
+_SCRIPTS: Final = (
+    "dom",
+    "scales",
+    "chart",
+    "kinds",
+    "sections",
+    "concepts",
+    "queries",
+    "planner",
+    "calculator",
+    "main",
+)
 """In order: each uses only what comes before it."""
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from ..codes import SparseCodes
+from ..codes import FloatArray, SparseCodes
 from ..concepts import Concepts
-from ..errors import InvalidInputError
+from ..explanation import explain
 from ..history import TrainingHistory
 from ..index.base import IndexInfo
 from ..model import CompresSAE
+from ..query_vector import QueryVector
+from ..similarity import asymmetric
 from .measuring import LIMIT, Searches, Truth, interval
 from .sampling import Sample
 
 __all__ = [
-    "concept_data", "front_data", "latency_data", "latent_data", "query_data", "saved_data", "segment_data",
+    "concept_data", "latency_data", "latent_data", "query_data", "saved_data", "segment_data",
     "segment_field", "training_data",
 ]  # fmt: skip
 
 _QUANTILES: Final = (0, *(n / 100 for n in range(2, 95, 3)), 0.95, 0.96, 0.97, 0.98, 0.99, 1)
 _SHOWN_QUERIES: Final = 15
+_SHOWN_SHARES: Final = 3
+_QUERY_CONCEPTS: Final = 5
 _SHOWN_SEGMENTS: Final = 30
 _LEAST_QUERIES: Final = 5
 """Queries below which a segment's recall says nothing."""
@@ -42,26 +46,6 @@ def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
         each = info.total_bytes / info.items
         rows.append({"name": "codes, payloads and logs on disk", "bytes": each, "kind": "orange"})
     return {"items": items, "rows": rows}
-
-
-def front_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Methods of a benchmark, with their families in order of appearance.
-
-    Raises:
-        InvalidInputError: a row lacks something.
-    """
-    try:
-        rows = [
-            {name: str(row[name]) for name in ("name", "family")}
-            | {name: float(row[name]) for name in ("resident", "recall10", "recall100", "p50_ms")}
-            | {"low": float(row["interval"][0]), "high": float(row["interval"][1])}
-            for row in results
-        ]
-    except (KeyError, TypeError, ValueError, IndexError) as exc:
-        raise InvalidInputError(
-            f"the results are no rows of bench_retrieval.py ({type(exc).__name__}: {exc}); give its rows.json"
-        ) from exc
-    return {"rows": rows, "families": list(dict.fromkeys(row["family"] for row in rows))}
 
 
 def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:
@@ -114,9 +98,11 @@ def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -
     return {"field": field, "depth": LIMIT, "overall": overall, "rows": rows} if rows else None
 
 
-def query_data(sample: Sample, truth: Truth, searched: Searches) -> list[dict[str, Any]]:
+def query_data(
+    sample: Sample, truth: Truth, searched: Searches, model: CompresSAE, codes: SparseCodes
+) -> list[dict[str, Any]]:
     """Some queries with what dense search and the codes find, from the one that agrees least to the one that agrees
-    most."""
+    most; and where concepts have names, those that made query and item meet, each with its share of the score."""
     numbers = {id: row for row, id in enumerate(sample.ids)}
     order = np.argsort(searched.recall, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, _SHOWN_QUERIES).astype(int))]
@@ -126,15 +112,40 @@ def query_data(sample: Sample, truth: Truth, searched: Searches) -> list[dict[st
         near = truth.rows[query][:LIMIT]
         cosines = sample.embeddings[near] @ sample.embeddings[own]
         found = [(numbers[id], score) for id, score in searched.found[query]]
+        meet = _Meeting(model, codes, sample.embeddings[own])
         shown.append(
             {
                 "title": sample.title(own),
                 "shared": len(set(near.tolist()) & {row for row, _ in found}),
+                "concepts": [name for name, _ in meet.shares(own, _QUERY_CONCEPTS)],
                 "dense": [_hit(sample, row, score) for row, score in zip(near.tolist(), cosines.tolist(), strict=True)],
-                "codes": [_hit(sample, row, score) for row, score in found],
+                "codes": [_hit(sample, row, score) | {"why": meet.shares(row)} for row, score in found],
             }
         )
     return shown
+
+
+class _Meeting:
+    """Which named concepts a query and the items that it finds have in common."""
+
+    def __init__(self, model: CompresSAE, codes: SparseCodes, query: FloatArray) -> None:
+        self._concepts, self._codes = model.concepts, codes
+        atoms: FloatArray = model.atoms.detach().cpu().numpy()
+        self._query = QueryVector(np.arange(model.latents, dtype=np.int32), asymmetric(atoms, query[None])[0])
+
+    def shares(self, row: int, most: int = _SHOWN_SHARES) -> list[tuple[str, float]]:
+        """Names, and what part of the score of an item comes from each, largest first; latents without a name in words
+        are left out."""
+        if self._concepts is None:
+            return []
+        explained = explain(self._query, self._codes.indices[row], self._codes.values[row], 0.0, self._named)
+        whole = sum(share.share for share in explained.shares)
+        named = [(share.name, share.share / whole) for share in explained.shares if share.name and share.share > 0]
+        return named[:most] if whole > 0 else []
+
+    def _named(self, latent: int) -> tuple[str, int] | None:
+        concept = None if self._concepts is None else self._concepts.of_latent(latent)
+        return (concept.name, concept.sign) if concept is not None and (concept.terms or concept.edited) else None
 
 
 def _hit(sample: Sample, row: int, score: float) -> dict[str, Any]:

@@ -39,7 +39,7 @@ function conceptBrowser(host, concepts) {
   });
   host.append(
     el("div", { class: "controls" },
-      el("label", { for: "concept-filter" }, "Filter", filter), el("label", { for: "concept-order" }, "Order", order), count),
+      el("label", { for: "concept-filter", class: "wide" }, "Filter", filter), el("label", { for: "concept-order" }, "Order", order), count),
     list, more);
   show();
 }

@@ -9,6 +9,7 @@ if (data.front) {
 }
 if (data.plans) latency(host("latency"), data.plans);
 if (data.segments) segments(host("segments"), data.segments);
+if (data.planner) calculator(host("calculator"), data.planner);
 if (data.queries) sampleQueries(host("queries"), data.queries, data.saved);
 if (data.concepts) conceptBrowser(host("concepts"), data.concepts);
 if (data.training) training({ losses: host("losses"), masses: host("masses") }, data.training);

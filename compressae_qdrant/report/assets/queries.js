@@ -10,10 +10,12 @@ function sampleQueries(host, queries, saved) {
     return button;
   };
   const sides = el("div", { class: "sides" });
+  const about = el("p", { class: "query-concepts" });
   const says = el("output", { for: "query", "aria-live": "polite" });
   const show = () => {
     const query = queries[choice.value];
     says.value = `${query.shared} of ${limit} shared`;
+    about.replaceChildren(...(query.concepts.length ? [el("strong", {}, "Query: "), query.concepts.join(" · ")] : []));
     sides.replaceChildren(
       results("Dense, exact", dense, query.dense, query.codes, "not among the codes' hits"),
       results("Codes", codes, query.codes, query.dense, "not among the dense hits"));
@@ -22,7 +24,7 @@ function sampleQueries(host, queries, saved) {
   host.append(
     el("div", { class: "controls" }, el("label", { for: "query", class: "wide" }, "Items like", choice),
       el("div", { class: "steps" }, step("←", "Previous query", -1), step("→", "Next query", 1)), says),
-    sides);
+    about, sides);
   choice.value = Math.floor(queries.length / 2);
   show();
 }
@@ -33,7 +35,8 @@ function results(title, note, hits, others, missing) {
     el("h3", {}, title, el("small", {}, note)),
     el("ol", {}, hits.map((hit) => {
       const shared = there.has(hit.id);
-      return el("li", { class: shared ? "" : "alone" }, el("span", {}, hit.title, shared ? null : el("em", {}, ` ${missing}`)),
+      return el("li", { class: shared ? "" : "alone" }, el("span", {}, hit.title, shared ? null : el("em", {}, ` ${missing}`),
+        hit.why?.length ? el("span", { class: "hits-why" }, hit.why.map(([name, share]) => `${name} ${percent(share, 0)}`).join(" · ")) : null),
         el("span", { class: "number" }, decimals(3)(hit.score)));
     })));
 }

@@ -3,11 +3,14 @@
 /** How a family of methods is drawn: its maker by colour and shape; hollow where originals are read from disk. */
 function styleOf(family, number) {
   const [maker, ...how] = family.split(", ");
-  const known = { ours: ["ours", "circle"], "the paper": ["violet", "triangle"], Qdrant: ["blue", "square"], Faiss: ["orange", "diamond"], reduced: ["grey", "down"], dense: ["red", "cross"] };
+  const known = { ours: ["ours", "circle"], "the paper": ["violet", "triangle"], Qdrant: ["blue", "square"], PCA: ["grey", "down"], truncation: ["grey", "triangle"], dense: ["red", "cross"] };
+  if (maker.startsWith("Faiss")) known[maker] = ["orange", { "Faiss RaBitQ": "diamond", "Faiss OPQ": "down" }[maker] ?? "triangle"];
   const [kind, shape] = known[maker] ?? [["green", "violet", "orange", "grey"][number % 4], ["square", "diamond", "down"][number % 3]];
-  if (how.includes("originals on disk")) return [`${kind} hollow`, shape];
-  if (how.includes("no originals")) return [kind, "diamond"];
-  return how.includes("by encoder") ? [kind, "cross"] : [kind, shape];
+  if (how.includes("originals on disk")) return [`${kind} hollow`, how.includes("elsewhere") ? "diamond" : shape];
+  if (how.includes("elsewhere")) return [`${kind} hollow`, shape];
+  if (how.includes("no originals") || how.includes("sparse")) return [kind, "down"];
+  if (how.includes("exhaustive")) return [kind, "diamond"];
+  return how.some((word) => ["by encoder", "encoder", "refit"].includes(word)) ? [kind, "cross"] : [kind, shape];
 }
 
 const logDomain = (values) => [Math.min(...values) / 1.15, Math.max(...values) * 1.2];
@@ -35,12 +38,12 @@ function saved(host, { rows, items }) {
 }
 
 /** Recall against a cost that rows carry under `field`. */
-function front(host, { rows, families }, field, { title, label, log, format, said }) {
+function front(host, { rows, families, planned }, field, { title, label, log, format, said }) {
   const shown = rows.filter((row) => row[field] > 0);
   const best = paretoOf(shown.map((row) => [row[field], row.recall100]));
   const onFront = (row) => best.some(([cost, gain]) => cost === row[field] && gain === row.recall100);
   scatter(host, {
-    title, note: "up and to the left is better; each step up halves what is missed",
+    title, note: `up and to the left is better; each step up halves what is missed${planned ? "; hollow: measured elsewhere" : ""}`,
     summary: `${shown.length} methods; on the Pareto front: ${shown.filter(onFront).map((row) => row.name).join(", ")}.`,
     front: best,
     axes: {
@@ -52,16 +55,16 @@ function front(host, { rows, families }, field, { title, label, log, format, sai
       return {
         name: family, kind, shape,
         points: shown.filter((row) => row.family === family).map((row) => ({
-          x: row[field], y: row.recall100, name: row.name, labelled: onFront(row) || row.family === "ours",
+          x: row[field], y: row.recall100, name: row.name, labelled: onFront(row) || row.family.startsWith("ours"),
           lines: [["recall@100", recallText(row.recall100)], ["95% interval", row.low === null ? "" : `${recallText(row.low)} to ${recallText(row.high)}`],
-            ["recall@10", recallText(row.recall10)], ["in memory", `${integer(row.resident)} B an item`],
+            ["recall@10", row.recall10 === null ? "" : recallText(row.recall10)], ["in memory", `${integer(row.resident)} B an item`],
             ["median query", row.p50_ms === null ? "" : milliseconds(row.p50_ms)]].filter(([, value]) => value),
         })),
       };
     }).filter((one) => one.points.length),
     table: {
       head: ["method", "family", "B in memory", "recall@10", "recall@100", "p50, ms"], numeric: [2, 3, 4, 5],
-      rows: [...shown].sort((a, b) => a[field] - b[field]).map((row) => [row.name, row.family, integer(row.resident), recallText(row.recall10),
+      rows: [...shown].sort((a, b) => a[field] - b[field]).map((row) => [row.name, row.family, integer(row.resident), row.recall10 === null ? "" : recallText(row.recall10),
         recallText(row.recall100), row.p50_ms === null ? "" : decimals(1)(row.p50_ms)]),
     },
   });
@@ -85,7 +88,7 @@ function latency(host, plans) {
     },
     series: plans.map((plan, i) => ({ name: plan.name, kind: kinds[i], dash: i > 0, points: plan.quantiles.map(([share, ms]) => [ms, share]) })),
     marks: plans.flatMap((plan, i) => named.map(([share, name]) => ({
-      x: at(plan, share), y: share, kind: kinds[i], title: plan.name, label: i === plans.length - 1 ? name : null, lines: [[name, milliseconds(at(plan, share))]] }))),
+      x: at(plan, share), y: share, kind: kinds[i], title: plan.name, label: i === plans.length - 1 && share === 0.5 ? name : null, lines: [[name, milliseconds(at(plan, share))]] }))),
     table: {
       head: ["plan", "recall@10", "median, ms", "p95, ms", "p99, ms", "slowest, ms"], numeric: [1, 2, 3, 4, 5],
       rows: plans.map((plan) => [plan.name, recallText(plan.recall), ...[0.5, 0.95, 0.99, 1].map((share) => decimals(1)(at(plan, share)))]),

@@ -1,0 +1,73 @@
+// `compressae plan` in the browser: the formulas of capacity/planner.py over the same constants, name by name.
+// A test compares the two. constants: what the page's data has; workload, node, prices: as in Python, prices or null.
+function makePlan(constants, workload, node, prices) {
+  const { bytes, times, engine } = constants;
+  const { items, dim, k, latents, datatype } = workload;
+  const free = 1 - node.headroom;
+
+  const loosePostings = (length, sharpness) => {
+    const half = engine.block / 2;
+    return (half * length) / Math.pow(Math.pow(length, sharpness) + Math.pow(half, sharpness), 1 / sharpness);
+  };
+  const indexBytes = (segments) => {
+    const lists = segments * latents, length = (items * k) / lists;
+    const loose = loosePostings(length, bytes.loose_sharpness);
+    return lists * (bytes.list + loose * bytes.loose + (length - loose) * (bytes.packed[datatype] + Math.log2(latents / k) / 8));
+  };
+  const payloadBytes = workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0;
+  const itemBytes = () => {
+    const code = bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k;
+    const dense = workload.keep_dense ? bytes.dense_dimension * dim : 0;
+    return bytes.disk_item + bytes.cell * Math.ceil(code / bytes.cell) + payloadBytes + dense;
+  };
+  const first = Math.min(workload.first_stage, latents);
+  const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
+  const queryMs = times.fixed + times.latent * latents;
+  const shardMs = queryMs + (times.candidate + times.candidate_latent * latents) * workload.prefetch;
+  const searchMs = (shards, segments) => queryMs + (shardMs - queryMs) / segments + (itemMs * items) / (shards * segments);
+  const spread = (parts) => Math.pow(Math.pow(2, 1 / parts) - 1, -times.spread);
+  const tables = bytes.item * items, room = node.ram_gib * engine.gib * free;
+
+  const estimate = (name, index, disk, replicas, shards, segments, p50, cpu, recall) => {
+    const nodes = replicas * shards, resident = index + tables, busy = (workload.queries_per_second * cpu) / 1000;
+    const diskUsd = prices && ((replicas * disk) / engine.gib) * prices.disk_gib;
+    return {
+      name, index_bytes: index, resident_bytes: resident, disk_bytes: disk, replicas, shards, segments, nodes,
+      p50_ms: p50, cpu_ms: cpu, queries_per_core: 1000 / cpu, utilisation: busy / (nodes * node.vcpus), recall100: recall,
+      usd: prices && diskUsd + ((replicas * resident) / engine.gib) * prices.ram_gib + busy * prices.vcpu,
+      usd_nodes: prices && diskUsd + nodes * (node.ram_gib * prices.ram_gib + node.vcpus * prices.vcpu),
+    };
+  };
+
+  const codes = () => {
+    const perShard = shardMs + times.segment * (node.vcpus - 1);
+    const rate = workload.queries_per_second / (1000 * free * node.vcpus);
+    const replicas = Math.max(workload.replicas, Math.ceil(2 * rate * perShard));
+    const whole = Math.max(1, Math.ceil(items / engine.segment_items));
+    const shards = Math.max(Math.ceil((tables + indexBytes(whole)) / room), Math.ceil((rate * itemMs * items) / (replicas - rate * perShard)));
+    const segments = Math.max(1, Math.min(node.vcpus, Math.floor(items / (shards * engine.segment_items))));
+    const index = indexBytes(shards * segments);
+    const planning = times.planning + (times.planning_latent + times.planning_product * dim) * latents;
+    const known = latents === 4096 && !workload.keep_dense ? Object.entries(constants.codes_recall100) : [];
+    const alike = known.map(([key, value]) => [...key.split(","), value]).filter(([size]) => size === String(k));
+    return estimate(`codes k=${k}, h=${latents}, ${datatype}`, index, index + itemBytes() * items, replicas, shards, segments,
+      planning + searchMs(shards, segments) * spread(shards * segments),
+      itemMs * items + shards * (shardMs + times.segment * (segments - 1)), nearest(alike.map(([, of, value]) => [of, value]), dim));
+  };
+  const dense = (costs) => {
+    const each = costs.resident_item + costs.resident_dimension * dim;
+    const shards = Math.ceil((each * items + tables) / room);
+    const one = costs.fixed + (costs.log_item + costs.log_item_dimension * dim) * Math.log(Math.max(items / shards, 2));
+    const cpu = one * shards;
+    const replicas = Math.max(workload.replicas, Math.ceil((workload.queries_per_second * cpu) / (1000 * free * node.vcpus * shards)));
+    const disk = (costs.disk_item + costs.disk_dimension * dim + payloadBytes) * items;
+    return estimate(costs.name, each * items, disk, replicas, shards, 1, one * spread(shards), cpu, nearest(Object.entries(costs.recall100), dim));
+  };
+  return [codes(), ...constants.dense.map(dense)];
+}
+
+/** The recall that was measured at the nearest dimensions. */
+function nearest(measured, dim) {
+  const found = measured.map(([of, value]) => [Math.abs(Number(of) - dim), value]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  return found.length ? found[0][1] : null;
+}
