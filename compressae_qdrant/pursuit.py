@@ -19,7 +19,7 @@ from torch import Tensor
 from .fused_pursuit import RIDGE, FusedPursuit
 from .kernels.dispatch import MAX_LATENTS, MAX_SUPPORT, fused
 
-__all__ = ["ATOMS_PER_STEP", "Dictionary", "batch_rows", "pursue", "pursue_all", "refit", "selection_dtype"]
+__all__ = ["ATOMS_PER_STEP", "Dictionary", "batch_rows", "pursue", "refit", "selection_dtype"]
 
 _LOG = logging.getLogger(__name__)
 ATOMS_PER_STEP: Final = 4
@@ -58,6 +58,12 @@ class Dictionary:
             gram = rows.gather(2, kept.unsqueeze(1).expand(-1, k, -1))
         return support, _solve(gram, moments)
 
+    def pursue_all(self, x: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
+        """`pursue` for any number of rows, in batches that suit the device."""
+        parts = [self.pursue(part, k, atoms_per_step) for part in torch.split(x, batch_rows(x.device))]
+        indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return indices, values
+
     def refit(self, x: Tensor, support: Tensor) -> Tensor:
         """See `refit`."""
         on_gpu = self._fused_for(support.shape[1])
@@ -86,14 +92,6 @@ def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STE
         (n, k) int64 indices and (n, k) float32 values.
     """
     return Dictionary(atoms).pursue(x, k, atoms_per_step)
-
-
-def pursue_all(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
-    """`pursue` for any number of rows, in batches that suit the device."""
-    dictionary = Dictionary(atoms)
-    parts = [dictionary.pursue(part, k, atoms_per_step) for part in torch.split(x, batch_rows(x.device))]
-    indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return indices, values
 
 
 def batch_rows(device: torch.device) -> int:

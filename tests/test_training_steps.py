@@ -108,7 +108,7 @@ def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> No
         if kind == "fused":
             step = _fused(model, adam, data, twins, use)
         else:
-            step = AutogradStep(model, adam, data, config, Ranks(), train_atoms=True, last_use=use)
+            step = AutogradStep(model, adam, make_feed(data, DEVICE), config, Ranks(), train_atoms=True, last_use=use)
         losses[kind] = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(60)]
     np.testing.assert_allclose(losses["fused"], losses["autograd"], rtol=0.1)
     assert np.mean(losses["fused"][-10:]) == pytest.approx(np.mean(losses["autograd"][-10:]), abs=0.002)

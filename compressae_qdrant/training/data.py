@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,8 @@ from ..model import check_embeddings, unit_rows
 
 __all__ = ["TrainingData"]
 
-_SCAN_ROWS: Final = 65_536
+_SCAN_ROWS: Final = 8_192
+_SCAN_THREADS: Final = 8
 _MIN_ROWS: Final = 16
 
 
@@ -36,8 +39,9 @@ class TrainingData:
         n = len(self._rows)
         if n < _MIN_ROWS:
             raise InvalidInputError(f"there are {n} embeddings to train on; at least {_MIN_ROWS} are needed")
-        for start in range(0, n, _SCAN_ROWS):
-            unit_rows(self._rows[start : start + _SCAN_ROWS], start)
+        with ThreadPoolExecutor(min(_SCAN_THREADS, os.cpu_count() or 1)) as threads:
+            for _ in threads.map(self._scan, range(0, n, _SCAN_ROWS)):  # raises what the first bad block raised
+                pass
         self._seed = seed
         self._device = device
         shuffled = np.random.default_rng([seed, 0]).permutation(n)
@@ -45,6 +49,9 @@ class TrainingData:
         self._held_out = np.sort(shuffled[:split])
         self._train = np.sort(shuffled[split:])
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, shuffled)
+
+    def _scan(self, start: int) -> None:
+        unit_rows(self._rows[start : start + _SCAN_ROWS], start)
 
     @property
     def dim(self) -> int:

@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..kernels import scatter_outer
+from ..kernels import scatter_outer, twins
+from ..kernels.dispatch import MAX_SUPPORT, fused
 from .ranks import Ranks
 
 __all__ = ["NormalEquations", "replace_dead_atoms"]
 
 _MIN_USE = 3.0
 """Items, older ones discounted, below which an atom counts as dead: fewer can't determine it."""
+
+_DENSE_ROWS = 2048
+"""Codes that are made dense at once where a GPU has no kernel for their products, 32 MB at h=4096."""
 
 
 @dataclass
@@ -49,24 +53,28 @@ class NormalEquations:
         for total in (self.gram, self.moments, self.use):
             total.mul_(factor)
 
-    def add(self, indices: Tensor, values: Tensor, x: Tensor, ranks: Ranks = Ranks()) -> None:  # noqa: B008 (frozen)
-        """Add the codes of a chunk of items; with several processes, of the chunks that all of them have.
+    def add(self, indices: Tensor, values: Tensor, x: Tensor) -> None:
+        """Add the codes of a chunk of items.
 
         Args:
             indices: (n, k) int64.
             values: (n, k) float32, undivided.
             x: (n, d) float32.
         """
-        if ranks.size > 1:
-            ours = NormalEquations.zero(len(self.use), x.shape[1], x.device)
-            ours.add(indices, values, x)
-            ranks.sum_(ours.gram, ours.moments, ours.use)
-            for total, part in ((self.gram, ours.gram), (self.moments, ours.moments), (self.use, ours.use)):
-                total += part
-            return
         _add_gram(self.gram, indices, values)
         self.moments += scatter_outer(indices, values, x, len(self.use))
         self.use += torch.bincount(indices.reshape(-1), minlength=len(self.use))
+
+    def merge(self, ours: NormalEquations, ranks: Ranks) -> None:
+        """Add what each process has summed up over its share of the items; `ours` becomes the sum of all."""
+        ranks.sum_(ours.gram, ours.moments, ours.use)
+        for total, part in ((self.gram, ours.gram), (self.moments, ours.moments), (self.use, ours.use)):
+            total += part
+
+    @property
+    def dead(self) -> Tensor:
+        """(m,) int64 latents that too few items use."""
+        return (self.use < _MIN_USE).nonzero().squeeze(1)
 
     def solve(self, atoms: Tensor, damping: float) -> Tensor:
         """Unit-norm atoms that fit the codes best.
@@ -110,7 +118,7 @@ def replace_dead_atoms(
     Returns:
         Number of atoms replaced.
     """
-    dead = (equations.use < _MIN_USE).nonzero().squeeze(1)[: len(residuals) * ranks.size]
+    dead = equations.dead[: len(residuals) * ranks.size]
     if len(dead):
         atoms[dead] = ranks.worst_served(residuals, len(dead))
         equations.forget(dead)
@@ -127,8 +135,19 @@ def _add_gram(gram: Tensor, indices: Tensor, values: Tensor) -> None:
         product = (codes.T @ codes).tocoo()
         where = torch.from_numpy(product.row.astype(np.int64) * latents + product.col)
         gram.view(-1).index_add_(0, where, torch.from_numpy(product.data))
+    else:
+        _add_gram_on_gpu(gram, indices, values)
+
+
+def _add_gram_on_gpu(gram: Tensor, indices: Tensor, values: Tensor) -> None:
+    n, k = indices.shape
+    operations = fused(gram.device)
+    if operations is not None and k <= MAX_SUPPORT:
+        total = torch.zeros(gram.shape, dtype=torch.int64, device=gram.device)
+        operations.add_gram(indices.contiguous(), values.contiguous(), total)
+        gram += total.to(torch.float64).mul_(1 / twins.GRAM_UNIT)
         return
-    for start in range(0, n, 4096):
-        idx, val = indices[start : start + 4096], values[start : start + 4096]
-        pairs = idx.unsqueeze(2) * latents + idx.unsqueeze(1)
-        gram.view(-1).index_add_(0, pairs.reshape(-1), (val.unsqueeze(2) * val.unsqueeze(1)).reshape(-1))
+    for start in range(0, n, _DENSE_ROWS):
+        idx, val = indices[start : start + _DENSE_ROWS], values[start : start + _DENSE_ROWS]
+        block = torch.zeros((len(idx), len(gram)), device=gram.device).scatter_(1, idx, val)
+        gram.addmm_(block.t(), block)

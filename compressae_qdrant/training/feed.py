@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import Fused
+from ..kernels import twins
+from ..kernels.dispatch import Fused, fused
+from ..streaming import Upload, host_dtype
 from .data import TrainingData
 
 __all__ = ["Feed", "make_feed"]
@@ -19,31 +21,38 @@ __all__ = ["Feed", "make_feed"]
 _LOG = logging.getLogger(__name__)
 _RESIDENT_SHARE: Final = 0.5
 """Of the free memory that the rows may take; the rest is for dense codes and products."""
-_BLOCK_ROWS: Final = 262_144
-_THREADS: Final = 8
-"""That gather rows from a memory map; one alone moves about 5 GB/s."""
+_BLOCK_ROWS: Final = 65_536
 
 
 class Feed(Protocol):
-    """A source of batches."""
+    """A source of batches, on the device that trains."""
 
     def fill(self, position: int, out: Tensor) -> None:
         """Write the unit rows of `TrainingData.batch(position, len(out))` to (b, d) float `out`."""
 
+    def batch(self, position: int, size: int) -> Tensor:
+        """(size, d) float32, the same rows in memory of their own."""
 
-def make_feed(data: TrainingData, device: torch.device, operations: Fused) -> Feed:
-    """The feed for a device; what was chosen on a GPU is logged with the reason."""
+
+def make_feed(data: TrainingData, device: torch.device, operations: Fused | None = None) -> Feed:
+    """The feed for a device; what was chosen on a GPU is logged with the reason.
+
+    Args:
+        data: the rows.
+        device: that trains.
+        operations: the fused kernels or their twins; by default whatever the device can use.
+    """
     if device.type != "cuda":
         return _Direct(data)
-    dtype = torch.float16 if data.rows.dtype == np.float16 else torch.float32
-    wanted = data.rows.size * dtype.itemsize
+    able: Fused = operations or fused(device) or twins
+    wanted = data.rows.size * host_dtype(data.rows).itemsize
     free = torch.cuda.mem_get_info(device)[0]
     resident = wanted < _RESIDENT_SHARE * free
     _LOG.info(
         "embeddings take %.1f GB of %.1f GB free on %s: %s",
         wanted / 1e9, free / 1e9, device, "they stay there" if resident else "batches are streamed",
     )  # fmt: skip
-    return _Resident(data, device, dtype, operations) if resident else _Streamed(data, device, operations)
+    return _Resident(data, device, able) if resident else _Streamed(data, device, able)
 
 
 class _Direct:
@@ -55,16 +64,36 @@ class _Direct:
     def fill(self, position: int, out: Tensor) -> None:
         out.copy_(self._data.batch(position, len(out)))
 
+    def batch(self, position: int, size: int) -> Tensor:
+        return self._data.batch(position, size)
 
-class _Resident:
+
+class _OnDevice:
+    """Batches that a kernel scales to unit norm where they are."""
+
+    def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
+        self._data, self._device, self._operations = data, device, operations
+
+    def fill(self, position: int, out: Tensor) -> None:
+        raise NotImplementedError
+
+    def batch(self, position: int, size: int) -> Tensor:
+        out = torch.empty((size, self._data.dim), device=self._device)
+        self.fill(position, out)
+        return out
+
+
+class _Resident(_OnDevice):
     """All rows on the device, as they are stored; a kernel gathers and scales those of a batch."""
 
-    def __init__(self, data: TrainingData, device: torch.device, dtype: torch.dtype, operations: Fused) -> None:
-        self._data, self._device, self._operations = data, device, operations
-        self._rows = torch.empty(data.rows.shape, dtype=dtype, device=device)
-        for start in range(0, len(data.rows), _BLOCK_ROWS):
-            block = np.ascontiguousarray(data.rows[start : start + _BLOCK_ROWS])
-            self._rows[start : start + len(block)].copy_(torch.from_numpy(block))
+    def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
+        super().__init__(data, device, operations)
+        n = len(data.rows)
+        self._rows = torch.empty(data.rows.shape, dtype=host_dtype(data.rows), device=device)
+        with Upload(data.rows, min(_BLOCK_ROWS, n), device) as upload:
+            for start in range(0, n, _BLOCK_ROWS):
+                upload.request(slice(start, min(start + _BLOCK_ROWS, n)))
+                self._rows[start : start + _BLOCK_ROWS].copy_(upload.take())
         self._orders: dict[int, Tensor] = {}
         self._next: Future[npt.NDArray[np.int64]] | None = None
         self._next_epoch = -1
@@ -87,61 +116,38 @@ class _Resident:
         return self._orders[epoch]
 
 
-class _Streamed:
-    """Two pinned buffers: threads gather the next batch into one while the other is copied and the GPU computes."""
+class _Streamed(_OnDevice):
+    """One batch on its way while the GPU computes on the one before."""
 
     def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
-        self._data, self._operations = data, operations
-        self._copies: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._workers = ThreadPoolExecutor(_THREADS)
-        self._ahead = ThreadPoolExecutor(1)
+        super().__init__(data, device, operations)
+        self._upload: Upload | None = None
         self._identity = torch.empty(0, dtype=torch.int64)
-        self._pinned: list[Tensor] = []
-        self._landing: list[Tensor] = []
-        self._free: list[torch.cuda.Event] = []
-        self._prepared: tuple[int, int, Future[None]] | None = None
-        self._last = 0
+        self._requested: tuple[int, int] | None = None
+        self._last = (0, 0)
 
     def fill(self, position: int, out: Tensor) -> None:
         size = len(out)
-        if not self._pinned or len(self._pinned[0]) != size:
-            self._allocate(size, out)
-        if self._prepared is None or self._prepared[0] != position:
-            if self._prepared is not None:
-                self._prepared[2].result()
-            self._prepared = (position, 0, self._ahead.submit(self._gather, position, size, 0))
-        _, slot, ready = self._prepared
-        ready.result()
-        self._copies.wait_stream(torch.cuda.current_stream(out.device))
-        with torch.cuda.stream(self._copies):
-            self._landing[slot].copy_(self._pinned[slot], non_blocking=True)
-            self._free[slot].record(self._copies)
-        torch.cuda.current_stream(out.device).wait_stream(self._copies)
-        self._operations.gather_unit_rows(self._landing[slot], self._identity, out)
-        following = position + (position - self._last if position > self._last else size)
-        self._last = position
-        other = 1 - slot
-        self._prepared = (following, other, self._ahead.submit(self._gather, following, size, other))
+        if self._requested is not None and self._requested != (position, size):
+            self._take()  # nobody wants it
+        if self._upload is None or size > len(self._identity):
+            self._upload = Upload(self._data.rows, size, self._device)
+            self._identity = torch.arange(size, device=self._device)
+        if self._requested is None:
+            self._request(position, size)
+        self._operations.gather_unit_rows(self._take(), self._identity[:size], out)
+        before, before_size = self._last
+        steady = before_size == size and position > before
+        self._last = (position, size)
+        self._request(2 * position - before if steady else position + size, size)
 
-    def _allocate(self, size: int, out: Tensor) -> None:
-        shape = (size, self._data.dim)
-        dtype = torch.float16 if self._data.rows.dtype == np.float16 else torch.float32
-        self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
-        self._landing = [torch.empty(shape, dtype=dtype, device=out.device) for _ in range(2)]
-        self._free = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
-        self._identity = torch.arange(size, device=out.device)
-        self._prepared = None
-
-    def _gather(self, position: int, size: int, slot: int) -> None:
-        """Copy a batch's rows to pinned memory, once the previous copy from there is done."""
-        self._free[slot].synchronize()
-        target = self._pinned[slot].numpy()
+    def _request(self, position: int, size: int) -> None:
+        assert self._upload is not None
         spans = self._data.spans(position, size)
-        picked = np.concatenate([self._data.order(epoch)[start:stop] for epoch, start, stop in spans])
-        parts = np.array_split(np.arange(size), _THREADS)
+        self._upload.request(np.concatenate([self._data.order(epoch)[start:stop] for epoch, start, stop in spans]))
+        self._requested = (position, size)
 
-        def copy(part: npt.NDArray[np.int64]) -> None:
-            if len(part):
-                target[part[0] : part[-1] + 1] = self._data.rows[picked[part]]
-
-        list(self._workers.map(copy, parts))
+    def _take(self) -> Tensor:
+        assert self._upload is not None
+        self._requested = None
+        return self._upload.take()

@@ -90,7 +90,7 @@ class FusedStep:
         self.refresh()
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graphs = device.type == "cuda" and ranks.size == 1
+        self._graphs = device.type == "cuda"
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -114,6 +114,8 @@ class FusedStep:
         else:
             self._graph.replay()
         self._taken += 1
+        if self._ranks.size > 1:  # no graph holds what processes say to each other
+            self._update()
         if self._train_atoms:
             self._ranks.largest_(self._last_use)
         return self._loss
@@ -124,7 +126,8 @@ class FusedStep:
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Threads that prepare batches may go on calling CUDA meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._compute()
         except RuntimeError as exc:
             _LOG.warning("the step can't be captured as a CUDA graph, its kernels are launched one by one: %s", exc)
@@ -137,7 +140,8 @@ class FusedStep:
             self._gradients(start)
         torch.sum(self._losses[:, 0], 0, out=self._loss)
         self._loss /= self._batch
-        self._update()
+        if self._ranks.size == 1:
+            self._update()
 
     def _gradients(self, start: int) -> None:
         """Add one chunk's gradients to what the chunks before it gave."""

@@ -20,17 +20,15 @@ from typing import Final
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from ..history import Phase, Record
-from ..kernels import sparse_decode
 from ..model import CompresSAE
 from ..monitoring.making import LEAST_ITEMS, make_baseline
-from ..pursuit import pursue_all
 from .config import TrainConfig, choose_latents
 from .data import TrainingData
-from .dictionary import NormalEquations, replace_dead_atoms
+from .dictionary import NormalEquations
 from .progress import Progress, ProgressBars
+from .refinement import refine
 from .run import WARM_UP, Run
 from .steps import Step, make_step
 
@@ -93,7 +91,7 @@ def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
     if run.done["autoencoder"] >= config.steps:
         return
     adam = run.optimiser(list(model.parameters()))
-    step = make_step(model, adam, run.data, config, run.ranks, train_atoms=True, last_use=run.last_use)
+    step = make_step(model, adam, run.feed, config, run.ranks, train_atoms=True, last_use=run.last_use)
     with bars.phase("autoencoder", config.steps, run.done["autoencoder"], config.batch_size) as bar:
         for done in _count(run, "autoencoder", config.steps):
             loss = step(done * config.batch_size, _rate(config, done, config.steps), done + 1)
@@ -104,29 +102,18 @@ def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
 
 
 def _refine_dictionary(run: Run, bars: ProgressBars) -> None:
-    config, model, data = run.config, run.model, run.data
+    config, model = run.config, run.model
     if run.done["dictionary"] >= config.rounds:
         return
     if run.equations is None:
         run.equations = NormalEquations.zero(model.latents, model.dim, run.device)
-    equations = run.equations
-    size = min(config.round_items, len(data))
-    low, high = run.ranks.share(size)
-    with bars.phase("dictionary", config.rounds, run.done["dictionary"], size) as bar, torch.no_grad():
+    size = min(config.round_items, len(run.data))
+    start = config.steps * config.batch_size
+    with bars.phase("dictionary", config.rounds, run.done["dictionary"], size) as bar:
         for done in _count(run, "dictionary", config.rounds):
-            x = data.batch(config.steps * config.batch_size + done * size + low, high - low)
-            indices, values = pursue_all(x, model.atoms, model.k, config.atoms_per_step)
-            equations.discount(config.forgetting)
-            equations.add(indices, values, x, run.ranks)
-            model.atoms.copy_(equations.solve(model.atoms, config.damping))
-            x_hat = sparse_decode(indices, values, model.atoms)
-            if done + 1 < config.rounds:
-                replace_dead_atoms(model.atoms, equations, x - x_hat, run.ranks)
-            run.ranks.agree_(model.atoms)
+            loss = refine(run, run.equations, start + done * size, size, revive=done + 1 < config.rounds)
             run.done["dictionary"] = done + 1
-            loss = (1 - cosine_similarity(x, x_hat)).sum()
-            run.ranks.sum_(loss)
-            _after(run, "dictionary", loss / size, config.rounds, None, bar)
+            _after(run, "dictionary", loss, config.rounds, None, bar)
 
 
 def _refit_encoder(run: Run, bars: ProgressBars) -> None:
@@ -134,7 +121,7 @@ def _refit_encoder(run: Run, bars: ProgressBars) -> None:
     if run.done["encoder"] >= config.encoder_steps:
         return
     adam = run.optimiser([model.encoder_weight, model.encoder_bias])
-    step = make_step(model, adam, run.data, config, run.ranks, train_atoms=False, last_use=run.last_use)
+    step = make_step(model, adam, run.feed, config, run.ranks, train_atoms=False, last_use=run.last_use)
     start = config.steps * config.batch_size + config.rounds * config.round_items
     with bars.phase("encoder", config.encoder_steps, run.done["encoder"], config.batch_size) as bar:
         for done in _count(run, "encoder", config.encoder_steps):

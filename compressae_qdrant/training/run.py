@@ -20,6 +20,7 @@ from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkp
 from .config import TrainConfig
 from .data import TrainingData
 from .dictionary import NormalEquations
+from .feed import make_feed
 from .ranks import Ranks
 
 __all__ = ["WARM_UP", "Run"]
@@ -44,6 +45,7 @@ class Run:
             config, data, device, checkpoint, on_record,
         )  # fmt: skip
         self.ranks = Ranks.current()
+        self.feed = make_feed(data, device)
         self.model = CompresSAE(ModelConfig(data.dim, config.latents, config.k), seed=config.seed).to(device)
         self.history = TrainingHistory(settings=dataclasses.asdict(config))
         self.model.history = self.history

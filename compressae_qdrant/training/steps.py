@@ -12,8 +12,7 @@ from ..model import CompresSAE
 from ..pursuit import selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
 from .config import TrainConfig
-from .data import TrainingData
-from .feed import make_feed
+from .feed import Feed
 from .fused_step import FusedStep
 from .ranks import Ranks
 
@@ -37,10 +36,10 @@ class AutogradStep:
     """Steps as torch takes them. On a CPU equal seeds give equal bits."""
 
     def __init__(
-        self, model: CompresSAE, adam: torch.optim.Adam, data: TrainingData, config: TrainConfig, ranks: Ranks,
+        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, ranks: Ranks,
         *, train_atoms: bool, last_use: Tensor,
     ) -> None:  # fmt: skip
-        self._model, self._adam, self._data, self._config, self._ranks = model, adam, data, config, ranks
+        self._model, self._adam, self._feed, self._config, self._ranks = model, adam, feed, config, ranks
         self._train_atoms, self._last_use = train_atoms, last_use
         self._low, high = ranks.share(config.batch_size)
         self._items = high - self._low
@@ -48,7 +47,7 @@ class AutogradStep:
     def __call__(self, position: int, rate: float, stamp: int) -> Tensor:
         """Take a step; see `Step`."""
         model, adam = self._model, self._adam
-        self.x = self._data.batch(position + self._low, self._items)
+        self.x = self._feed.batch(position + self._low, self._items)
         for group in adam.param_groups:
             group["lr"] = rate
         model.atoms.requires_grad_(self._train_atoms)
@@ -86,15 +85,14 @@ class AutogradStep:
 
 
 def make_step(
-    model: CompresSAE, adam: torch.optim.Adam, data: TrainingData, config: TrainConfig, ranks: Ranks,
+    model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, ranks: Ranks,
     *, train_atoms: bool, last_use: Tensor,
 ) -> Step:  # fmt: skip
     """The fastest step for the model's device and the precision that is asked for."""
     device = model.atoms.device
     operations = fused(device) if config.precision != "float32" and model.latents <= MAX_LATENTS else None
     if operations is None:
-        return AutogradStep(model, adam, data, config, ranks, train_atoms=train_atoms, last_use=last_use)
-    feed = make_feed(data, device, operations)
+        return AutogradStep(model, adam, feed, config, ranks, train_atoms=train_atoms, last_use=last_use)
     return FusedStep(
         model, adam, feed, config.batch_size, operations, ranks, train_atoms=train_atoms, last_use=last_use
     )
