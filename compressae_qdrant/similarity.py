@@ -76,7 +76,7 @@ def truncate(
     if size is not None and size < kept.size:
         gain = np.abs(vector[kept]) if weights is None else np.abs(vector[kept]) * weights[kept]
         best = kept[np.argpartition(gain, -size)[-size:]]
-        kept = np.sort(best) if always is None else np.union1d(best, np.intersect1d(kept, always))
+        kept = np.sort(best) if always is None or not always.size else np.union1d(best, np.intersect1d(kept, always))
     return QueryVector(kept.astype(np.int32), vector[kept].astype(np.float32, copy=False))
 
 

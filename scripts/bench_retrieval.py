@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ def main() -> None:
         "rivals": lambda: rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick),
     }
     found = [contender for kind in _KINDS if kind in args.only for contender in kinds[kind]()]
+    found = [contender for contender in found if any(re.search(args.match, name) for name in contender.names)]
     rows = run(bench, found, out, measure="times" if args.timings else "both" if args.quick else "recall", say=_say)
     write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -242,6 +244,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--paper-k", type=int, nargs="*", default=[8, 16, 32, 64], help="of the paper's recipe")
     parser.add_argument("--paper-steps", type=int, default=3000, help="of the paper's recipe")
     parser.add_argument("--only", nargs="+", choices=_KINDS, default=_KINDS, help="measure these kinds; rows stay")
+    parser.add_argument("--match", default="", help="measure rows whose name this regular expression finds")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2026)

@@ -20,7 +20,9 @@ from compressae_qdrant.errors import ConfigError
 
 MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
 CONSTANTS = load_constants()
-SHOP = Workload(items=10_000_000, dim=768, payload_bytes=300, replicas=2, queries_per_second=40)
+SHOP = Workload(
+    items=10_000_000, dim=768, payload_bytes=300, replicas=2, queries_per_second=40, first_stage=512, prefetch=200
+)
 
 
 def workload_of(run: dict[str, Any], **query: Any) -> Workload:

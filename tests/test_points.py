@@ -13,7 +13,7 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.base import QueryPlan, Record
 from compressae_qdrant.index.ids import item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.index.points import check_batch, rescore, to_points
+from compressae_qdrant.index.points import check_batch, check_plan, rescore, to_points
 from compressae_qdrant.query_vector import QueryVector
 
 ids = st.one_of(
@@ -106,3 +106,19 @@ def test_rescoring_here_sorts_by_the_dot_product() -> None:
     assert [hit.id for hit in rescore(records, QueryPlan(only, query, 2, 9, least=1.0))] == [1]
     assert rescore(records, QueryPlan(only, query, 2, 9, least=1.1)) == []
     assert rescore([], QueryPlan(query, query, 2, 9)) == []
+
+
+def test_a_plan_may_come_in_any_order_but_names_no_latent_twice() -> None:
+    manifest = Manifest("m-0", 9, 4, IndexSettings())
+
+    def plan(indices: list[int]) -> QueryPlan:
+        vector = QueryVector(np.array(indices, np.int32), np.ones(len(indices), np.float32))
+        return QueryPlan(vector, vector, 1, 1)
+
+    for fine in ([1, 2, 8], [8, 1, 2], [5]):
+        assert check_plan(plan(fine), manifest).first_stage.indices.tolist() == fine
+    for wrong in ([1, 1, 2], [2, 1, 2]):
+        with pytest.raises(InvalidInputError, match="first_stage names a latent twice"):
+            check_plan(plan(wrong), manifest)
+    with pytest.raises(InvalidInputError, match=r"names latents 3\.\.9 but the index has 9"):
+        check_plan(plan([3, 9]), manifest)

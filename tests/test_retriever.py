@@ -20,6 +20,7 @@ from compressae_qdrant import (
     SparseCodes,
     similarity,
 )
+from compressae_qdrant.capacity import Workload
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import (
     DimensionError,
@@ -31,6 +32,7 @@ from compressae_qdrant.errors import (
 from compressae_qdrant.index import Hit
 from compressae_qdrant.index.base import QueryPlan
 from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.query_planning import FIRST_STAGE, QueryPlanner, SearchSettings, candidates_of
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 
@@ -228,6 +230,25 @@ def test_bad_settings_are_named(
 ) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
         Retriever(model, index).search(embeddings[0], **settings)
+
+
+def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
+    codes_only, kept = QueryPlanner(model), QueryPlanner(model, keep_dense=True)
+
+    def plan(planner: QueryPlanner, **settings: Any) -> tuple[int, int]:
+        (made,) = planner.plans(embeddings[0], SearchSettings(**settings))
+        return made.prefetch, made.dense_candidates
+
+    assert plan(codes_only, limit=10) == (100, 0)
+    assert plan(codes_only, limit=100) == (300, 0)
+    assert plan(kept, limit=10) == (100, 30)
+    assert plan(kept, limit=100) == (500, 300)
+    assert plan(kept, limit=100, dense_candidates=0) == (300, 0)
+    assert plan(kept, limit=100, scoring="sparse") == (300, 0)
+    assert plan(kept, limit=100, prefetch=120) == (300, 300)
+    assert plan(codes_only, limit=100, exact=True) == (300, 0)
+    served = Workload(items=1000, dim=24)
+    assert (served.first_stage, served.prefetch) == (FIRST_STAGE, candidates_of(served.limit))
 
 
 def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:

@@ -48,9 +48,9 @@ class Workload:
     """At the peak."""
     limit: int = 10
     """Hits of a query."""
-    first_stage: int = 512
+    first_stage: int = 1024
     """Latents that search for candidates, at most h."""
-    prefetch: int = 200
+    prefetch: int = 100
     """Candidates that are rescored."""
     keep_dense: bool = False
     """Embeddings on disk beside the codes, as float16."""

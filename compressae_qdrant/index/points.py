@@ -146,7 +146,8 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
             )
         if not np.isfinite(values).all():
             raise InvalidInputError(f"{name} holds NaN or an infinite value; check the query's embedding")
-        if np.unique(indices).size != indices.size:
+        # Plans of ours ascend, which is known at a tenth of the time that a look for repeats takes.
+        if not (np.diff(indices) > 0).all() and np.unique(indices).size != indices.size:
             raise InvalidInputError(f"{name} names a latent twice; add such values up")
     return plan
 

@@ -49,7 +49,7 @@ class Space:
     """Non-zeros that the dictionary is trained for; it is measured with half as many again too."""
     datatypes: tuple[Datatype, ...] = ("uint8", "float16", "float32")
     first_stage: tuple[int, ...] = (256, 512, 1024)
-    prefetch: tuple[int, ...] = (2, 5, 10)
+    prefetch: tuple[int, ...] = (2, 3, 5, 10)
     """Candidates for each hit."""
     steps: int = 200
     """Of the autoencoder: enough to tell settings apart, not enough to be good."""
