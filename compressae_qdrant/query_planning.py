@@ -27,7 +27,7 @@ FIRST_STAGE: Final = 1024
 """Latents that search for candidates by default."""
 _PREFETCH: Final = 100
 _PREFETCH_FACTOR: Final = 3
-_KEEP_DENSE_FACTOR: Final = 5
+_KEEP_DENSE_FACTOR: Final = 4
 _EXACT_FACTOR: Final = 2
 _DENSE_FACTOR: Final = 3
 _WITHIN: Final = 10_000
@@ -46,7 +46,7 @@ class SearchSettings:
     scoring: Scoring = "asymmetric"
     """Similarity by which hits are ranked."""
     prefetch: int | None = None
-    """Candidates of the first stage; None takes 100, or three times the limit if that is more (five times, where
+    """Candidates of the first stage; None takes 100, or three times the limit if that is more (four times, where
     embeddings rescore). A candidate costs about 6 microseconds, whatever the number of items."""
     first_stage: int | None = None
     """Latents of the query-side vector that search for candidates; None takes 1,024. 0 uses the query's own code. A

@@ -242,7 +242,7 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
     assert plan(codes_only, limit=10) == (100, 0)
     assert plan(codes_only, limit=100) == (300, 0)
     assert plan(kept, limit=10) == (100, 30)
-    assert plan(kept, limit=100) == (500, 300)
+    assert plan(kept, limit=100) == (400, 300)
     assert plan(kept, limit=100, dense_candidates=0) == (300, 0)
     assert plan(kept, limit=100, scoring="sparse") == (300, 0)
     assert plan(kept, limit=100, prefetch=120) == (300, 300)
