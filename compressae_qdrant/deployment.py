@@ -6,34 +6,32 @@ was live before, so a rollback needs no memory of its own.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
 from .codes import FloatArray
-from .errors import ConfigError, IndexNotFoundError, ModelMismatchError, VerificationError
+from .errors import ConfigError, IndexNotFoundError, VerificationError
 from .evaluation import exact_neighbours, recall
 from .index import IndexSettings, QdrantIndex
-from .index.base import Hit, ItemId
+from .index.base import ItemId
+from .index.collection_requests import delete_call, exists_call, target_call
 from .index.ids import id_digests
 from .index.points import point_ids
+from .index.qdrant import run_call
 from .index.qdrant_errors import client_errors
 from .ingest import ingest
 from .model import CompresSAE
-from .query_planning import SearchOptions
-from .retriever import Query, Retriever
+from .retriever import Retriever
 from .retrying import RetryPolicy
 from .sources import Batch, Source
 
-__all__ = ["AliasRetriever", "DeployReport", "collection_of", "deploy", "drop_previous", "rollback"]
-
-T = TypeVar("T")
+__all__ = ["DeployReport", "collection_of", "deploy", "drop_previous", "rollback"]
 
 _VERIFIED: Final = 10_000
 """Rows that verification searches among: exact dense search of a whole large catalog would outlast its load."""
@@ -93,7 +91,7 @@ def deploy(
     """
     name = f"{alias}-{model.fingerprint}"
     previous = collection_of(client, alias)
-    if previous is None and client.collection_exists(alias):
+    if previous is None and run_call(client, alias, exists_call(alias)):
         raise ConfigError(f"{alias!r} is a collection; an alias needs a name of its own, choose another")
     try:
         index = QdrantIndex.open(client, name, model)
@@ -138,90 +136,13 @@ def drop_previous(client: QdrantClient, alias: str) -> str:
     if before is None:
         raise IndexNotFoundError(f"alias {alias!r} has no previous collection to drop")
     _point(client, {f"{alias}-previous": None})
-    with client_errors("delete", before):
-        client.delete_collection(before)
+    run_call(client, before, delete_call(before))
     return before
 
 
 def collection_of(client: QdrantClient, alias: str) -> str | None:
     """The collection that an alias points to; None if there is no such alias."""
-    with client_errors("look up", alias):
-        answer = client.get_aliases()
-    return next((each.collection_name for each in answer.aliases if each.alias_name == alias), None)
-
-
-class AliasRetriever:
-    """A retriever that follows an alias and has a model for whatever it points to.
-
-    Every query goes to a collection by its own name, whose fingerprint was checked against the model that plans the
-    query, so none meets a collection of another model, not in the middle of a switch either. Where the alias points
-    is looked up at most every `refresh_seconds`, and at once when the collection is gone.
-
-    Args:
-        client: to the server; a read-only key is enough.
-        alias: an alias, as `deploy` keeps it.
-        models: every model that may be live, the old and the new one during a switch.
-        refresh_seconds: how long a switch may go unnoticed.
-
-    Raises:
-        IndexNotFoundError: there is no such alias.
-        ModelMismatchError: it points to a collection of none of the models.
-    """
-
-    def __init__(
-        self, client: QdrantClient, alias: str, models: Sequence[CompresSAE], *, refresh_seconds: float = 5.0
-    ) -> None:
-        self._client, self._alias, self._refresh_seconds = client, alias, refresh_seconds
-        self._models: Mapping[str, CompresSAE] = {model.fingerprint: model for model in models}
-        self._collection: str | None = None
-        self._retriever = self._look_up()
-
-    @property
-    def collection(self) -> str | None:
-        """The collection that queries go to."""
-        return self._collection
-
-    def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
-        """See `Retriever.search`."""
-        return self._ask(lambda retriever: retriever.search(query, limit, **settings))
-
-    def search_batch(
-        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
-    ) -> list[list[Hit]]:
-        """See `Retriever.search_batch`."""
-        return self._ask(lambda retriever: retriever.search_batch(queries, limit, **settings))
-
-    def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
-        """See `Retriever.similar_to`."""
-        return self._ask(lambda retriever: retriever.similar_to(id, limit, **settings))
-
-    def _ask(self, call: Callable[[Retriever], T]) -> T:
-        if time.monotonic() >= self._stale_at:
-            self._retriever = self._look_up()
-        try:
-            return call(self._retriever)
-        except IndexNotFoundError:
-            before = self._collection
-            self._retriever = self._look_up()
-            if self._collection == before:
-                raise
-            return call(self._retriever)
-
-    def _look_up(self) -> Retriever:
-        name = collection_of(self._client, self._alias)
-        if name is None:
-            raise IndexNotFoundError(f"there is no alias {self._alias!r}; deploy a collection under it")
-        if name != self._collection:
-            index = QdrantIndex.open(self._client, name)
-            model = self._models.get(index.fingerprint)
-            if model is None:
-                raise ModelMismatchError(
-                    f"alias {self._alias!r} points to codes of model {index.fingerprint!r}, but there are only "
-                    f"{', '.join(map(repr, self._models))}; give its model too"
-                )
-            self._retriever, self._collection = Retriever(model, index), name
-        self._stale_at = time.monotonic() + self._refresh_seconds
-        return self._retriever
+    return run_call(client, alias, target_call(alias))
 
 
 def _point(client: QdrantClient, targets: Mapping[str, str | None]) -> None:

@@ -15,11 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import (
-    CompresSAEError,
-    ConfigError,
-    ModelMismatchError,
-)
+from .errors import CodeIndexError, CompresSAEError, ConfigError, IngestError, ModelMismatchError
 from .files import write_text
 from .index.base import CodeIndex
 from .model import CompresSAE, Method
@@ -129,7 +125,14 @@ def ingest(
     except CompresSAEError:
         _make_durable(index, file, note)
         raise
-    retry.run(index.optimize)
+    _make_durable(index, file, note)
+    try:
+        retry.run(index.optimize)
+    except CodeIndexError as exc:
+        raise IngestError(
+            f"all is in the index but may not be optimised: {exc}. Rows before {note.next_row} are in the index, and "
+            "there are no more; run the same command to wait again"
+        ) from exc
     note.complete = True
     _make_durable(index, file, note)
     return IngestReport(items, note.skipped, first, note.next_row, time.perf_counter() - started)

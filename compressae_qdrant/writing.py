@@ -17,7 +17,7 @@ import numpy as np
 
 from . import telemetry
 from .codes import SparseCodes
-from .errors import IndexUnavailableError, IngestError, InvalidInputError
+from .errors import CodeIndexError, IndexUnavailableError, IngestError, InvalidInputError
 from .index.base import CodeIndex, ItemId
 from .index.points import point_ids
 from .model import CompresSAE, Method
@@ -89,7 +89,7 @@ class Writer:
                         self._upsert(into or self._index, batch, codes, hashes, rows)
                     else:
                         done.append(self._pool.submit(self._upsert, into or self._index, batch, codes, hashes, rows))
-        except (InvalidInputError, IndexUnavailableError) as exc:
+        except (InvalidInputError, CodeIndexError) as exc:
             raise self._stopped(batch, exc) from exc
         self._under_way.append((batch, done))
         self._ids.append(set(batch.ids) if self._pool else set())
@@ -119,7 +119,7 @@ class Writer:
         try:
             for future in done:
                 future.result()
-        except (InvalidInputError, IndexUnavailableError) as exc:
+        except (InvalidInputError, CodeIndexError) as exc:
             raise self._stopped(batch, exc) from exc
         self._under_way.popleft()
         self._ids.popleft()
@@ -135,7 +135,7 @@ class Writer:
         payloads, kept = batch.payloads[rows], None if hashes is None else hashes[rows]
         self._retry.run(lambda: index.upsert(ids, codes[rows], payloads, dense, kept))
 
-    def _stopped(self, batch: Batch, exc: InvalidInputError | IndexUnavailableError) -> IngestError:
+    def _stopped(self, batch: Batch, exc: InvalidInputError | CodeIndexError) -> IngestError:
         telemetry.count("compressae.ingest.failures", attributes={"error.type": type(exc).__name__})
         before = self._under_way[0][0].start if self._under_way else batch.start
         rows = f"rows {batch.start}..{batch.stop - 1}"
@@ -143,6 +143,11 @@ class Writer:
             return IngestError(
                 f"stopped at {rows}, which may be in: {exc} ({self._retry.attempts} attempts). Rows before {before} "
                 "are in the index; run the same command to go on once the server is back"
+            )
+        if isinstance(exc, CodeIndexError):
+            return IngestError(
+                f"stopped at {rows}, which may be in: {exc}. Rows before {before} are in the index; once that is "
+                "mended, run the same command to go on"
             )
         return IngestError(
             f"{rows} can't be ingested: {exc}. Rows before {before} are in the index; mend the source and run the same "

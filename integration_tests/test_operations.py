@@ -21,7 +21,8 @@ from compressae_qdrant import (
     open_source,
 )
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.deployment import AliasRetriever, collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.following import AliasRetriever
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.sources import QdrantSource
 from compressae_qdrant.syncing import sync

@@ -64,6 +64,7 @@ def serve(manifest: dict[str, Any], ports: Connection) -> None:
             while left:
                 left -= len(self.rfile.read(min(left, 1 << 16)))
             result = collection if self.command == "GET" else {"operation_id": 1, "status": "completed"}
+            result = {"aliases": []} if self.path == "/aliases" else result
             text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -93,7 +94,9 @@ def serve_grpc(collection: dict[str, Any]) -> int:
 
     handlers = [
         rpc.method_handlers_generic_handler("qdrant.Points", {"Upsert": answering(done.SerializeToString())}),
-        rpc.method_handlers_generic_handler("qdrant.Collections", {"Get": answering(described.SerializeToString())}),
+        rpc.method_handlers_generic_handler(
+            "qdrant.Collections", {"Get": answering(described.SerializeToString()), "ListAliases": answering(b"")}
+        ),
     ]
     server = rpc.server(ThreadPoolExecutor(4), handlers, options=[("grpc.max_receive_message_length", -1)])
     port = int(server.add_insecure_port("127.0.0.1:0"))

@@ -46,7 +46,7 @@ class Sink:
         with self._lock:
             if self.full_from is not None and any(p["id"] >= self.full_from for p in body.get("points", ())):
                 return 503, None
-            if self.config is None and method == "GET" and not path.endswith("/exists"):
+            if self.config is None and method == "GET" and not path.endswith(("/exists", "/aliases")):
                 return 404, None
             fate = self._random.random()
             if fate < self.failures:
@@ -59,6 +59,8 @@ class Sink:
 
     def _act(self, method: str, path: str, body: dict[str, Any]) -> Any:
         path = path.partition("?")[0]
+        if path.endswith("/aliases"):
+            return {"aliases": []}
         if path.endswith("/exists"):
             return {"exists": self.config is not None}
         if path.endswith("/points/delete"):
@@ -168,6 +170,10 @@ class _Points(PointsServicer):
 class _Collections(CollectionsServicer):
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+
+    def ListAliases(self, request: Any, context: Any) -> Any:  # noqa: N802
+        _answered(self._sink, context, "GET", "/aliases", {})
+        return grpc.ListAliasesResponse()
 
     def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
         info = models.CollectionInfo(**_answered(self._sink, context, "GET", "", {}))

@@ -1,16 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, QdrantIndex, Retriever, open_source, train
+from compressae_qdrant import (
+    AsyncQdrantIndex,
+    AsyncRetriever,
+    CompresSAE,
+    EdgeIndex,
+    IndexSettings,
+    QdrantIndex,
+    Retriever,
+    open_source,
+    train,
+)
+from compressae_qdrant.async_ingest import ingest_async
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.deployment import AliasRetriever, collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
 from compressae_qdrant.errors import ConfigError, IndexNotFoundError, ModelMismatchError, VerificationError
+from compressae_qdrant.following import AliasRetriever, AsyncAliasRetriever
 
 from .conftest import SMALL
 
@@ -67,9 +80,42 @@ def test_a_switch_between_look_ups_never_mixes(
     assert live.search(embeddings[5], 5) == new.search(embeddings[5], 5)
     with pytest.raises(ModelMismatchError, match="give its model too"):
         AliasRetriever(client, "items", [model])
-    with pytest.raises(IndexNotFoundError, match="no alias"):
+    with pytest.raises(IndexNotFoundError, match="other"):
         AliasRetriever(client, "other", [model])
+    with pytest.raises(IndexNotFoundError, match="no alias"):
+        AliasRetriever(client, f"items-{newer.fingerprint}", [newer])
     client.close()
+
+
+def test_in_asyncio_too(catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray) -> None:
+    async def run() -> None:
+        client = AsyncQdrantClient(":memory:")
+        for each in (model, newer):
+            index = await AsyncQdrantIndex.create(client, f"items-{each.fingerprint}", each)
+            await ingest_async(open_source(catalog), each, index)
+        await _switch(client, model)
+        live = await AsyncAliasRetriever.open(client, "items", [model, newer], refresh_seconds=3600)
+        wanted = [await AsyncRetriever(each, await AsyncQdrantIndex.open(client, f"items-{each.fingerprint}", each))
+                  .search(embeddings[5], 5) for each in (model, newer)]  # fmt: skip
+        assert await live.search(embeddings[5], 5) == wanted[0]
+        await _switch(client, newer)
+        assert (await live.search_batch(embeddings[5:6], 5))[0] == wanted[0]
+        await client.delete_collection(f"items-{model.fingerprint}")
+        found = await asyncio.gather(*(live.search(embeddings[5], 5) for _ in range(8)))
+        assert found == [wanted[1]] * 8
+        assert (await live.similar_to(5, 3))[0].id != 5
+        with pytest.raises(IndexNotFoundError, match="is not in the index"):
+            await live.similar_to(100_000)
+        with pytest.raises(IndexNotFoundError, match="no alias"):
+            await AsyncAliasRetriever.open(client, f"items-{newer.fingerprint}", [newer])
+        await client.close()
+
+    asyncio.run(run())
+
+
+async def _switch(client: AsyncQdrantClient, model: CompresSAE) -> None:
+    create = models.CreateAlias(collection_name=f"items-{model.fingerprint}", alias_name="items")
+    await client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
 
 
 def test_what_is_not_fit_does_not_go_live(catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import grpc
 import httpx
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.http.api_client import ApiClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from compressae_qdrant import AsyncQdrantIndex, CompresSAE, IndexSettings, QdrantIndex, SparseCodes
@@ -135,10 +138,13 @@ def _answer(status: int) -> UnexpectedResponse:
         (_answer(404), IndexNotFoundError, "404"),
         (_answer(409), IndexExistsError, "409"),
         (_answer(401), CodeIndexError, "check the API key"),
+        (_answer(408), IndexUnavailableError, "408"),
         (_answer(429), IndexUnavailableError, "429"),
         (_answer(503), IndexUnavailableError, "503"),
         (_answer(400), CodeIndexError, "400 reason text"),
         (_RpcError(grpc.StatusCode.UNAVAILABLE), IndexUnavailableError, "details"),
+        (_RpcError(grpc.StatusCode.FAILED_PRECONDITION), IndexUnavailableError, "details"),
+        (_RpcError(grpc.StatusCode.INVALID_ARGUMENT), CodeIndexError, "details"),
         (_RpcError(grpc.StatusCode.NOT_FOUND), IndexNotFoundError, "details"),
         (_RpcError(grpc.StatusCode.PERMISSION_DENIED), CodeIndexError, "check the API key"),
         (ValueError("Collection items not found"), IndexNotFoundError, "not found"),
@@ -149,6 +155,47 @@ def test_failures_become_ours(failure: Exception, error: Any, complaint: str) ->
     with pytest.raises(error, match=complaint) as caught, client_errors("search", "items"):
         raise failure
     assert type(caught.value) is error
+
+
+def _waited(retry_after: str, status: int) -> float | None:
+    """As the client's own lower layer answers such a response."""
+    answer = httpx.Response(status, headers={"Retry-After": retry_after}, content=b"{}")
+    with httpx.Client(transport=httpx.MockTransport(lambda _: answer)) as connection:
+        client = ApiClient("http://host")
+        client._client.close()
+        client._client = connection
+        with pytest.raises(IndexUnavailableError) as caught, client_errors("search", "items"):
+            client.request(type_=None, method="GET", url="/")
+    return caught.value.retry_after
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_says_when_to_come_back_in_seconds_or_by_a_date(status: int) -> None:
+    assert _waited("7", status) == 7
+    assert _waited("1.5", status) == 1.5
+    in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert _waited(in_an_hour, status) == pytest.approx(3600, abs=60)
+    assert _waited("Wed, 21 Oct 2015 07:28:00 GMT", status) == 0
+    assert _waited("soon", status) is None
+    assert _waited("inf", status) is None
+
+
+def test_an_alias_is_followed_once_so_that_a_switch_mixes_nothing(client: QdrantClient, model: CompresSAE) -> None:
+    other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
+    QdrantIndex.create(client, "old", model)
+    QdrantIndex.create(client, "new", other)
+    _point(client, "old")
+    opened = QdrantIndex.open(client, "live", model)
+    _point(client, "new")
+    assert (opened.collection, opened.count(), opened.fingerprint) == ("old", 0, model.fingerprint)
+    with pytest.raises(ModelMismatchError):
+        QdrantIndex.open(client, "live", model)
+    assert QdrantIndex.open(client, "live", other).collection == "new"
+
+
+def _point(client: QdrantClient, collection: str) -> None:
+    create = models.CreateAlias(collection_name=collection, alias_name="live")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
 
 
 def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:

@@ -111,6 +111,17 @@ def test_a_server_that_stays_away_stops_it_with_what_is_in(tmp_path: Path, model
         assert (report.resumed_from, report.items) == (200, 400)
 
 
+def test_optimisers_that_fail_leave_everything_in(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.statuses = ["red"]
+        with pytest.raises(IngestError, match=r"optimisers .* failed.*Rows before 600 are in the index"):
+            ingest(open_source(catalog), model, index, journal=tmp_path / "j")
+        sink.statuses = []
+        report = ingest(open_source(catalog), model, index, journal=tmp_path / "j")
+        assert (report.resumed_from, report.items, len(sink.points)) == (600, 0, 600)
+
+
 def test_a_wrong_request_is_not_tried_again() -> None:
     calls = []
 

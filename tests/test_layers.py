@@ -58,7 +58,7 @@ LAYERS = [
     ["tuning.measuring", "tuning.chart"],
     ["tuning.study"],
     ["tuning"],
-    ["deployment", "report.sampling", "report.page"],
+    ["deployment", "following", "report.sampling", "report.page"],
     ["report.measuring"],
     ["report.parts", "report.front"],
     ["report.building"],

@@ -60,8 +60,8 @@ def test_optimisers_that_wait_are_nudged_once(model: CompresSAE, monkeypatch: py
         assert len([call for call in sink.calls if call[0] == "PATCH"]) == 1
         sink.statuses = ["yellow"]
         assert index.info().indexed_items is None
-        with pytest.raises(CodeIndexError, match=r"still at work after 0 s \(yellow\)"):
-            index.optimize(timeout=0)
+        with pytest.raises(CodeIndexError, match=r"have come no further for 0 s \(yellow, 1 segments\)"):
+            index.optimize(patience=0)
         sink.statuses = ["red"]
         with pytest.raises(CodeIndexError, match="optimisers of collection 'items' failed"):
             index.optimize()
@@ -111,6 +111,10 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     upsert = part.upsert([1], codes[:1], None)
     assert upsert is not None
     assert json.loads(upsert.arguments["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
+    again = part.only_new().upsert([1], codes[:1], None)
+    assert again is not None
+    body = json.loads(again.arguments["point_insert_operations"].model_dump_json())
+    assert (body["shard_key"], body["update_mode"]) == ("eu", "insert_only")
     by_grpc = Requests("items", manifest, calls.Transport("grpc"), 7).only_new().upsert([1], codes[:1], None)
     assert by_grpc is not None
     assert by_grpc.arguments["request"].shard_key_selector.shard_keys[0].number == 7
@@ -174,6 +178,10 @@ def test_an_adopted_collection_stays_whose_it_is(dense: QdrantClient, model: Com
     other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
     with pytest.raises(ModelMismatchError):
         QdrantIndex.adopt(dense, "items", other)
+    sparse = {"code": models.SparseVectorParams()}
+    dense.create_collection("theirs", vectors_config={}, sparse_vectors_config=sparse)
+    with pytest.raises(CodeIndexError, match="has a sparse vector 'code' that is not ours"):
+        QdrantIndex.adopt(dense, "theirs", model)
     QdrantIndex.create(dense, "ours", model)
     with pytest.raises(CodeIndexError, match="is an index of codes already"):
         QdrantIndex.adopt(dense, "ours", model)

@@ -11,7 +11,7 @@ import pytest
 
 from compressae_qdrant import CompresSAE, IndexSettings, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import IndexUnavailableError, IngestError
+from compressae_qdrant.errors import CodeIndexError, IndexUnavailableError, IngestError
 from compressae_qdrant.retrying import RetryPolicy
 from compressae_qdrant.sources import Batch
 from compressae_qdrant.writing import Writer
@@ -27,6 +27,7 @@ class SlowFirst:
         self.stored: dict[Any, bytes] = {}
         self.calls: list[int] = []
         self.broken: set[Any] = set()
+        self.failure: CodeIndexError = IndexUnavailableError("away")
         self._wait = 0.2
         self._lock = threading.Lock()
 
@@ -37,7 +38,7 @@ class SlowFirst:
             self.calls.append(len(ids))
         time.sleep(wait)
         if self.broken & set(ids):
-            raise IndexUnavailableError("away")
+            raise self.failure
         with self._lock:
             self.stored.update({id: codes.values[row].tobytes() for row, id in enumerate(ids)})
 
@@ -72,6 +73,17 @@ def test_an_error_names_the_first_rows_that_are_not_confirmed(model: CompresSAE,
             writer.drain()
     assert confirmed == [0]
     assert set(range(10)) <= set(index.stored)
+
+
+def test_an_error_that_no_waiting_mends_names_them_too(model: CompresSAE, embeddings: FloatArray) -> None:
+    index, confirmed = SlowFirst(), list[int]()
+    index.broken, index.failure = {12}, CodeIndexError("403 Forbidden")
+    with _writer(model, index, confirmed) as writer:
+        for start in (0, 10):
+            writer.write(_batch(list(range(start, start + 10)), embeddings, start))
+        with pytest.raises(IngestError, match=r"rows 10\.\.19.*403 Forbidden.*Rows before 10 are in.*same command"):
+            writer.drain()
+    assert index.calls == [10, 10]
 
 
 def test_large_payloads_go_in_several_requests(model: CompresSAE, embeddings: FloatArray) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar
 
-__all__ = ["Call", "Transport", "nothing"]
+__all__ = ["Call", "State", "Transport", "nothing"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,17 @@ class Call(Generic[T]):
     """Reads the answer."""
     doing: str
     """What is being done, for error messages."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a collection says of its optimisers."""
+
+    status: str
+    """"green" when nothing is left to do, "yellow" at work, "grey" waiting for a nudge."""
+    segments: int
+    indexed: int
+    """Vectors in an index of some kind, as the server counts them."""
 
 
 def nothing(_: Any) -> None:

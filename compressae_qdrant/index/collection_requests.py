@@ -11,7 +11,18 @@ from .base import FieldType, IndexSettings
 from .calls import Call, nothing
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
 
-__all__ = ["adopt_calls", "adoptable_call", "create_call", "delete_call", "exists_call", "manifest_call", "setup_calls"]
+__all__ = [
+    "add_vector_call",
+    "adoptable_call",
+    "create_call",
+    "delete_call",
+    "exists_call",
+    "manifest_call",
+    "note_call",
+    "place_vector_call",
+    "setup_calls",
+    "target_call",
+]
 
 _METADATA_KEY: Final = "compressae"
 _INDEXING_THRESHOLD_KB: Final = 1000
@@ -61,18 +72,25 @@ def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
     return [*keys, *fields]
 
 
-def adopt_calls(collection: str, manifest: Manifest, *, has_vector: bool) -> list[Call[None]]:
-    """Add the codes' vector to a collection that is there, and note the model in its metadata."""
-    name = {"collection_name": collection}
-    index = _index_params(manifest.settings)
+def note_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Note in the metadata of a collection that codes are added to it; what else is there stays."""
+    arguments = {"collection_name": collection, "metadata": {_METADATA_KEY: manifest.to_json()}}
+    return Call("update_collection", arguments, nothing, "note the model in")
+
+
+def add_vector_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Add the codes' vector to a collection that is there (Qdrant 1.18 or newer)."""
     config = models.SparseVectorConfig(datatype=models.VectorStorageDatatype(manifest.settings.datatype))
     vector = {"vector_name": VECTOR_NAME, "vector_name_config": models.SparseVectorNameConfig(sparse=config)}
-    update = {
-        "sparse_vectors_config": {VECTOR_NAME: models.SparseVectorParams(index=index)},
-        "metadata": {_METADATA_KEY: manifest.to_json()},
-    }
-    add = [] if has_vector else [Call("create_vector_name", {**name, **vector}, nothing, "add a vector to")]
-    return [*add, Call("update_collection", {**name, **update}, nothing, "note the model in")]
+    arguments = {"collection_name": collection, **vector, "wait": True}
+    return Call("create_vector_name", arguments, nothing, "add a vector to")
+
+
+def place_vector_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Give an added vector's index what can't be said when it is added."""
+    vectors = {VECTOR_NAME: models.SparseVectorParams(index=_index_params(manifest.settings))}
+    arguments = {"collection_name": collection, "sparse_vectors_config": vectors}
+    return Call("update_collection", arguments, nothing, "set up the codes of")
 
 
 def delete_call(collection: str) -> Call[None]:
@@ -83,6 +101,15 @@ def delete_call(collection: str) -> Call[None]:
 def exists_call(collection: str) -> Call[bool]:
     """Whether there is such a collection (or alias)."""
     return Call("collection_exists", {"collection_name": collection}, bool, "look for")
+
+
+def target_call(name: str) -> Call[str | None]:
+    """The collection that an alias points to; None if there is no such alias."""
+
+    def parse(answer: Any) -> str | None:
+        return next((str(each.collection_name) for each in answer.aliases if each.alias_name == name), None)
+
+    return Call("get_aliases", {}, parse, "look up")
 
 
 def manifest_call(collection: str) -> Call[Manifest]:
@@ -114,8 +141,8 @@ def adoptable_call(collection: str) -> Call[tuple[bool, Manifest | None]]:
 
 def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
     placement: dict[str, Any] = {"on_disk": settings.memory == "cold"}
-    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; replaces on_disk
-        placement = {"memory": models.Memory(settings.memory)}
+    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; a server before 1.19 goes by on_disk
+        placement["memory"] = models.Memory(settings.memory)
     return models.SparseIndexParams(
         full_scan_threshold=settings.full_scan_threshold, datatype=models.Datatype(settings.datatype), **placement
     )

@@ -20,18 +20,18 @@ from ..codes import SparseCodes
 from ..telemetry import operation
 from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, ShardKey
 from .calls import Call, Transport
-from .collection_requests import manifest_call
 from .manifest import Manifest
 from .qdrant_errors import client_errors
 from .requests import Requests
-from .steps import adopting, creating, follow, follow_async, until_optimised, upserting
+from .steps import adopting, creating, follow, follow_async, opening, until_optimised, upserting
 
-__all__ = ["AsyncQdrantIndex", "QdrantIndex"]
+__all__ = ["AsyncQdrantIndex", "QdrantIndex", "run_call"]
 
 T = TypeVar("T")
 
 _PARALLEL_UPSERTS: Final = 4
-_OPTIMISE_SECONDS: Final = 3600.0
+_PATIENCE_SECONDS: Final = 3600.0
+"""Without any change: one large segment may take that long."""
 
 
 class _Collection:
@@ -45,7 +45,7 @@ class _Collection:
 
     @property
     def collection(self) -> str:
-        """Name of the collection, or of an alias of it."""
+        """Name of the collection itself, also where it was opened by an alias."""
         return self._collection
 
     @property
@@ -124,7 +124,7 @@ class QdrantIndex(_Collection):
             CodeIndexError: the server refuses.
         """
         manifest = Manifest.of(model, settings)
-        follow(creating(collection, manifest), lambda call: _run(client, collection, call))
+        follow(creating(collection, manifest), lambda call: run_call(client, collection, call))
         return cls(client, collection, manifest, owns_client)
 
     @classmethod
@@ -148,7 +148,7 @@ class QdrantIndex(_Collection):
             CodeIndexError: the server refuses, or the collection is an index of this package.
         """
         manifest = Manifest.of(model, settings, adopted=True)
-        follow(adopting(collection, manifest), lambda call: _run(client, collection, call))
+        follow(adopting(collection, manifest), lambda call: run_call(client, collection, call))
         return cls(client, collection, manifest, owns_client)
 
     @classmethod
@@ -157,14 +157,15 @@ class QdrantIndex(_Collection):
     ) -> Self:
         """Open a collection, by its name or an alias; with `model`, only if it holds the codes of that model.
 
+        An alias is followed once, here: later switches don't concern this index. `AliasRetriever` follows them.
+
         Raises:
             IndexNotFoundError: there is none, or it was not made by this package.
             ModelMismatchError: it holds the codes of another model.
             IndexUnavailableError: the server can't be reached.
         """
-        manifest = _run(client, collection, manifest_call(collection))
-        manifest.check_model(model, f"collection {collection!r}")
-        return cls(client, collection, manifest, owns_client)
+        found, manifest = follow(opening(collection, model), lambda call: run_call(client, collection, call))
+        return cls(client, found, manifest, owns_client)
 
     def upsert(
         self,
@@ -219,13 +220,13 @@ class QdrantIndex(_Collection):
             if offset is None:
                 return
 
-    def optimize(self, timeout: float = _OPTIMISE_SECONDS) -> None:
-        """Wait until the server's optimisers have nothing left to do, for at most `timeout` seconds.
+    def optimize(self, patience: float = _PATIENCE_SECONDS) -> None:
+        """Wait until the server's optimisers have nothing left to do. It is logged every ten seconds what they are at.
 
         Raises:
-            CodeIndexError: they are still at it by then, or failed.
+            CodeIndexError: they failed, or have come no further for `patience` seconds.
         """
-        follow(until_optimised(self._requests, self._collection, timeout), self._run)
+        follow(until_optimised(self._requests, self._collection, patience), self._run)
 
     def flush(self) -> None:
         """Nothing is left to do: every upsert waits until the server has it in its log."""
@@ -244,7 +245,7 @@ class QdrantIndex(_Collection):
         self.close()
 
     def _run(self, call: Call[T]) -> T:
-        return _run(self._client, self._collection, call)
+        return run_call(self._client, self._collection, call)
 
 
 class AsyncQdrantIndex(_Collection):
@@ -283,9 +284,9 @@ class AsyncQdrantIndex(_Collection):
     @classmethod
     async def open(cls, client: AsyncQdrantClient, collection: str, model: CodeModel | None = None) -> Self:
         """See `QdrantIndex.open`."""
-        manifest = await _run_async(client, collection, manifest_call(collection))
-        manifest.check_model(model, f"collection {collection!r}")
-        return cls(client, collection, manifest)
+        steps = opening(collection, model)
+        found, manifest = await follow_async(steps, lambda call: _run_async(client, collection, call))
+        return cls(client, found, manifest)
 
     async def upsert(
         self,
@@ -336,15 +337,15 @@ class AsyncQdrantIndex(_Collection):
             if offset is None:
                 return
 
-    async def optimize(self, timeout: float = _OPTIMISE_SECONDS) -> None:
+    async def optimize(self, patience: float = _PATIENCE_SECONDS) -> None:
         """See `QdrantIndex.optimize`."""
-        await follow_async(until_optimised(self._requests, self._collection, timeout), self._run)
+        await follow_async(until_optimised(self._requests, self._collection, patience), self._run)
 
     async def _run(self, call: Call[T]) -> T:
         return await _run_async(self._client, self._collection, call)
 
 
-def _run(client: QdrantClient, collection: str, call: Call[T]) -> T:
+def run_call(client: QdrantClient, collection: str, call: Call[T]) -> T:
     with operation("qdrant", call.doing.split()[0], collection), client_errors(call.doing, collection):
         answer: Any = attrgetter(call.method)(client)(**call.arguments)
     return call.parse(answer)

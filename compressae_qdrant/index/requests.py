@@ -17,7 +17,7 @@ from ..codes import SparseCodes
 from ..errors import CodeIndexError, ConfigError, IndexUnavailableError
 from ..query_vector import QueryVector
 from .base import Hit, IndexInfo, ItemId, Payload, QueryPlan, Record, ShardKey
-from .calls import Call, Transport, nothing
+from .calls import Call, State, Transport, nothing
 from .filters import point_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id, public_payload
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
@@ -99,8 +99,9 @@ class Requests:
                 request.update_mode = grpc.UpdateMode.InsertOnly
             arguments: dict[str, Any] = {"request": request, "timeout": self._transport.timeout}
             return Call("grpc_points.Upsert", arguments, self._applied, doing)
+        mode = {} if self._update_mode is None else {"update_mode": self._update_mode}
         if self._transport.kind == "rest":
-            options = {} if self._shard_key is None else {"shard_key": self._shard_key}
+            options = mode if self._shard_key is None else {"shard_key": self._shard_key, **mode}
             arguments = {"point_insert_operations": rest_body(batch, **options), "wait": True}
             return Call(
                 "http.points_api.upsert_points",
@@ -109,7 +110,6 @@ class Requests:
                 doing,
             )
         points = list(map(_point, to_points(batch)))
-        mode = {} if self._update_mode is None else {"update_mode": self._update_mode}
         return self._call("upsert", {"points": points, "wait": True, **mode}, self._applied, doing)
 
     def _set_codes(self, batch: CheckedBatch) -> Call[None]:
@@ -170,20 +170,20 @@ class Requests:
 
         return Call("get_collection", {"collection_name": self._collection}, parse, "describe")
 
-    def state(self) -> Call[str]:
-        """What the optimisers are at: "green" when nothing is left to do, "yellow" at work, "grey" waiting for a nudge.
+    def state(self) -> Call[State]:
+        """What the optimisers are at.
 
         Raises:
             CodeIndexError: they failed.
         """
 
-        def parse(answer: Any) -> str:
+        def parse(answer: Any) -> State:
             if answer.status == models.CollectionStatus.RED:
                 raise CodeIndexError(
                     f"the optimisers of collection {self._collection!r} failed ({answer.optimizer_status}); see the "
                     "server's log"
                 )
-            return str(answer.status)
+            return State(str(answer.status), int(answer.segments_count or 0), int(answer.indexed_vectors_count or 0))
 
         return Call("get_collection", {"collection_name": self._collection}, parse, "optimise")
 

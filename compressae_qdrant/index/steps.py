@@ -9,28 +9,58 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy.typing as npt
 
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexExistsError, IndexNotFoundError
-from .base import ItemId, Payload
+from .base import CodeModel, ItemId, Payload
 from .calls import Call
-from .collection_requests import adopt_calls, adoptable_call, create_call, delete_call, exists_call, setup_calls
-from .manifest import Manifest
+from .collection_requests import (
+    add_vector_call,
+    adoptable_call,
+    create_call,
+    delete_call,
+    exists_call,
+    manifest_call,
+    note_call,
+    place_vector_call,
+    setup_calls,
+    target_call,
+)
+from .manifest import VECTOR_NAME, Manifest
 from .requests import Requests
 
-__all__ = ["Steps", "adopting", "creating", "follow", "follow_async", "until_optimised", "upserting"]
+__all__ = ["Steps", "adopting", "creating", "follow", "follow_async", "opening", "until_optimised", "upserting"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
+_LONGEST_POLL: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
 
-Steps = Generator[Call[Any] | float, Any, None]
+T = TypeVar("T")
+
+Steps = Generator[Call[Any] | float, Any, T]
 
 
-def creating(collection: str, manifest: Manifest) -> Steps:
+def opening(name: str, model: CodeModel | None) -> Steps[tuple[str, Manifest]]:
+    """The collection behind a name or an alias, and its manifest.
+
+    An alias is followed here and once: what comes later goes to the collection itself, so that a switch never lets the
+    queries of one model meet the codes of another.
+
+    Raises:
+        IndexNotFoundError: there is none, or it was not made by this package.
+        ModelMismatchError: it holds the codes of another model.
+    """
+    collection = (yield target_call(name)) or name
+    manifest = yield manifest_call(collection)
+    manifest.check_model(model, f"collection {collection!r}")
+    return collection, manifest
+
+
+def creating(collection: str, manifest: Manifest) -> Steps[None]:
     """Make an empty collection, whole or not at all.
 
     Raises:
@@ -46,20 +76,31 @@ def creating(collection: str, manifest: Manifest) -> Steps:
         raise
 
 
-def adopting(collection: str, manifest: Manifest) -> Steps:
+def adopting(collection: str, manifest: Manifest) -> Steps[None]:
     """Add an empty vector for codes to a collection that is there. Done again, it changes nothing.
+
+    It is noted before the vector is added: a vector without a note is someone else's.
 
     Raises:
         IndexNotFoundError: there is no such collection.
         ModelMismatchError: it has the codes of another model.
-        CodeIndexError: the server can't add vectors (before 1.18), or the collection is an index of this package.
+        CodeIndexError: the server can't add vectors (before 1.18), the collection is an index of this package, or it
+            has a vector of that name already.
     """
     has_vector, found = yield adoptable_call(collection)
     if found is not None:
         found.check_model(manifest, f"collection {collection!r}")
         if not found.adopted:
             raise CodeIndexError(f"collection {collection!r} is an index of codes already; ingest into it instead")
-    yield from adopt_calls(collection, manifest, has_vector=has_vector)
+    elif has_vector:
+        raise CodeIndexError(
+            f"collection {collection!r} has a sparse vector {VECTOR_NAME!r} that is not ours; migrate to another "
+            "collection (--index)"
+        )
+    yield note_call(collection, manifest)
+    if not has_vector:
+        yield add_vector_call(collection, manifest)
+    yield place_vector_call(collection, manifest)
 
 
 def upserting(
@@ -69,7 +110,7 @@ def upserting(
     payloads: Sequence[Payload | None] | None,
     dense: npt.NDArray[Any] | None,
     hashes: Sequence[str] | None,
-) -> Steps:
+) -> Steps[None]:
     """Write a batch. Codes that are added to someone's points pass over points that have gone meanwhile."""
     call = requests.upsert(ids, codes, payloads, dense, hashes)
     if call is None:
@@ -86,41 +127,47 @@ def upserting(
             yield call
 
 
-def until_optimised(requests: Requests, collection: str, timeout: float) -> Steps:
-    """Wait until there is nothing left to optimise.
+def until_optimised(requests: Requests, collection: str, patience: float) -> Steps[None]:
+    """Wait until there is nothing left to optimise, however long that takes as long as something changes.
 
     A restarted server leaves its optimisers waiting ("grey") until something is written; they are nudged once.
 
     Raises:
-        CodeIndexError: they failed, or are still at it after `timeout` seconds.
+        CodeIndexError: they failed, or nothing has changed for `patience` seconds.
     """
-    started = reported = time.monotonic()
-    nudged = False
-    while (state := (yield requests.state())) != "green":
+    started = changed = reported = time.monotonic()
+    pause, nudged, last = _POLL_SECONDS, False, None
+    while (state := (yield requests.state())).status != "green":
         now = time.monotonic()
-        if now - started > timeout:
+        if state != last:
+            last, changed = state, now
+        elif now - changed > patience:
             raise CodeIndexError(
-                f"the optimisers of collection {collection!r} are still at work after {timeout:g} s ({state}); wait "
-                "longer, or look at the server's load"
+                f"the optimisers of collection {collection!r} have come no further for {patience:g} s "
+                f"({state.status}, {state.segments} segments); look at the server's load and log"
             )
-        if state == "grey" and not nudged:
+        if state.status == "grey" and not nudged:
             nudged = True
             yield requests.nudge()
         if now - reported > _REPORT_SECONDS:
             reported = now
-            _LOG.info("collection %r: optimisers at work for %.0f s (%s)", collection, now - started, state)
-        yield _POLL_SECONDS
+            _LOG.info(
+                "collection %r: optimisers at work for %.0f s (%s, %d segments)", collection, now - started,
+                state.status, state.segments,
+            )  # fmt: skip
+        yield pause
+        pause = min(1.5 * pause, _LONGEST_POLL)
 
 
-def follow(steps: Steps, run: Callable[[Call[Any]], Any]) -> None:
-    """Take steps one after the other."""
+def follow(steps: Steps[T], run: Callable[[Call[Any]], Any]) -> T:
+    """Take steps one after the other, and give what they come to."""
     answer: Any = None
     failure: CodeIndexError | None = None
     while True:
         try:
             step = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # a T, as the steps say
         answer = failure = None
         try:
             if isinstance(step, Call):
@@ -131,15 +178,15 @@ def follow(steps: Steps, run: Callable[[Call[Any]], Any]) -> None:
             failure = exc
 
 
-async def follow_async(steps: Steps, run: Callable[[Call[Any]], Awaitable[Any]]) -> None:
+async def follow_async(steps: Steps[T], run: Callable[[Call[Any]], Awaitable[Any]]) -> T:
     """`follow`, awaiting each step."""
     answer: Any = None
     failure: CodeIndexError | None = None
     while True:
         try:
             step = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # a T, as the steps say
         answer = failure = None
         try:
             if isinstance(step, Call):
