@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -91,6 +92,8 @@ class FusedStep:
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graphs = device.type == "cuda"
+        self.on_stage: Callable[[str], None] | None = None
+        """Called when the work of a stage is queued, to measure it: no graph is used meanwhile."""
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -109,7 +112,7 @@ class FusedStep:
         self._stamp.fill_(stamp)
         if self._graphs and self._graph is None and self._taken >= _WARM_UP:
             self._graph = self._capture()
-        if self._graph is None:
+        if self._graph is None or self.on_stage is not None:
             self._compute()
         else:
             self._graph.replay()
@@ -151,18 +154,27 @@ class FusedStep:
         code, entries, to_values = self._code[:n], self._entries[:n], self._to_values[:n].zero_()
         narrow = None if self._narrow is None else self._narrow[:n].zero_()
         to_hats = None if self._to_hats is None else self._to_hats[:, :n]
+        self._stage("clearing")
         torch.addmm(bias, x, encoder.t(), out=code)
+        self._stage("encoder product")
         self._operations.select_entries(code, entries, mask=self._train_atoms)
+        self._stage("selection")
         self._operations.cosine_gradients(
             x, entries, atoms, self._model.k, AUXILIARY_WEIGHT, losses=self._losses[start : start + n],
             to_values=to_values, last_use=self._last_use, stamp=self._stamp, to_hats=to_hats, narrow=narrow,
         )  # fmt: skip
+        self._stage("decode and gradients")
         if narrow is not None and to_hats is not None:
             self._product(code, to_hats[0], self._to_atoms[: self._splits], start)
             self._product(narrow, to_hats[1], self._to_atoms[self._splits :], start)
         self._product(to_values, x, self._to_encoder, start)
         to_bias = to_values.sum(0, dtype=torch.float32)
         self._to_bias.copy_(to_bias) if start == 0 else self._to_bias.add_(to_bias)
+        self._stage("weight gradients")
+
+    def _stage(self, name: str) -> None:
+        if self.on_stage is not None:
+            self.on_stage(name)
 
     def _product(self, code: Tensor, side: Tensor, total: Tensor, start: int) -> None:
         """`code' side` of (n, h) and (n, d) into, or for later chunks onto, the parts of (s, h, d) `total`."""
@@ -187,6 +199,7 @@ class FusedStep:
                 weight.detach().view(shape), half.view(shape), first.view(shape), second.view(shape), part,
                 self._rate, step, 1 / self._batch, unit=weight is self._model.atoms,
             )  # fmt: skip
+        self._stage("update")
 
 
 def _moments(adam: torch.optim.Adam, weight: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,7 +32,7 @@ from .refinement import refine
 from .run import WARM_UP, Run
 from .steps import Step, make_step
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["TrainConfig", "learning_rate", "train"]
 
 _LOG = logging.getLogger(__name__)
 _STATISTICS_ITEMS: Final = 20_000
@@ -94,7 +94,7 @@ def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
     step = make_step(model, adam, run.feed, config, run.ranks, train_atoms=True, last_use=run.last_use)
     with bars.phase("autoencoder", config.steps, run.done["autoencoder"], config.batch_size) as bar:
         for done in _count(run, "autoencoder", config.steps):
-            loss = step(done * config.batch_size, _rate(config, done, config.steps), done + 1)
+            loss = step(done * config.batch_size, learning_rate(config, done, config.steps), done + 1)
             run.done["autoencoder"] = done + 1
             if config.revive_after and (done + 1) % config.revive_after == 0 and done + 1 < config.steps:
                 _revive(run, adam, step)
@@ -125,7 +125,7 @@ def _refit_encoder(run: Run, bars: ProgressBars) -> None:
     start = config.steps * config.batch_size + config.rounds * config.round_items
     with bars.phase("encoder", config.encoder_steps, run.done["encoder"], config.batch_size) as bar:
         for done in _count(run, "encoder", config.encoder_steps):
-            loss = step(start + done * config.batch_size, _rate(config, done, config.encoder_steps), done + 1)
+            loss = step(start + done * config.batch_size, learning_rate(config, done, config.encoder_steps), done + 1)
             run.done["encoder"] = done + 1
             _after(run, "encoder", loss, config.encoder_steps, adam, bar)
 
@@ -193,7 +193,7 @@ def _with_latents(config: TrainConfig, data: TrainingData) -> tuple[TrainConfig,
     return dataclasses.replace(config, latents=latents), note
 
 
-def _rate(config: TrainConfig, step: int, total: int) -> float:
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     """The learning rate of a step: up in a line, then down in half a cosine."""
     warm = min(1.0, (step + 1) / min(WARM_UP, total))
     return config.learning_rate * warm * (1 + math.cos(math.pi * step / total)) / 2
