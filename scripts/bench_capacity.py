@@ -1,11 +1,14 @@
 """Measure what `compressae plan` multiplies, and the million-item run.
 
-    python scripts/bench_capacity.py ../shared/data/debian_packages_384.npy --model model --work capacity
+    python scripts/bench_capacity.py ../shared/data/debian_packages_384.npy --title \\
+        ../shared/data/debian_packages_title_384.npy --model model --work capacity
 
-Grows a catalog to a million items (see `capacity_data.grow`), encodes it with 4,096 and 16,384 latents, loads parts
-of it into the embedded engine, and dense vectors beside them; notes bytes, times searches, fits constants, and writes
-compressae_qdrant/capacity/measured.json and a Markdown report. Everything built stays in the work directory: a killed
-run goes on, and `--measure` times again what is there without building anything (six minutes on a quiet machine).
+Encodes a catalog with 1,024, 4,096 and 16,384 latents, jitters its codes to a million (see `capacity_data.jitter`),
+loads them into the embedded engine, and dense vectors beside them; notes bytes, times searches, fits constants, writes
+compressae_qdrant/capacity/measured.json and a Markdown report, and says how far the formulas are from what was
+measured: more than a tenth in bytes is exit code 1. Everything built stays in the work directory: a killed run goes
+on. `--build` does what a busy machine doesn't harm, `--measure` times what is built. `--fit` measures nothing: it fits
+and writes again, with the recalls of `--recall`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import datetime as dt
 import json
 import os
 import platform
+import sys
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,25 +28,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from capacity_data import codes_of, grow, model_of
-from capacity_report import report
+from capacity_data import codes_of, grow, jitter, model_of, nearest
+from capacity_recall import recalls
+from capacity_report import report, worst_bytes
 from capacity_runs import CodeRun, DenseRun, cells_of_codes, timed
 
-from compressae_qdrant import CompresSAE
+from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.capacity.fitting import fit_constants
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.evaluation.rivals import OVERSAMPLING, quantisers
+from compressae_qdrant.evaluation.running import read_rows
 from compressae_qdrant.files import write_text
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
 
-MILLION = 1_000_000
+QUARTER, MILLION = 250_000, 1_000_000
+LARGEST_ERROR = 0.1
 SHIPPED = Path(__file__).parents[1] / "compressae_qdrant" / "capacity" / "measured.json"
 
 
 def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeRun]:
     """Sizes, latents, non-zeros, datatypes, segments and payloads, what takes longest last."""
-    quarter = 250_000
     runs = [
         CodeRun(16_000),
         CodeRun(catalog),
@@ -49,16 +56,17 @@ def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeRun]:
         CodeRun(catalog, datatype="float16", timed=False),
         CodeRun(catalog, datatype="float32", timed=False),
         *(CodeRun(16_000, payload_bytes=size, timed=False) for size in (60, 200, 500, 1000)),
-        CodeRun(quarter),
-        CodeRun(quarter, segments=2),
+        CodeRun(QUARTER),
+        CodeRun(QUARTER, segments=2),
         CodeRun(MILLION),
         CodeRun(catalog, k=64),
         CodeRun(catalog, latents=1024),
         CodeRun(catalog, latents=16_384),
-        CodeRun(quarter, latents=16_384),
+        CodeRun(QUARTER, latents=16_384),
         CodeRun(MILLION, latents=16_384),
     ]
-    return [run for run in runs if run.items <= largest and run.latents in latents]
+    smaller = [replace(run, items=min(run.items, largest)) for run in runs if run.latents in latents]
+    return list(dict.fromkeys(smaller))
 
 
 def dense_runs(catalog: int) -> list[DenseRun]:
@@ -71,12 +79,12 @@ def dense_runs(catalog: int) -> list[DenseRun]:
         },
         "turbo4 stored": {"datatype": "Turbo4"},
     }
-    sizes = [(16_000, 384), (catalog, 384), (catalog, 768), (250_000, 384)]
+    sizes = [(16_000, 384), (catalog, 384), (catalog, 768), (QUARTER, 384)]
     return [
         DenseRun(name, items, dim, **method)
         for items, dim in sizes
         for name, method in methods.items()
-        if items < 250_000 or name == "dense float32 + HNSW"
+        if items < QUARTER or name == "dense float32 + HNSW"
     ]
 
 
@@ -94,22 +102,22 @@ class Bench:
         self.wide = None if title is None else _unit(np.concatenate([self.catalog, title], axis=1))
         self.notes = self.work / "measured.json"
 
-    def items(self) -> npt.NDArray[np.float16]:
-        return grow(self.catalog, MILLION, self.work / "million.npy")
+    def codes(self, run: CodeRun, model: CompresSAE) -> SparseCodes:
+        coded = codes_of(model, self.catalog, self.work / "codes")
+        return jitter(coded, nearest(self.catalog, self.work / "neighbours.npy"), run.items)
 
     def model(self, latents: int, k: int) -> CompresSAE:
         given = self.model_folder if latents == 4096 else None
         folder = given or self.work / f"model-{latents}"
-        model = model_of(self.items(), latents, 32, folder)
-        return model if k == model.k else model.with_k(k, self.items()[:2000])
+        model = model_of(self.catalog, latents, 32, folder)
+        return model if k == model.k else model.with_k(k, self.catalog[:2000])
 
     def build(self) -> dict[str, Any]:
         """Build what is missing; bytes of everything."""
         builds, dense = [], []
         for run in code_runs(len(self.catalog), self.largest, self.latents):
             model = self.model(run.latents, run.k)
-            codes = partial(codes_of, model, self.items(), run.items, self.work / "codes")
-            builds.append(run.build(self.work, model, codes))
+            builds.append(run.build(self.work, model, partial(self.codes, run, model)))
             print(run.name, {name: value for name, value in builds[-1].items() if name != "run"}, flush=True)
         for each in dense_runs(len(self.catalog)):
             if each.items <= self.largest and (each.dim == self.catalog.shape[1] or self.wide is not None):
@@ -148,7 +156,8 @@ class Bench:
         """Vectors of a run: of the grown catalog, or of both fields."""
         if run.dim != self.catalog.shape[1]:
             return self._fields(run.dim)[: run.items]
-        return np.asarray(self.items()[: run.items], np.float32)
+        grown = grow(self.catalog, max(QUARTER, len(self.catalog)), self.work / "grown.npy")
+        return np.asarray(grown[: run.items], np.float32)
 
 
 def _planning(queries: FloatArray) -> list[dict[str, Any]]:
@@ -179,36 +188,52 @@ def _machine(provisional: bool) -> dict[str, Any]:
     return found | ({"note": "Times were taken on a busy machine and are provisional."} if provisional else {})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", help="(n, d) .npy of a real catalog")
+    parser.add_argument("vectors", nargs="?", help="(n, d) .npy of a real catalog; not needed by --fit")
     parser.add_argument("--title", help="a second field of the same items, for measurements at twice the dimensions")
     parser.add_argument("--model", help="a model of 4,096 latents trained on it; a quick one is made if left out")
-    parser.add_argument("--work", default="bench-capacity", help="directory of everything built; about 12 GB")
-    parser.add_argument("--largest", type=int, default=MILLION, help="leave out what has more items")
+    parser.add_argument("--work", default="bench-capacity", help="directory of everything built; about 3 GB")
+    parser.add_argument("--largest", type=int, default=MILLION, help="of items: what has more is cut to them")
     parser.add_argument("--latents", type=int, nargs="+", default=[1024, 4096, 16_384], help="leave out others")
-    parser.add_argument("--threads", type=int, default=1, help="of training and encoding")
-    parser.add_argument("--recall", type=Path, help="rows.json of bench_retrieval.py, for the recalls beside a plan")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of training and encoding")
+    parser.add_argument("--recall", nargs=2, action="append", default=[], metavar=("DIM", "ROWS"),
+                        help="rows.json of bench_retrieval.py at so many dimensions, beside a plan")  # fmt: skip
     parser.add_argument("--build", action="store_true", help="build and note bytes only")
     parser.add_argument("--measure", action="store_true", help="time what is built only")
+    parser.add_argument("--fit", action="store_true", help="measure nothing: fit what --out holds again")
     parser.add_argument("--provisional", action="store_true", help="say that the machine was busy")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     args = parser.parse_args()
+    if not (args.vectors or args.fit):
+        parser.error("vectors are needed, except by --fit")
     torch.set_num_threads(args.threads)
+    measured = json.loads(args.out.read_text()) if args.fit else _measured(args)
+    if measured is None:
+        return 0
+    for dim, rows in args.recall:
+        measured["recall"] = recalls(measured["recall"], int(dim), read_rows(Path(rows)))
+    constants = fit_constants(measured)
+    kept = {name: value for name, value in measured.items() if name not in ("format", "constants")}
+    write_text(args.out, json.dumps({"format": 1, **kept, "constants": constants.to_json()}, indent=1) + "\n")
+    print(report(measured, constants))
+    return int(worst_bytes(measured, constants) > LARGEST_ERROR)
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Measurements of this run and earlier ones; None where times are still missing."""
     bench = Bench(args)
-    measured: dict[str, Any] = (
-        json.loads(bench.notes.read_text()) if bench.notes.exists() else {"recall": {"codes": {}, "dense": {}}}
-    )
+    measured: dict[str, Any] = json.loads(bench.notes.read_text()) if bench.notes.exists() else {}
+    if "recall" not in measured:
+        shipped = json.loads(SHIPPED.read_text())
+        measured["recall"] = shipped["recall"]
     if not args.measure:
         measured |= bench.build()
     if not args.build:
         measured |= bench.measure() | {"machine": _machine(args.provisional)}
     write_text(bench.notes, json.dumps(measured, indent=1) + "\n")
-    if not args.build:
-        constants = fit_constants(measured)
-        write_text(args.out, json.dumps({"format": 1, **measured, "constants": constants.to_json()}, indent=1) + "\n")
-        print(report(measured, constants))
+    return None if args.build else measured
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

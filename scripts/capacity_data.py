@@ -1,4 +1,4 @@
-"""What bench_capacity.py measures on: a catalog grown to a million items, models of several sizes, codes in files.
+"""What bench_capacity.py measures on: a catalog grown in vectors and in codes, models of several sizes.
 
 Every step writes into the work directory and is not done again once it is there, so a killed run goes on.
 """
@@ -14,10 +14,12 @@ from compressae_qdrant import CompresSAE, SparseCodes, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.files import atomic_path
 
-__all__ = ["codes_of", "grow", "model_of"]
+__all__ = ["codes_of", "grow", "jitter", "model_of", "nearest"]
 
 _CHUNK = 16_384
 _NEIGHBOURS = 8
+_SWAPPED = 0.4
+"""Share of latents that a jittered code takes from a neighbour's instead."""
 
 
 def grow(catalog: FloatArray, size: int, file: Path, seed: int = 0) -> npt.NDArray[np.float16]:
@@ -27,7 +29,7 @@ def grow(catalog: FloatArray, size: int, file: Path, seed: int = 0) -> npt.NDArr
     them, then by isotropic noise of norm 0.1. No two rows are alike, and none is far from the catalog.
     """
     if not file.exists():
-        near = _nearest(catalog, file.with_name("neighbours.npy"))
+        near = nearest(catalog, file.with_name("neighbours.npy"))
         random = np.random.default_rng(seed)
         with atomic_path(file) as temporary:
             rows = np.lib.format.open_memmap(temporary, "w+", np.float16, (size, catalog.shape[1]))
@@ -50,7 +52,7 @@ def _mixtures(catalog: FloatArray, near: npt.NDArray[np.int64], count: int, rand
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), np.float32)
 
 
-def _nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
+def nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
     """(n, 8) rows closest to each row of the catalog, itself left out, in no order."""
     if not file.exists():
         found = np.empty((len(catalog), _NEIGHBOURS), np.int64)
@@ -64,7 +66,7 @@ def _nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
     return near
 
 
-def model_of(items: npt.NDArray[np.float16], latents: int, k: int, folder: Path) -> CompresSAE:
+def model_of(items: FloatArray, latents: int, k: int, folder: Path) -> CompresSAE:
     """The model in a folder; if there is none, one whose atoms are items, refined for two rounds.
 
     That uses its latents much as a long training does (EXPERIMENTS.md: posting mass 0.27 against 0.33), which is what
@@ -76,14 +78,44 @@ def model_of(items: npt.NDArray[np.float16], latents: int, k: int, folder: Path)
     return CompresSAE.load(folder)
 
 
-def codes_of(model: CompresSAE, items: npt.NDArray[np.float16], count: int, folder: Path) -> SparseCodes:
-    """Codes of the first `count` items, encoded in chunks that stay in a folder. Two processes may share the work."""
+def codes_of(model: CompresSAE, catalog: FloatArray, folder: Path) -> SparseCodes:
+    """Codes of the catalog, encoded in chunks that stay in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for start in range(0, count, _CHUNK):
+    for start in range(0, len(catalog), _CHUNK):
         file = folder / f"{model.fingerprint}-k{model.k}-{start:09d}.safetensors"
-        stop = min(start + _CHUNK, len(items))
         if not file.exists():
-            model.encode(items[start:stop]).save(file)
-        parts.append(SparseCodes.load(file)[: count - start])
+            model.encode(catalog[start : start + _CHUNK]).save(file)
+        parts.append(SparseCodes.load(file))
     return SparseCodes.concatenate(parts)
+
+
+def jitter(codes: SparseCodes, near: npt.NDArray[np.int64], size: int, seed: int = 0) -> SparseCodes:
+    """Codes of `size` items: the catalog's first, then each an item's with latents swapped for its neighbours'.
+
+    A latent of a new code is, with probability 0.4, one of a neighbour's code instead, if the code doesn't have it yet;
+    values are moved by a tenth. Latents go on being used as often, and together, as the catalog uses them, which is
+    what bytes and times depend on; encoding a million mixtures of vectors takes an hour and says the same.
+    """
+    if size <= len(codes):
+        return codes[:size]
+    random = np.random.default_rng(seed)
+    indices, values = [codes.indices], [codes.values]
+    for start in range(len(codes), size, _CHUNK):
+        count = min(_CHUNK, size - start)
+        base = random.integers(0, len(codes), count)
+        other = near[base, random.integers(0, near.shape[1], count)]
+        own, its = codes.indices[base].copy(), codes.indices[other]
+        value = codes.values[base].copy()
+        columns = random.permuted(np.tile(np.arange(codes.k), (count, 1)), axis=1)
+        swapped = random.random(own.shape) < _SWAPPED
+        for column in range(codes.k):  # one latent a time, so that no code gets one twice
+            taken = np.take_along_axis(its, columns[:, [column]], axis=1)
+            free = swapped[:, column] & ~(own == taken).any(axis=1)
+            own[free, column] = taken[free, 0]
+            value[free, column] = np.take_along_axis(codes.values[other], columns[:, [column]], axis=1)[free, 0]
+        value *= random.normal(1, 0.1, value.shape).astype(np.float32)
+        order = np.argsort(own, axis=1)
+        indices.append(np.take_along_axis(own, order, axis=1))
+        values.append(np.take_along_axis(value, order, axis=1))
+    return SparseCodes(np.concatenate(indices), np.concatenate(values), codes.latents)

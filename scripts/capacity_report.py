@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from compressae_qdrant.capacity import Constants, Workload
 from compressae_qdrant.capacity.planner import index_bytes, item_bytes, search_ms
 
-__all__ = ["report"]
+__all__ = ["report", "worst_bytes"]
 
 
 def report(measured: dict[str, Any], constants: Constants) -> str:
-    """Three tables for BENCHMARKS.md."""
+    """Constants, errors, and three tables, for BENCHMARKS.md."""
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
-    return "\n".join([machine, *_bytes(measured, constants), *_times(measured, constants), *_dense(measured)])
+    return "\n".join(
+        [
+            machine,
+            *_fitted(measured, constants),
+            *_bytes(measured, constants),
+            *_times(measured, constants),
+            *_dense(measured),
+        ]
+    )
+
+
+def worst_bytes(measured: dict[str, Any], constants: Constants) -> float:
+    """The largest relative error of the formulas, in bytes of indexes and on disk."""
+    return max(error for _, *errors in _byte_errors(measured, constants) for error in errors)
+
+
+def _byte_errors(measured: dict[str, Any], constants: Constants) -> list[tuple[dict[str, Any], float, float]]:
+    found = []
+    for row in measured["builds"]:
+        run, asked = row["run"], workload_of(row["run"])
+        index = index_bytes(asked, constants, run["segments"])
+        disk = index + item_bytes(asked, constants) * run["items"]
+        found.append((run, abs(index / row["index_bytes"] - 1), abs(disk / row["disk_bytes"] - 1)))
+    return found
+
+
+def _fitted(measured: dict[str, Any], constants: Constants) -> list[str]:
+    """What a posting, an item and a candidate cost, and how far the formulas are from what was measured."""
+    size, times = constants.bytes, constants.times
+    packed = ", ".join(f"{kind} {value:.2f}" for kind, value in size.packed.items())
+    lines = [
+        f"\nA packed posting takes log2(h / k) / 8 bytes and: {packed}; a loose one {size.loose:.1f}; an item "
+        f"{size.item:.0f} besides. A search takes {1e6 * times.posting:.2f} ns a posting, {1e6 * times.item:.2f} ns an "
+        f"item, {1e3 * times.candidate:.2f} us a candidate, {times.fixed + 4096 * times.latent:.2f} ms at h=4,096.\n",
+    ]
+    for items in sorted({row["run"]["items"] for row in measured["builds"]}):
+        errors = [each[1:] for each in _byte_errors(measured, constants) if each[0]["items"] == items]
+        index, disk = (max(column) for column in zip(*errors, strict=True))
+        ratios = [
+            abs(search_ms(workload_of(row["run"], first_stage=row["first_stage"], prefetch=row["prefetch"]), constants,
+                          1, row["run"]["segments"]) / row["cpu_ms"] - 1)
+            for row in measured["searches"]
+            if row["run"]["items"] == items and row["run"]["segments"] == 1
+        ]  # fmt: skip
+        times_off = f"; of times {statistics.median(ratios):.1%} in the median" if ratios else ""
+        lines.append(
+            f"- {items:,} items: bytes of the index are at most {index:.1%} off, on disk {disk:.1%}{times_off}"
+        )
+    return lines
 
 
 def _bytes(measured: dict[str, Any], constants: Constants) -> list[str]:
