@@ -30,7 +30,7 @@ _QUERIES = 40
 _LEAST_REPEATS, _MOST_REPEATS = 3, 25
 _PLAN_SECONDS = 1.5
 """For one plan on one index, beyond its least repeats."""
-_PLANS: list[tuple[int | None, int]] = [(64, 200), (256, 200), (512, 200), (512, 1000), (1024, 505), (None, 200)]
+_PLANS: list[tuple[int | None, int]] = [(64, 200), (256, 200), (1024, 100), (512, 1000), (1024, 505), (None, 200)]
 """Latents of the first stage (None: all, "one stage" in the tables) and candidates."""
 
 _OPENED = """

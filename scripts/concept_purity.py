@@ -3,8 +3,9 @@
     python scripts/concept_purity.py ../shared/data/debian_packages_384.npy --model model
 
 A concept is pure if one label covers the majority of its 20 strongest items. Labels are Debian's sections and debtags.
-More than half of the packages were never tagged, so it is counted twice: among the strongest items, and among the
-strongest of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
+More than half of the packages were never tagged, so it is counted three times: among the strongest items; among those
+of them that can have the label (all have a section; debtags count if at least ten are tagged); and among the strongest
+of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
 package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
 them, or those of the largest value. Controls are counted alike: random items, the items closest to random directions
 (of all items, as nothing uses such a latent), and the other side of the same latents. Prints Markdown; with --names
@@ -28,6 +29,7 @@ from compressae_qdrant.model import unit_rows
 
 Rows = npt.NDArray[np.int64]
 STRONGEST = 20
+_SECTION = "section:"
 
 
 class Labels:
@@ -35,7 +37,7 @@ class Labels:
 
     def __init__(self, table: Path) -> None:
         columns = pq.read_table(table, columns=["section", "tags"]).to_pydict()
-        self.of = [{f"section:{section}", *(tags or [])} for section, tags in zip(*columns.values(), strict=True)]
+        self.of = [{f"{_SECTION}{section}", *(tags or [])} for section, tags in zip(*columns.values(), strict=True)]
         self.tagged = np.array([bool(tags) for tags in columns["tags"]])
         counts = Counter(label for own in self.of for label in own)
         self.common = {label for label, count in counts.items() if count > len(self.of) / 10}
@@ -45,13 +47,29 @@ class Labels:
         counts = Counter(label for row in rows[:STRONGEST].tolist() for label in self.of[row] - left_out)
         return max(counts.values(), default=0) > STRONGEST / 2
 
+    def pure_if_known(self, rows: Rows, left_out: set[str]) -> bool:
+        """The same, where an item without debtags says nothing about debtags."""
+        strongest = rows[:STRONGEST]
+        sections = Counter(label for row in strongest.tolist() for label in self.of[row] if label.startswith(_SECTION))
+        tagged = strongest[self.tagged[strongest]].tolist()
+        tags = Counter(label for row in tagged for label in self.of[row] if not label.startswith(_SECTION))
+        known = len(tagged) if len(tagged) >= STRONGEST / 2 else np.inf
+        return any(
+            count > whole / 2
+            for counts, whole in ((sections, STRONGEST), (tags, known))
+            for label, count in counts.items()
+            if label not in left_out
+        )
+
     def shares(self, rankings: Sequence[Rows]) -> list[float]:
-        """Share of pure rankings: all items and all labels, tagged items and all labels, then without common labels."""
+        """Share of pure rankings: all items, those known, tagged items; then the same without common labels."""
         found = []
         for left_out in (set(), self.common):
-            for tagged in (False, True):
-                kept = [rows[self.tagged[rows]] if tagged else rows for rows in rankings]
-                found.append(float(np.mean([self.pure(rows, left_out) for rows in kept])))
+            found += [
+                float(np.mean([self.pure(rows, left_out) for rows in rankings])),
+                float(np.mean([self.pure_if_known(rows, left_out) for rows in rankings])),
+                float(np.mean([self.pure(rows[self.tagged[rows]], left_out) for rows in rankings])),
+            ]
         return found
 
 
@@ -113,8 +131,11 @@ def main() -> None:
         f"h={model.latents}, k={model.k}; the {len(most)} most used latents ({last:,} to {first:,} items)"
     )
     print()
-    print("| the 20 strongest | all items | tagged items | all, no common label | tagged, no common label |")
-    print("|---|---|---|---|---|")
+    print(
+        "| the 20 strongest | all items | of known labels | tagged items | all, no common | known, no common "
+        "| tagged, no common |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name, ranking in rankings.items():
         print(f"| {name} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
     everything = labels.shares([latents.by_cosine(latent) for latent in np.flatnonzero(latents.use).tolist()])

@@ -39,11 +39,23 @@ def test_costs_are_shown_only_where_there_are_prices(shell: Shell, tmp_path: Pat
     (tmp_path / "prices.toml").write_text("ram_gib = 4\ndisk_gib = 0.1\nvcpu = 25\n")
     code, out, _ = shell(f"{asked} --prices prices.toml --plot plan.png")
     assert code == 0
-    assert "USD a month" in out
+    assert "USD a" in out
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = shell(f"{asked} --prices none.toml")
     assert code == 2
     assert "none.toml is no TOML file of prices" in err
+
+
+def test_a_narrow_terminal_cuts_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "prices.toml").write_text("ram_gib = 4\ndisk_gib = 0.1\nvcpu = 25\n")
+    asked = "plan --items 1000000000 --dim 768 --qps 20 --latents 16384 --prices prices.toml"
+    _, wide, _ = shell(asked)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, narrow, _ = shell(asked)
+    assert code == 0
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert {*wide.split()} == {*narrow.split()}
 
 
 def test_settings_that_make_no_sense_are_one_line(shell: Shell) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -18,6 +19,11 @@ from .options import JsonOption
 from .output import as_is, print_json
 
 __all__ = ["plan"]
+
+
+_Columns = dict[str, Callable[[Estimate], str]]
+_WIDE: Final = 120
+"""Columns of a terminal that one table fits in."""
 
 
 @example("compressae plan --items 100000000 --dim 768 --qps 50 --replicas 2 --plot plan.png")
@@ -74,30 +80,32 @@ def plan(
 
 
 def _show(estimates: list[Estimate], workload: Workload, constants: Constants, plot: Path | None) -> None:
-    costs = [] if estimates[0].usd is None else ["USD a month", "by whole nodes"]
-    table = Table(
-        "", "memory GiB", "B an item", "disk GiB", "shards x replicas", "segments", "busy", "p50 ms",
-        "queries/s a core", "recall@100", *costs, box=None,
-    )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for each in estimates:
-        cells = [
-            f"{each.replicas * each.resident_bytes / GIB:,.3g}",
-            f"{each.resident_bytes / workload.items:,.0f}",
-            f"{each.replicas * each.disk_bytes / GIB:,.3g}",
-            f"{each.shards:,} x {each.replicas:,}",
-            f"{each.segments}",
-            f"{each.utilisation:.0%}",
-            f"{each.p50_ms:,.3g}",
-            f"{each.queries_per_core:,.3g}",
-            "" if each.recall100 is None else f"{each.recall100:.3f}",
-        ]
-        if each.usd is not None and each.usd_nodes is not None:
-            cells += [f"{each.usd:,.0f}", f"{each.usd_nodes:,.0f}"]
-        table.add_row(as_is(each.name), *cells)
+    sizes: _Columns = {
+        "memory\nGiB": lambda each: _figure(each.replicas * each.resident_bytes / GIB),
+        "B an\nitem": lambda each: f"{each.resident_bytes / workload.items:,.0f}",
+        "disk\nGiB": lambda each: _figure(each.replicas * each.disk_bytes / GIB),
+        "recall\n@100": lambda each: "" if each.recall100 is None else f"{each.recall100:.3f}",
+    }
+    if estimates[0].usd is not None:
+        sizes["USD a\nmonth"] = lambda each: f"{each.usd:,.0f}"
+        sizes["by whole\nnodes"] = lambda each: f"{each.usd_nodes:,.0f}"
+    service: _Columns = {
+        "shards x\nreplicas": lambda each: f"{each.shards:,} x {each.replicas:,}",
+        "segments": lambda each: f"{each.segments}",
+        "busy": lambda each: f"{each.utilisation:.0%}",
+        "p50\nms": lambda each: _figure(each.p50_ms),
+        "queries/s\nof a core": lambda each: _figure(each.queries_per_core),
+    }
     console = Console(highlight=False)
-    console.print(table)
+    for columns in [sizes | service] if console.width >= _WIDE else [sizes, service]:
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("", no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for each in estimates:
+            table.add_row(as_is(each.name), *(cell(each) for cell in columns.values()))
+        console.print(table)
+        console.print()
     machine = constants.machine
     console.print(as_is(
         f"Memory and disk of all replicas, one shard on a node; p50 of an idle cluster with a warm cache, without the "
@@ -106,3 +114,8 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
     ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))
+
+
+def _figure(value: float) -> str:
+    """Three digits that count, never in powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
