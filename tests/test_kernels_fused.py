@@ -326,6 +326,24 @@ def test_a_gpu_without_triton_is_reported_once_and_does_without(
     ]
 
 
+def test_a_machine_whose_compiler_is_missing_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    _triton("update")
+    dispatch._probe.cache_clear()
+    assert dispatch._probe(DEVICE) == ""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    for broken, complaint in (
+        (fail, "can't run a kernel: Failed to find C compiler"),
+        (lambda *_: None, "has norm 0.0"),
+    ):
+        monkeypatch.setattr(dispatch._triton(), "gather_unit_rows", broken)
+        dispatch._probe.cache_clear()
+        assert complaint in dispatch._probe(DEVICE)
+    dispatch._probe.cache_clear()
+
+
 def test_what_is_used_and_why() -> None:
     assert kernels.available("cpu") == kernels.Status("torch", "fused kernels are for CUDA, and the device is cpu")
     assert dispatch.fused(torch.device("cpu")) is None

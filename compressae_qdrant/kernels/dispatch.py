@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import subprocess
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, Protocol, cast
@@ -55,7 +56,7 @@ def available(device: str | torch.device = "cuda") -> Status:
     major, minor = torch.cuda.get_device_capability(where)
     if major < 8:
         return Status("torch", f"the GPU's compute capability is {major}.{minor}; bfloat16 products need 8.0")
-    failed = _failure()
+    failed = _failure() or _probe(where)
     if failed:
         return Status("torch", failed)
     return Status("triton", f"Triton {_import('triton').__version__} on {torch.cuda.get_device_name(where)}")
@@ -87,6 +88,18 @@ def _failure() -> str:
     except (ImportError, OSError, RuntimeError) as exc:
         return f"Triton can't be used: {exc}"
     return ""
+
+
+@functools.cache
+def _probe(device: torch.device) -> str:
+    """Why a kernel can't be run, by trying one: without a C compiler imports succeed, and launches fail."""
+    rows, out = torch.full((1, 16), 2.0, device=device), torch.zeros(1, 16, device=device)
+    try:
+        _triton().gather_unit_rows(rows, torch.zeros(1, dtype=torch.int64, device=device), out)
+        norm = float(out.norm())
+    except (OSError, RuntimeError, subprocess.SubprocessError, _import("triton.errors").TritonError) as exc:
+        return f"Triton can't run a kernel: {exc}"
+    return "" if abs(norm - 1) < 1e-3 else f"Triton's kernels give wrong results: a unit row has norm {norm}"
 
 
 @functools.cache

@@ -106,6 +106,7 @@ def replace_dead_atoms(
     equations: NormalEquations,
     residuals: Tensor,
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    most: int | None = None,
 ) -> int:
     """Point atoms that next to no item uses at what the worst-served items still lack; in place.
 
@@ -114,11 +115,12 @@ def replace_dead_atoms(
         equations: told to forget the replaced atoms.
         residuals: (n, d) float32, `x - x_hat` of recent items, of those of this process.
         ranks: the processes that share the items.
+        most: to replace, the same in all processes; by default the number of residuals.
 
     Returns:
         Number of atoms replaced.
     """
-    dead = equations.dead[: len(residuals) * ranks.size]
+    dead = equations.dead[: len(residuals) if most is None else most]
     if len(dead):
         atoms[dead] = ranks.worst_served(residuals, len(dead))
         equations.forget(dead)

@@ -110,7 +110,7 @@ class FusedStep:
         self._feed.fill(position + self._low, self.x)
         self._rate.fill_(rate)
         self._stamp.fill_(stamp)
-        if self._graphs and self._graph is None and self._taken >= _WARM_UP:
+        if self._graphs and self._graph is None and self._taken >= _WARM_UP and self.on_stage is None:
             self._graph = self._capture()
         if self._graph is None or self.on_stage is not None:
             self._compute()

@@ -50,7 +50,7 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
     model.atoms.copy_(equations.solve(model.atoms, config.damping))
 
     loss = model.atoms.new_zeros(())
-    dead = len(equations.dead) if revive else 0
+    dead = min(len(equations.dead), size) if revive else 0
     worst = model.atoms.new_empty(0, model.dim)
     for piece, (indices, values) in zip(pieces, codes, strict=True):
         if len(pieces) > 1:
@@ -61,7 +61,7 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
             worst = torch.cat([worst, x - x_hat])
             worst = worst[worst.norm(dim=1).topk(min(dead, len(worst))).indices]
     if dead:
-        replace_dead_atoms(model.atoms, equations, worst, ranks)
+        replace_dead_atoms(model.atoms, equations, worst, ranks, dead)
     ranks.agree_(model.atoms)
     ranks.sum_(loss)
     return loss / size
