@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .baseline import Baseline
+from .calibration import Calibration
 from .codes import FloatArray, Scale, SparseCodes
 from .coding import Coder, Method, encode_rows
 from .embeddings import check_embeddings, unit_rows
@@ -74,6 +75,7 @@ class CompresSAE(nn.Module):
         self.baseline: Baseline | None = None
         self.directory: Path | None = None
         self._concepts: Concepts | None = None
+        self._calibration: Calibration | None = None
         generator = torch.Generator().manual_seed(seed)
         atoms = normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
         self.atoms = nn.Parameter(atoms)
@@ -122,6 +124,23 @@ class CompresSAE(nn.Module):
     @concepts.setter
     def concepts(self, concepts: Concepts | None) -> None:
         self._concepts = concepts
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What its query plans find and cost, where `compressae calibrate` has been run: read from the directory that
+        the model came from at first use.
+
+        Raises:
+            ModelFileError: the file is damaged.
+            ModelMismatchError: it is of another model.
+        """
+        if self._calibration is None and self.directory is not None:
+            self._calibration = Calibration.load(self.directory, self.fingerprint)
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration | None) -> None:
+        self._calibration = calibration
 
     @property
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@
     weights-<12 hex>.safetensors    encoder, atoms, statistics of the latents
     history.json, training.png      what the training went through (optional)
     baseline.safetensors            how it did on held-out items, for the monitor (optional)
+    calibration.json                what query plans find and cost (optional, see `calibration`)
     concepts.json                   what latents stand for (optional, edited by hand; see `concepts`)
 
 The weights file is named by its content and config.json is replaced last, so a reader sees one whole model.
@@ -13,6 +14,7 @@ The weights file is named by its content and config.json is replaced last, so a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -22,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .baseline import BASELINE_FILE, Baseline
+from .calibration import CALIBRATION_FILE
 from .concepts.concept import CONCEPTS_FILE, set_aside
-from .errors import ConfigError, ModelFileError
+from .errors import ConfigError, ModelFileError, ModelMismatchError
 from .files import atomic_path, write_text
 from .history import TrainingHistory
 from .model import CompresSAE, ModelConfig
@@ -58,6 +61,7 @@ def save_model(model: CompresSAE, directory: Path) -> None:
     }
     write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _save_concepts(model, directory)
+    _save_calibration(model, directory)
     for other in directory.glob("weights-*.safetensors"):
         if other.name != name:
             other.unlink()
@@ -74,6 +78,17 @@ def _save_concepts(model: CompresSAE, directory: Path) -> None:
     set_aside(directory, model.fingerprint)
     if concepts is not None and not (directory / CONCEPTS_FILE).exists():
         concepts.save(directory)
+
+
+def _save_calibration(model: CompresSAE, directory: Path) -> None:
+    """Bring its calibration along; one of another model, that this one replaces, goes."""
+    calibration = None
+    with contextlib.suppress(ModelFileError, ModelMismatchError):
+        calibration = model.calibration
+    if calibration is not None and calibration.fingerprint == model.fingerprint:
+        calibration.save(directory)
+    else:
+        (directory / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
 def load_model(directory: Path) -> CompresSAE:

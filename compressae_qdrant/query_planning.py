@@ -12,7 +12,7 @@ import numpy.typing as npt
 from . import similarity
 from .codes import FloatArray, SparseCodes
 from .concepts.steering import concept_vector, steering
-from .errors import InvalidInputError
+from .errors import ConfigError, InvalidInputError
 from .index.base import QueryPlan
 from .model import CompresSAE, Method, check_embeddings, unit_rows
 from .query_vector import QueryVector
@@ -51,6 +51,9 @@ class SearchSettings:
     first_stage: int | None = None
     """Latents of the query-side vector that search for candidates; None takes 1,024. 0 uses the query's own code. A
     latent costs about 20 nanoseconds for every 1,000 items: 1.2 ms for 1,024 latents and 63,666 items."""
+    target_recall: float | None = None
+    """Instead of `prefetch` and `first_stage`: recall@limit against exact dense search that the search shall reach, by
+    the cheapest plan that surely does as the model's calibration has it (`compressae calibrate`)."""
     exact: bool = False
     """Score every item that shares a latent with the query-side vector, and rescore the best exactly."""
     dense_candidates: int | None = None
@@ -102,12 +105,29 @@ class SearchSettings:
                 f"within_strength is {self.within_strength} and within {self.within!r}; it is the least value, at "
                 "least 0, of the concept that within names"
             )
+        if self.target_recall is not None:
+            self._check_target(self.target_recall)
         if self.query_method not in get_args(Method):
             raise InvalidInputError(
                 f"query_method is {self.query_method!r}; it must be one of {', '.join(get_args(Method))}"
             )
         if self.scoring not in get_args(Scoring):
             raise InvalidInputError(f"scoring is {self.scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
+
+    def _check_target(self, target: float) -> None:
+        if not 0 < target <= 1:
+            raise InvalidInputError(f"target_recall is {target}; it must be above 0 and at most 1")
+        given = {
+            "prefetch": self.prefetch is not None, "first_stage": self.first_stage is not None, "exact": self.exact,
+            "dense_candidates": bool(self.dense_candidates), "within": self.within is not None,
+            "concepts": any((self.concepts or {}).values()), "scoring": self.scoring != "asymmetric",
+        }  # fmt: skip
+        others = [name for name, is_given in given.items() if is_given]
+        if others:
+            raise InvalidInputError(
+                f"target_recall is {target} and {', '.join(others)} given too; it chooses the plan of a plain search "
+                "by asymmetric scoring, so leave one of them out"
+            )
 
 
 class SearchOptions(TypedDict, total=False):
@@ -117,6 +137,7 @@ class SearchOptions(TypedDict, total=False):
     scoring: Scoring
     prefetch: int | None
     first_stage: int | None
+    target_recall: float | None
     exact: bool
     dense_candidates: int | None
     query_method: Method
@@ -157,7 +178,8 @@ class QueryPlanner:
 
         Raises:
             DimensionError: the queries have another number of dimensions than the model.
-            InvalidInputError: a query is zero, NaN or infinite.
+            InvalidInputError: a query is zero, NaN or infinite, or no plan reaches the target recall.
+            ConfigError: there is a target recall but the model is not calibrated.
         """
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
         needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
@@ -179,6 +201,7 @@ class QueryPlanner:
     def _plans(
         self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings
     ) -> list[QueryPlan]:
+        settings = self._calibrated(settings)
         steered = self._steering(settings)
         vectors = _added(vectors, steered)
         dense = 0 if len(steered) else self._dense_candidates(settings)
@@ -205,6 +228,20 @@ class QueryPlanner:
             for query, first, full in zip(x, narrow, vectors, strict=True)
         ]
         return plans if settings.within is None else self._within(plans, settings)
+
+    def _calibrated(self, settings: SearchSettings) -> SearchSettings:
+        """The settings with the plan that reaches their target recall."""
+        if settings.target_recall is None:
+            return settings
+        calibration = self._model.calibration
+        if calibration is None:
+            raise ConfigError(
+                f"model {self._fingerprint!r} is not calibrated, so no plan is known for target_recall="
+                f"{settings.target_recall:g}; run `compressae calibrate CATALOG --model DIRECTORY`"
+            )
+        dense = self._dense_candidates(settings) > 0
+        first_stage, prefetch = calibration.choose(settings.target_recall, settings.limit, keep_dense=dense)
+        return replace(settings, target_recall=None, first_stage=first_stage, prefetch=prefetch)
 
     def _steering(self, settings: SearchSettings) -> QueryVector:
         if not settings.concepts:

@@ -18,7 +18,7 @@ __all__ = ["Settings"]
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "train": frozenset(field.name for field in fields(TrainConfig)),
     "index": frozenset({"datatype", "keep_dense"}),
-    "search": frozenset({"first_stage", "prefetch"}),
+    "search": frozenset({"first_stage", "prefetch", "target_recall"}),
 }
 
 
@@ -31,7 +31,7 @@ class Settings:
     index: Mapping[str, Any] = field(default_factory=dict)
     """`datatype`, `keep_dense` of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """`first_stage`, `prefetch` of `SearchSettings`."""
+    """`first_stage`, `prefetch`, `target_recall` of `SearchSettings`."""
 
     def __post_init__(self) -> None:
         for section, known in _KNOWN.items():

@@ -19,7 +19,7 @@ from compressae_qdrant.evaluation.rivals import rivals
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
-    "monitor", "plan", "report", "tune",
+    "monitor", "plan", "report", "tune", "calibrate",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, ParamSpec, cast
 
 import typer
 
@@ -45,6 +45,7 @@ from .options import (
     ScoringOption,
     SkipOption,
     SourceArgument,
+    TargetRecallOption,
     TextOption,
     columns_of,
     embedder_of,
@@ -235,6 +236,7 @@ def search(
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
     first_stage: FirstStageOption = None,
+    target_recall: TargetRecallOption = None,
     config: ConfigOption = None,
     filter: Annotated[
         str | None,
@@ -253,11 +255,15 @@ def search(
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
+        given: dict[str, Any] = {"prefetch": prefetch, "first_stage": first_stage, "target_recall": target_recall}
+        if target_recall is not None:
+            asked = {}
+        elif prefetch is not None or first_stage is not None:
+            asked = {name: value for name, value in asked.items() if name != "target_recall"}
         settings: SearchOptions = {
-            "scoring": scored_by, "exact": exact, "prefetch": prefetch or asked.get("prefetch"),
-            "first_stage": asked.get("first_stage") if first_stage is None else first_stage,
-            "filter": filter_of(filter), "concepts": weights_of(concept), "within": within,
-            "within_strength": within_strength,
+            **cast(SearchOptions, {**asked, **{name: value for name, value in given.items() if value is not None}}),
+            "scoring": scored_by, "exact": exact, "filter": filter_of(filter),
+            "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
         }  # fmt: skip
         if like:
             hits = retriever.similar_to(item_id(query), limit, **settings)

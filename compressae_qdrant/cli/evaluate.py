@@ -39,6 +39,7 @@ from .options import (
     PrefetchOption,
     ScoringOption,
     SourceArgument,
+    TargetRecallOption,
     TextOption,
     columns_of,
     embedder_of,
@@ -74,6 +75,7 @@ def evaluate(
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
     first_stage: FirstStageOption = None,
+    target_recall: TargetRecallOption = None,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -87,6 +89,7 @@ def evaluate(
         raise ConfigError("--rivals builds indexes to compare with; say where the table and plots go: --out DIRECTORY")
     settings: SearchOptions = {
         "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
+        "target_recall": target_recall,
     }  # fmt: skip
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
     coder = CompresSAE.load(model)

@@ -49,6 +49,12 @@ ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, recon
 ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]
 PrefetchOption = Annotated[int | None, typer.Option("--prefetch", help="Candidates to rescore.")]
 FirstStageOption = Annotated[int | None, typer.Option("--first-stage", help="Latents that search for candidates.")]
+TargetRecallOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Recall to reach at least cost, instead of --prefetch and --first-stage (`compressae calibrate`)."
+    ),
+]
 KeepVanishedOption = Annotated[
     bool, typer.Option("--keep-vanished", help="Of a sync: don't delete items that the source doesn't have.")
 ]

@@ -1,6 +1,6 @@
 """The whole command line: importing the modules of commands registers them."""
 
-from . import ab, capacity, concepts, evaluate, monitor, operations, report, tune
+from . import ab, calibrate, capacity, concepts, evaluate, monitor, operations, report, tune
 from .commands import app
 
-__all__ = ["ab", "app", "capacity", "concepts", "evaluate", "monitor", "operations", "report", "tune"]
+__all__ = ["ab", "app", "calibrate", "capacity", "concepts", "evaluate", "monitor", "operations", "report", "tune"]

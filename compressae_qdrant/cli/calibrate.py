@@ -1,0 +1,128 @@
+"""compressae calibrate: what each query plan finds and costs, so that searches can ask for a recall."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..calibrating import LIMITS
+from ..calibrating import calibrate as measure
+from ..calibration import CALIBRATION_FILE, CalibratedPlan, Calibration
+from ..capacity import load_constants
+from ..errors import InvalidInputError
+from ..index import open_index
+from ..model import CompresSAE
+from ..sources import sample_embeddings
+from .commands import example
+from .options import (
+    EmbedderOption,
+    EmbeddingOption,
+    JsonOption,
+    MethodOption,
+    ModelOption,
+    SourceArgument,
+    TextOption,
+    columns_of,
+    embedder_of,
+    method_of,
+    source_of,
+)
+from .output import print_json
+
+__all__: list[str] = []
+
+_TARGETS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
+
+
+@example("compressae calibrate sample --model model --index index")
+def calibrate(
+    source: SourceArgument,
+    model: ModelOption,
+    index: Annotated[
+        str | None, typer.Option("--index", "-i", help="An index of the catalog: times are measured on it.")
+    ] = None,
+    items: Annotated[int | None, typer.Option(help="Without --index: of the whole catalog.")] = None,
+    sample: Annotated[int, typer.Option(help="Items to measure recall on, at most.")] = 65_536,
+    queries: Annotated[int, typer.Option(help="Items of the sample that are searched for.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of that draw.")] = 17,
+    limit: Annotated[list[int], typer.Option("--limit", "-n", help="Hits to measure recall at.")] = list(LIMITS),  # noqa: B006
+    keep_dense: Annotated[
+        bool, typer.Option("--keep-dense", help="Without --index: embeddings on disk rescore the best hits.")
+    ] = False,
+    method: MethodOption = "pursuit",
+    constants: Annotated[
+        Path | None, typer.Option(help="Without --index: measurements of scripts/bench_capacity.py on your hardware.")
+    ] = None,
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure recall and cost of query plans on items of the catalog, and keep the best ones with the model. Then
+    `search --target-recall 0.9` takes the cheapest plan that surely reaches it."""
+    coder, chosen = CompresSAE.load(model), method_of(method)
+    catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
+    rows = sample_embeddings(catalog, sample, seed=seed)
+    if len(rows) > sample:
+        rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), sample, replace=False))]
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True, highlight=False), disable=json_output,
+    )  # fmt: skip
+    with bar, contextlib.ExitStack() as stack:
+        task = bar.add_task("calibrate", total=1.0)
+        opened = None if index is None else stack.enter_context(open_index(index, coder))
+        found = measure(
+            coder, rows, opened, items=items or catalog.rows, limits=limit, queries=queries, seed=seed,
+            keep_dense=keep_dense, method=chosen, constants=load_constants(constants),
+            progress=lambda doing, share: bar.update(task, description=doing, completed=share),
+        )  # fmt: skip
+        bar.update(task, completed=1.0)
+    found.save(model)
+    by_target = {n: {target: plan for target in _TARGETS if (plan := _chosen(found, target, n))} for n in found.limits}
+    if json_output:
+        print_json({
+            "file": str(model / CALIBRATION_FILE), "items": found.items, "queries": found.queries,
+            "keep_dense": found.keep_dense, "times": found.times, "plans": len(found.plans),
+            "targets": {
+                n: {
+                    target: {
+                        "first_stage": plan.first_stage, "prefetch": plan.prefetch, "ms": plan.ms,
+                        "recall": plan.recall[n].mean, "low": plan.recall[n].low,
+                    }
+                    for target, plan in plans.items()
+                }
+                for n, plans in by_target.items()
+            },
+        })  # fmt: skip
+        return
+    table = Table("hits", "target", "latents", "candidates", "recall", "surely", "ms of a core", box=None)
+    for column in table.columns:
+        column.justify = "right"
+    for n, plans in by_target.items():
+        for target, plan in plans.items():
+            table.add_row(
+                str(n), f"{target:g}", f"{plan.first_stage:,}", f"{plan.prefetch:,}", f"{plan.recall[n].mean:.4f}",
+                f"{plan.recall[n].low:.4f}", f"{plan.ms:.2f}",
+            )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{found.items:,} items, {found.queries:,} queries, times: {found.times}; {model / CALIBRATION_FILE}",
+        markup=False,
+    )
+
+
+def _chosen(found: Calibration, target: float, limit: int) -> CalibratedPlan | None:
+    try:
+        first_stage, prefetch = found.choose(target, limit, keep_dense=found.keep_dense)
+    except InvalidInputError:
+        return None
+    return next(plan for plan in found.plans if (plan.first_stage, plan.prefetch) == (first_stage, prefetch))

@@ -1,0 +1,257 @@
+"""Calibration: plans are measured as the engine would run them, kept with the model, and chosen by a wanted recall."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient, models
+
+from compressae_qdrant import AsyncQdrantIndex, AsyncRetriever, CompresSAE, EdgeIndex, IndexSettings, Retriever
+from compressae_qdrant.calibrating import calibrate
+from compressae_qdrant.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, Found
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
+from compressae_qdrant.evaluation import exact_neighbours, recall
+from compressae_qdrant.query_planning import SearchSettings
+
+from .test_cli import Shell
+
+GRID: dict[str, Any] = {"limits": (5, 20), "first_stage": (4, 12, 40, 96), "prefetch": (5, 20, 60, 200), "queries": 150}
+
+
+def plan(first_stage: int, prefetch: int, ms: float, **lows: float) -> CalibratedPlan:
+    recall = {int(limit[1:]): Found(low + 0.01, low) for limit, low in lows.items()}
+    return CalibratedPlan(first_stage, prefetch, 100.0, ms, recall)
+
+
+BY_HAND = Calibration(
+    "m-0", 1000, 50, False, "a stopwatch",
+    (plan(8, 10, 1.0, n10=0.7), plan(16, 50, 2.0, n10=0.8, n50=0.6), plan(16, 80, 3.0, n10=0.9, n50=0.75),
+     plan(64, 90, 4.0, n10=0.95, n50=0.9)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def own_model(tmp_path: Path, model: CompresSAE) -> CompresSAE:
+    """A copy that may be calibrated."""
+    model.save(tmp_path / "model")
+    return CompresSAE.load(tmp_path / "model")
+
+
+@pytest.fixture(params=[False, True], ids=["codes", "keep_dense"])
+def served(
+    request: pytest.FixtureRequest, tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray
+) -> Iterator[EdgeIndex]:
+    settings = IndexSettings(datatype="float32", keep_dense=request.param)
+    with EdgeIndex.create(tmp_path / "served", own_model, settings) as index:
+        index.upsert(range(600), own_model.encode(embeddings), dense=embeddings if request.param else None)
+        index.optimize()
+        yield index
+
+
+def test_the_cheapest_plan_that_surely_reaches_it() -> None:
+    assert BY_HAND.limits == [10, 50]
+    assert BY_HAND.choose(0.7, 10) == (8, 10)
+    assert BY_HAND.choose(0.71, 10) == (16, 50)
+    assert BY_HAND.choose(0.7, 3) == (8, 10)  # by the smallest limit
+    assert BY_HAND.choose(0.7, 11) == (16, 80)  # by both neighbours
+    assert BY_HAND.choose(0.85, 50) == (64, 90)
+    assert BY_HAND.choose(0.6, 75) == (16, 75)  # as many candidates a hit as with 50
+    with pytest.raises(InvalidInputError, match=r"with 20 hits no plan surely reaches more than 0\.900 \(0\.910 on"):
+        BY_HAND.choose(0.91, 20)
+    with_embeddings = dataclasses.replace(BY_HAND, keep_dense=True)
+    assert with_embeddings.choose(0.7, 10, keep_dense=True) == (8, 10)
+    assert BY_HAND.choose(0.7, 10, keep_dense=True) == (8, 10)
+    with pytest.raises(ConfigError, match="was calibrated for searches that embeddings rescore"):
+        with_embeddings.choose(0.7, 10)
+
+
+def test_it_is_kept_as_it_is(tmp_path: Path) -> None:
+    assert Calibration.load(tmp_path, "m-0") is None
+    BY_HAND.save(tmp_path)
+    assert Calibration.load(tmp_path, "m-0") == BY_HAND
+    with pytest.raises(ModelMismatchError, match="is of model 'm-0' but the model is 'm-1'"):
+        Calibration.load(tmp_path, "m-1")
+    for text in (
+        "{}",
+        "[]",
+        "nonsense",
+        (tmp_path / CALIBRATION_FILE).read_text().replace('"format": 1', '"format": 9'),
+    ):
+        (tmp_path / CALIBRATION_FILE).write_text(text)
+        with pytest.raises(ModelFileError, match="is no calibration of this version"):
+            Calibration.load(tmp_path, "m-0")
+
+
+def test_recall_is_what_the_engine_finds(own_model: CompresSAE, embeddings: FloatArray, served: EdgeIndex) -> None:
+    dense = served.settings.keep_dense
+    timed = calibrate(own_model, embeddings, served, seed=4, **{**GRID, "queries": 30})
+    assert (timed.fingerprint, timed.items, timed.queries) == (own_model.fingerprint, 600, 30)
+    assert timed.keep_dense == dense
+    assert timed.times.startswith("measured on ")
+    assert min(each.ms for each in timed.plans) > 0
+    found = calibrate(own_model, embeddings, keep_dense=dense, items=6_000_000, seed=4, **{**GRID, "queries": 60})
+    own = np.sort(np.random.default_rng(4).choice(600, 60, replace=False))
+    truth = exact_neighbours(embeddings[own], embeddings, 20, own).tolist()
+    retriever = Retriever(own_model, served)
+    assert len(found.plans) > 3
+    for each in found.plans:
+        for limit, known in each.recall.items():
+            rows = []
+            for row in own.tolist():
+                others = models.Filter(must_not=[models.HasIdCondition(has_id=[row])])
+                hits = retriever.search(
+                    embeddings[row], limit, first_stage=each.first_stage, prefetch=each.prefetch, filter=others
+                )
+                rows.append([hit.id for hit in hits])
+            assert float(recall(rows, truth, limit).mean()) == pytest.approx(known.mean, abs=0.002)
+            assert known.low < known.mean or known.mean == 1
+
+
+def test_better_plans_cost_more(own_model: CompresSAE, embeddings: FloatArray) -> None:
+    found = calibrate(own_model, embeddings, seed=4, **GRID)
+    costs = [each.ms for each in found.plans]
+    assert costs == sorted(costs)
+    for n, each in enumerate(found.plans):
+        for cheaper in found.plans[:n]:
+            assert any(limit not in cheaper.recall or known.low > cheaper.recall[limit].low
+                       for limit, known in each.recall.items())  # fmt: skip
+    assert found.times.startswith("capacity constants")
+    best = max(each.recall[5].mean for each in found.plans if 5 in each.recall)
+    exhaustive = next(each for each in found.plans if each.first_stage == 96 or each.prefetch == 200)
+    assert exhaustive.recall[5].mean == pytest.approx(best, abs=0.02)
+    with_embeddings = calibrate(own_model, embeddings, seed=4, keep_dense=True, **GRID)
+    assert max(each.recall[5].mean for each in with_embeddings.plans) > best + 0.05
+    larger = calibrate(own_model, embeddings, seed=4, items=6_000_000, **GRID)
+    assert larger.items == 6_000_000
+    assert min(each.ms for each in larger.plans) > 10 * min(costs)
+    assert {each.first_stage for each in larger.plans} >= {4}
+
+
+def test_a_search_reaches_the_recall_it_was_asked_for(
+    own_model: CompresSAE, embeddings: FloatArray, served: EdgeIndex
+) -> None:
+    retriever = Retriever(own_model, served)
+    with pytest.raises(ConfigError, match=r"not calibrated, so no plan is known for target_recall=0\.5; run"):
+        retriever.search(embeddings[0], 5, target_recall=0.5)
+    dense = served.settings.keep_dense
+    own_model.calibration = calibrate(own_model, embeddings, items=60_000, seed=4, keep_dense=dense, **GRID)
+    asked_before = set(np.random.default_rng(4).choice(600, 150, replace=False).tolist())
+    own = np.array([row for row in range(600) if row not in asked_before])
+    truth = exact_neighbours(embeddings[own], embeddings, 20, own).tolist()
+    sizes = []
+    best = max(each.recall[20].low for each in own_model.calibration.plans if 20 in each.recall)
+    for target in (0.3, 0.5, best):
+        hits = retriever.search_batch(embeddings[own], 20, target_recall=target)
+        rows = [[hit.id for hit in some if hit.id != row] for some, row in zip(hits, own, strict=True)]
+        assert float(recall(rows, truth, 19).mean()) > target - 0.03
+        (made,) = retriever._planner.plans(embeddings[0], SearchSettings(limit=20, target_recall=target))
+        sizes.append((made.prefetch, len(made.first_stage)))
+        wanted = own_model.calibration.choose(target, 20, keep_dense=dense)
+        assert (len(made.first_stage), made.prefetch) == wanted
+    assert len(set(sizes)) > 1
+    assert retriever.similar_to(3, 5, target_recall=0.5)
+    if not dense:
+        with pytest.raises(InvalidInputError, match=r"target_recall is 0\.999, but with 5 hits no plan surely"):
+            retriever.search(embeddings[0], 5, target_recall=0.999)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"target_recall": 0.0}, "target_recall is 0.0; it must be above 0"),
+        ({"target_recall": 1.5}, "target_recall is 1.5; it must be above 0"),
+        ({"target_recall": 0.9, "prefetch": 50}, "and prefetch given too"),
+        ({"target_recall": 0.9, "exact": True, "first_stage": 3}, "and first_stage, exact given too"),
+        ({"target_recall": 0.9, "scoring": "sparse"}, "and scoring given too"),
+        ({"target_recall": 0.9, "within": "+3"}, "and within given too"),
+        ({"target_recall": 0.9, "concepts": {"+3": 0.5}}, "and concepts given too"),
+    ],
+)
+def test_a_target_goes_with_no_plan_of_ones_own(settings: Any, complaint: str) -> None:
+    with pytest.raises(InvalidInputError, match=complaint):
+        SearchSettings(**settings)
+
+
+def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
+    with pytest.raises(InvalidInputError, match="there are 20 items; a limit of 20 needs more"):
+        calibrate(own_model, embeddings[:20], **GRID)
+    with pytest.raises(InvalidInputError, match="of at least 1"):
+        calibrate(own_model, embeddings, **{**GRID, "limits": (0, 5)})
+    with pytest.raises(InvalidInputError, match="avoid fewer rows"):
+        calibrate(own_model, embeddings, **GRID, avoid=range(600))
+    with (
+        EdgeIndex.create(tmp_path / "empty", own_model) as empty,
+        pytest.raises(InvalidInputError, match="the index is empty"),
+    ):
+        calibrate(own_model, embeddings, empty, **GRID)
+    other = own_model.with_k(5, embeddings)
+    with (
+        EdgeIndex.create(tmp_path / "other", other) as index,
+        pytest.raises(ModelMismatchError, match="holds codes of model"),
+    ):
+        calibrate(own_model, embeddings, index, **GRID)
+
+
+def test_it_goes_where_its_model_goes(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
+    found = dataclasses.replace(BY_HAND, fingerprint=own_model.fingerprint)
+    found.save(tmp_path / "model")
+    assert own_model.calibration == found
+    own_model.save(tmp_path / "copy")
+    assert CompresSAE.load(tmp_path / "copy").calibration == found
+    own_model.save(tmp_path / "model")
+    assert (tmp_path / "model" / CALIBRATION_FILE).exists()
+    other = own_model.with_k(5, embeddings)
+    assert other.calibration is None
+    other.save(tmp_path / "copy")  # another model in its place takes nothing of it along
+    assert not (tmp_path / "copy" / CALIBRATION_FILE).exists()
+
+
+async def _async_search(model: CompresSAE, embeddings: FloatArray) -> list[Any]:
+    index = await AsyncQdrantIndex.create(AsyncQdrantClient(":memory:"), "items", model)
+    await index.upsert(range(60), model.encode(embeddings[:60]))
+    return list(await AsyncRetriever(model, index).search(embeddings[0], 5, target_recall=0.6))
+
+
+def test_async_searches_have_targets_too(own_model: CompresSAE, embeddings: FloatArray) -> None:
+    import asyncio
+
+    own_model.calibration = dataclasses.replace(BY_HAND, fingerprint=own_model.fingerprint)
+    hits = asyncio.run(_async_search(own_model, embeddings))
+    assert len(hits) == 5
+    assert hits[0].id == 0
+
+
+def test_from_a_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, own_model: CompresSAE,
+    embeddings: FloatArray,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    np.save("catalog.npy", embeddings)
+    shell = Shell(monkeypatch, capsys)
+    shell.json("ingest catalog.npy --model model --index index")
+    code, _, err = shell("search 3 --like --model model --index index --target-recall 0.5")
+    assert (code, "is not calibrated" in err) == (2, True)
+    facts = shell.json("calibrate catalog.npy --model model --index index --queries 60 --limit 5 --limit 20")
+    assert (facts["items"], facts["queries"], facts["keep_dense"]) == (600, 60, False)
+    assert facts["times"].startswith("measured on")
+    assert set(facts["targets"]) == {"5", "20"}
+    code, out, err = shell("calibrate catalog.npy --model model --queries 60 --sample 400 --limit 5 --limit 20")
+    assert code == 0, err
+    assert "600 items, 60 queries, times: capacity constants" in out
+    hits = shell.json("search 3 --like --model model --index index --limit 4 --target-recall 0.5")
+    assert len(hits) == 4
+    (tmp_path / "asked.toml").write_text("[search]\ntarget_recall = 0.5\n")
+    assert shell.json("search 3 --like --model model --index index --limit 4 --config asked.toml") == hits
+    code, _, err = shell("search 3 --like --model model --index index --limit 4 --config asked.toml --prefetch 40")
+    assert code == 0, err
+    code, _, err = shell("search 3 --like --model model --index index --prefetch 40 --target-recall 0.5")
+    assert (code, "and prefetch given too" in err) == (2, True)
+    measured = shell.json("evaluate catalog.npy --model model --index index --queries 30 --target-recall 0.3")
+    assert measured["recall"]["10"] > 0.25
