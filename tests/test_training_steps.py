@@ -6,8 +6,11 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -141,6 +144,53 @@ def test_a_whole_training_by_fused_steps_can_be_resumed(
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     assert whole.history is not None
     assert whole.history.records[-1].encoder_loss < 0.3
+
+
+class _Threads(Ranks):
+    """Ranks that are threads of this process."""
+
+    slots: ClassVar[dict[int, Tensor]] = {}
+    barrier: ClassVar[threading.Barrier] = threading.Barrier(2, timeout=60)
+
+    def _combine(self, tensor: Tensor, how: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.slots[self.rank] = tensor.clone()
+        self.barrier.wait()
+        combined = how(self.slots[0], self.slots[1])
+        self.barrier.wait()
+        tensor.copy_(combined)
+
+    def sum_(self, *tensors: Tensor) -> None:
+        for tensor in tensors:
+            self._combine(tensor, torch.add)
+
+    def largest_(self, tensor: Tensor) -> None:
+        self._combine(tensor, torch.maximum)
+
+
+@pytest.mark.parametrize("train_atoms", [True, False])
+def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: FloatArray, train_atoms: bool) -> None:
+    """With a batch that can't be halved; gradients by Adam's moments, as its steps blow up small ones."""
+    batch = 47
+
+    def steps_of(ranks: Ranks) -> tuple[CompresSAE, torch.optim.Adam, Tensor, list[float]]:
+        model, adam, data = _parts(embeddings, train_atoms=train_atoms)
+        use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
+        feed = make_feed(data, DEVICE, twins)
+        step = FusedStep(model, adam, feed, batch, twins, ranks, train_atoms=train_atoms, last_use=use)
+        step._graphs = False  # captured by two threads at once, they would wait for each other
+        first = [float(step(0, 1e-3, 1))]
+        moments = torch.cat([state["exp_avg"].flatten() for state in adam.state.values()]).clone()
+        return model, adam, moments, first + [float(step(i * batch, 1e-3, i + 1)) for i in range(1, 6)]
+
+    one = steps_of(Ranks())
+    with ThreadPoolExecutor(2) as threads:
+        two = list(threads.map(steps_of, [_Threads(rank, 2) for rank in range(2)]))
+    for model, _, moments, losses in two:
+        assert float((moments - one[2]).norm() / one[2].norm()) < 1e-3
+        np.testing.assert_allclose(losses, one[3], rtol=2e-3)
+        assert losses[-1] < losses[0]
+        for name, value in two[0][0].state_dict().items():
+            assert torch.equal(model.state_dict()[name], value), name  # ranks never drift apart
 
 
 def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, embeddings: FloatArray) -> None:
