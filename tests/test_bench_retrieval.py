@@ -17,12 +17,16 @@ import pytest
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_retrieval.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_retrieval", SCRIPT)
+    return loaded("bench_retrieval")
+
+
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,3 +77,22 @@ def test_the_nearest_model_that_is_not_too_large(script: ModuleType, embeddings:
     seven, nine = script._served(given, bench, 7)(), script._served(given, bench, 9)()
     assert (seven.k, nine.k) == (7, 9)
     assert nine.fingerprint == larger.with_k(9, embeddings).fingerprint
+
+
+@pytest.mark.parametrize("kept", [[], ["--keep-dense"]])
+def test_plans_beside_each_other(
+    tmp_path: Path, embeddings: FloatArray, model: CompresSAE, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], kept: list[str],
+) -> None:  # fmt: skip
+    np.save(tmp_path / "items.npy", embeddings)
+    model.save(tmp_path / "model")
+    command = ["bench", str(tmp_path / "items.npy"), "--model", str(tmp_path / "model"), "--queries", "20", *kept]
+    monkeypatch.setattr(sys, "argv", [*command, "--plan", "3,1,40", "--plan", "96,2"])
+    loaded("bench_plans").main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    found = {(row[0], row[1]): (row[2], float(row[3])) for row in rows}
+    assert found["100", "3,1,40"][0] == "3, 101"
+    assert found["10", "3,1,40"][0] == "3, 40"
+    assert found["10", "96,2"][0] == "96, 100"
+    assert found["10", "3,1,40"][1] < found["10", "96,2"][1]
+    assert (("10", "exact") in found) == (not kept)
