@@ -104,6 +104,8 @@ class Bench:
 
     def codes(self, run: CodeRun, model: CompresSAE) -> SparseCodes:
         coded = codes_of(model, self.catalog, self.work / "codes")
+        if run.items <= len(coded):
+            return coded[: run.items]
         return jitter(coded, nearest(self.catalog, self.work / "neighbours.npy"), run.items)
 
     def model(self, latents: int, k: int) -> CompresSAE:

@@ -56,6 +56,7 @@ class CodeRun:
     k: int = 32
     datatype: Datatype = "uint8"
     segments: int = 1
+    """Wanted; what is measured says how many there are."""
     payload_bytes: int = 0
     """Of each item's JSON; 0 stores none."""
     timed: bool = True
@@ -96,7 +97,7 @@ class CodeRun:
                 "load_items_per_second": self.items / seconds,
             }
             write_text(facts, json.dumps(measured, indent=1) + "\n")
-        return {"run": self._run(model), **json.loads(facts.read_text())}
+        return {"run": self._run(model, folder), **json.loads(facts.read_text())}
 
     def time(self, work: Path, model: CompresSAE, queries: FloatArray) -> list[dict[str, Any]]:
         """Times of every plan."""
@@ -111,13 +112,24 @@ class CodeRun:
                 plans = [planner.plans(query, settings)[0] for query in queries[:_QUERIES]]
                 walked = [int(use[np.asarray(plan.first_stage.indices)].sum()) for plan in plans]
                 rows.append({
-                    "run": self._run(model), "first_stage": first_stage or self.latents, "prefetch": prefetch,
+                    "run": self._run(model, work / self.name), "first_stage": first_stage or self.latents,
+                    "prefetch": prefetch,
                     "postings": float(np.mean(walked)), **timed([partial(index.search, plan) for plan in plans]),
                 })  # fmt: skip
         return rows
 
-    def _run(self, model: CompresSAE) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "timed"} | {"dim": model.dim}
+    def _run(self, model: CompresSAE, folder: Path) -> dict[str, Any]:
+        asked = {name: value for name, value in asdict(self).items() if name != "timed"}
+        return asked | {"dim": model.dim, "segments": _segments(folder)}
+
+
+def _segments(folder: Path) -> int:
+    """Segments that hold postings: the engine takes the number that it was asked for as a wish."""
+    sizes = [
+        sum(file.stat().st_size for file in index.iterdir())
+        for index in folder.glob("shard/segments/*/vector_index-code")
+    ]
+    return sum(size > max(sizes) / 20 for size in sizes)
 
 
 @dataclass(frozen=True)
