@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,18 +29,24 @@ def edge(folder: Path) -> Iterator[Create]:
 @contextmanager
 def on_client(client: QdrantClient) -> Iterator[Create]:
     """Collections of a client, removed at the end."""
-    made: list[str] = []
+    prefix = f"test-{uuid.uuid4().hex}"
+    numbers = itertools.count()
 
     def create(model: CodeModel, settings: IndexSettings) -> CodeIndex:
-        made.append(f"test-{uuid.uuid4().hex}")
-        return QdrantIndex.create(client, made[-1], model, settings)
+        return QdrantIndex.create(client, f"{prefix}-{next(numbers)}", model, settings)
 
     try:
         yield create
     finally:
-        for name in made:
-            client.delete_collection(name)
+        remove(client, prefix)
         client.close()
+
+
+def remove(client: QdrantClient, prefix: str) -> None:
+    """Remove every collection that begins with a prefix, and with it its aliases."""
+    for each in client.get_collections().collections:
+        if each.name.startswith(prefix):
+            client.delete_collection(each.name)
 
 
 def server() -> Iterator[Server]:
@@ -48,7 +55,7 @@ def server() -> Iterator[Server]:
     With CI_REQUIRE_SERVER=1 a missing server is a failure.
     """
     if url := os.environ.get("QDRANT_URL"):
-        yield Server(url, int(os.environ.get("QDRANT_GRPC_PORT", "6334")))
+        yield Server(url.rstrip("/"), int(os.environ.get("QDRANT_GRPC_PORT", "6334")))
         return
     with container() as started:
         yield started.server()

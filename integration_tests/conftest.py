@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,14 @@ from qdrant_client import QdrantClient
 
 from . import backends
 from .containers import Server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test to want a server waits for its image too."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -26,18 +35,29 @@ def create(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[backends.
         elif request.param == "local":
             yield opened.enter_context(backends.on_client(QdrantClient(":memory:")))
         else:
-            running: Server = request.getfixturevalue("server")
-            client = running.client(grpc=request.param == "server-grpc")
+            client = _of_server(request)
             yield opened.enter_context(backends.on_client(client))
 
 
 @pytest.fixture(params=["local", "server-rest", "server-grpc"])
 def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
     """Clients of what has collections and aliases; a test removes what it makes."""
-    if request.param == "local":
-        made = QdrantClient(":memory:")
-    else:
-        running: Server = request.getfixturevalue("server")
-        made = running.client(grpc=request.param == "server-grpc")
+    made = QdrantClient(":memory:") if request.param == "local" else _of_server(request)
     yield made
     made.close()
+
+
+@pytest.fixture
+def name(client: QdrantClient) -> Iterator[str]:
+    """A free name; every collection that begins with it is removed at the end."""
+    prefix = f"test-{uuid.uuid4().hex}"
+    yield prefix
+    backends.remove(client, prefix)
+
+
+def _of_server(request: pytest.FixtureRequest) -> QdrantClient:
+    running: Server = request.getfixturevalue("server")
+    grpc = request.param == "server-grpc"
+    if grpc:
+        running.require_grpc()
+    return running.client(grpc=grpc)

@@ -14,7 +14,7 @@ import docker
 import httpx
 import pytest
 
-from .containers import cluster, container, tried
+from .containers import Server, cluster, container, tried
 
 
 def connected() -> docker.DockerClient:
@@ -88,8 +88,22 @@ def test_nodes_share_a_network_and_join_the_first(stand_in: str) -> None:
 def test_an_image_that_can_not_be_had_is_a_skip_or_a_failure(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = f"{stand_in.split(':')[0]}:not-there"
     monkeypatch.delenv("CI_REQUIRE_SERVER", raising=False)
+    monkeypatch.delenv("QDRANT_URL", raising=False)
     with pytest.raises(pytest.skip.Exception, match=f"Docker can't run {missing}"), container(image=missing):
         pass
     monkeypatch.setenv("CI_REQUIRE_SERVER", "1")
     with pytest.raises(pytest.fail.Exception, match=f"Docker can't run {missing}"), container(image=missing):
         pass
+    monkeypatch.setenv("QDRANT_URL", "http://a-server:6333")
+    with pytest.raises(pytest.skip.Exception, match=f"Docker can't run {missing}"), container(image=missing):
+        pass
+
+
+def test_a_server_without_grpc_is_a_skip_or_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    lonely = Server("http://127.0.0.1:6333", 1)
+    monkeypatch.delenv("CI_REQUIRE_SERVER", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"gRPC can't be reached at 127\.0\.0\.1:1 .*QDRANT_GRPC_PORT"):
+        lonely.require_grpc()
+    monkeypatch.setenv("CI_REQUIRE_SERVER", "1")
+    with pytest.raises(pytest.fail.Exception, match="gRPC can't be reached"):
+        lonely.require_grpc()

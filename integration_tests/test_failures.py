@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, Retriever, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IngestError
+from compressae_qdrant.following import AliasRetriever
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.retrying import RetryPolicy
 from compressae_qdrant.sources import Batch
@@ -67,6 +68,9 @@ def test_keys(model: CompresSAE, catalog: Path, x: FloatArray, grpc: bool) -> No
         index.upsert(range(100), model.encode(x[:100]))
         seen = QdrantIndex.open(reader, "items", model)
         assert Retriever(model, seen).search(x[3], 1)[0].id == 3
+        create = models.CreateAlias(collection_name="items", alias_name="live")
+        writer.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+        assert AliasRetriever(reader, "live", [model]).search(x[3], 1)[0].id == 3
         with pytest.raises(CodeIndexError, match="check the API key") as to_delete:
             seen.delete([3])
         with pytest.raises(CodeIndexError, match="check the API key") as to_write:
@@ -84,15 +88,16 @@ def test_a_restart_in_the_middle_of_an_ingestion(model: CompresSAE, catalog: Pat
     with container(fixed_ports=True) as started:
         client = started.server().client(grpc=grpc, timeout=10)
         index = QdrantIndex.create(client, "items", model)
-        restarting = threading.Thread(target=started.restart)
+        starting = threading.Thread(target=started.start)
 
         def restart_once(batch: Batch) -> None:
-            if batch.start == 4_000:
-                restarting.start()
+            if batch.start == 4_000:  # other requests are under way
+                started.kill()
+                starting.start()
 
         report = ingest(open_source(catalog), model, index, batch_size=200, method="encoder", retry=PATIENT,
                         on_batch=restart_once)  # fmt: skip
-        restarting.join()
+        starting.join()
         assert report.items == ITEMS
         assert index.count() == ITEMS
         wanted = model.encode(x[::500], "encoder", scale="projection")

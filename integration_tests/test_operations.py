@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.local.qdrant_local import QdrantLocal
 
 from compressae_qdrant import (
     AsyncQdrantIndex,
     AsyncRetriever,
     CompresSAE,
+    IndexSettings,
     QdrantIndex,
     Retriever,
     open_source,
 )
+from compressae_qdrant.async_ingest import ingest_async, sync_async
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.errors import IndexNotFoundError, ModelMismatchError
 from compressae_qdrant.following import AliasRetriever
+from compressae_qdrant.migrating import add_codes
 from compressae_qdrant.model import ModelConfig
 from compressae_qdrant.sources import QdrantSource
 from compressae_qdrant.syncing import sync
+from tests.test_cli import Shell
 
+from .backends import remove
 from .containers import Server
 
 DIM = 24
@@ -47,16 +53,6 @@ def _model(seed: int) -> CompresSAE:
 def catalog(tmp_path: Path, x: FloatArray) -> Path:
     np.save(tmp_path / "x.npy", x)
     return tmp_path / "x.npy"
-
-
-@pytest.fixture
-def name(client: QdrantClient) -> Iterator[str]:
-    """A free name; every collection that begins with it is removed at the end."""
-    prefix = f"test-{uuid.uuid4().hex}"
-    yield prefix
-    for each in client.get_collections().collections:
-        if each.name.startswith(prefix):
-            client.delete_collection(each.name)
 
 
 def test_deploy_rollback_and_drop(client: QdrantClient, name: str, catalog: Path, x: FloatArray) -> None:
@@ -118,15 +114,108 @@ def test_migrate_then_sync(client: QdrantClient, name: str, x: FloatArray) -> No
     assert index.count() == 397
 
 
+def test_codes_in_place(client: QdrantClient, name: str, x: FloatArray) -> None:
+    params = models.VectorParams(size=DIM, distance=models.Distance.COSINE)
+    client.create_collection(name, vectors_config={"text": params}, metadata={"theirs": 1})
+    points = [models.PointStruct(id=n, vector={"text": row.tolist()}, payload={"_id": "x", "n": n})
+              for n, row in enumerate(x)]  # fmt: skip
+    client.upsert(name, points, wait=True)
+    model = _model(0)
+    assert (add_codes(client, name, "text", model, batch_size=100).encoded, client.count(name).count) == (400, 400)
+    index = QdrantIndex.open(client, name, model)
+    assert index.retrieve([9])[0].payload == {"_id": "x", "n": 9}
+    assert Retriever(model, index).search(x[9], 1)[0].id == 9
+    assert client.get_collection(name).config.metadata["theirs"] == 1  # type: ignore[index]  # it was given
+    assert add_codes(client, name, "text", model).encoded == 0
+    client.upsert(name, [points[7]], wait=True)  # as a whole, so without its code
+    assert [record.id for record in index.retrieve([6, 7])] == [6]
+    assert add_codes(client, name, "text", model).encoded == 1
+    if not isinstance(client._client, QdrantLocal):  # which raises a KeyError
+        index.upsert([3, 10**9], model.encode(x[:2]))  # a point that is gone is passed over
+    assert client.count(name).count == 400
+
+
+def test_inserts_only_leave_what_is_there(client: QdrantClient, name: str, x: FloatArray) -> None:
+    model = _model(0)
+    index = QdrantIndex.create(client, name, model)
+    index.upsert([1], model.encode(x[:1]), [{"by": "someone else"}])
+    index.only_new().upsert([1, 2], model.encode(x[1:3]), [{"by": "us"}, {"by": "us"}])
+    assert [record.payload["by"] for record in index.retrieve([1, 2])] == ["someone else", "us"]
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
+def test_a_tenant_sees_its_own(client: QdrantClient, name: str, x: FloatArray) -> None:
+    model = _model(0)
+    index = QdrantIndex.create(client, name, model, IndexSettings(tenant_field="shop"))
+    index.upsert(range(len(x)), model.encode(x), [{"shop": "ab"[n % 2]} for n in range(len(x))])
+    mine = Retriever(model, index, tenant="a")
+    assert {int(hit.id) % 2 for hit in mine.search(x[1], 50)} == {0}
+    with pytest.raises(IndexNotFoundError):
+        mine.similar_to(1)
+    if not isinstance(client._client, QdrantLocal):
+        schema = client.get_collection(name).payload_schema["shop"]
+        assert schema.params is not None
+        assert schema.params.is_tenant is True  # type: ignore[union-attr]  # of a keyword
+
+
+def test_an_index_opened_by_an_alias_stays_with_its_collection(
+    client: QdrantClient, name: str, catalog: Path, x: FloatArray
+) -> None:
+    old, new = _model(0), _model(1)
+    first = deploy(open_source(catalog), old, client, name, least_recall=0.1)
+    opened = QdrantIndex.open(client, name, old)
+    second = deploy(open_source(catalog), new, client, name, least_recall=0.1)
+    assert (opened.collection, opened.count()) == (first.collection, 400)
+    assert QdrantIndex.open(client, name, new).collection == second.collection
+    with pytest.raises(ModelMismatchError):
+        QdrantIndex.open(client, name, old)
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 @pytest.mark.parametrize("grpc", [False, True])
-def test_async_on_a_server(server: Server, x: FloatArray, grpc: bool) -> None:
+def test_the_commands_on_a_server(
+    server: Server, catalog: Path, x: FloatArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], grpc: bool,
+) -> None:  # fmt: skip
+    if grpc:
+        server.require_grpc()
+    shell, name = Shell(monkeypatch, capsys), f"test-{uuid.uuid4().hex}"
+    for seed in (0, 1):
+        _model(seed).save(tmp_path / f"model-{seed}")
+    root = server.location(grpc=grpc)
+    model = f"--model {tmp_path}/model-0"
+    try:
+        line = f"{catalog} {model} --index {root}/{name} --journal {tmp_path}/journal"
+        assert shell.json(f"ingest {line}")["in_index"] == 400
+        np.save(catalog, x[:390])
+        assert shell.json(f"sync {catalog} {model} --index {root}/{name}")["deleted"] == 10
+        found = shell.json(f"search 5 --like {model} --index {root}/{name} --limit 3")
+        assert len(found) == 3
+        deployed = [shell.json(f"deploy {catalog} --model {tmp_path}/model-{seed} --alias {root}/{name}-live "
+                               "--least-recall 0.1")["collection"] for seed in (0, 1)]  # fmt: skip
+        back = shell.json(f"rollback --alias {root}/{name}-live")
+        assert [back["live"], back["previous"]] == deployed
+        assert shell.json(f"rollback --alias {root}/{name}-live --drop-previous")["dropped"] == deployed[1]
+        assert shell.json(f"info --index {root}/{name}-live")["index"]["items"] == 390
+    finally:
+        client = server.client(grpc=grpc)
+        remove(client, name)
+        client.close()
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_async_on_a_server(server: Server, x: FloatArray, catalog: Path, grpc: bool) -> None:
+    if grpc:
+        server.require_grpc()
     model, name = _model(0), f"test-{uuid.uuid4().hex}"
 
     async def ask() -> list[list[int | str]]:
         client = server.async_client(grpc=grpc)
         try:
             index = await AsyncQdrantIndex.create(client, name, model)
-            await index.upsert(range(len(x)), model.encode(x))
+            assert (await ingest_async(open_source(catalog), model, index, batch_size=100)).items == len(x)
+            assert (await sync_async(open_source(catalog), model, index)).changed == len(x)
+            assert (await sync_async(open_source(catalog), model, index)).unchanged == len(x)
             retriever = AsyncRetriever(model, index, in_flight=4)
             found = await asyncio.gather(*(retriever.search(row, 3) for row in x[:40]))
             return [[hit.id for hit in hits] for hits in found]
