@@ -72,6 +72,7 @@ def add_codes(
     """
     started = time.perf_counter()
     index = QdrantIndex.adopt(client, collection, model, settings)
-    source = QdrantSource(client, collection, vector, on_error, payloads=False, lacking=None if again else VECTOR_NAME)
+    lacking = None if again else VECTOR_NAME
+    source = QdrantSource(client, collection, vector, on_error, payloads=False, lacking=lacking, retry=retry)
     report = ingest(source, model, index, batch_size=batch_size, retry=retry, on_batch=on_batch)
     return MigrationReport(report.items, report.skipped, index.count(), time.perf_counter() - started)

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from .errors import ConfigError
 from .files import write_text
+from .index.base import IndexSettings
 from .training.config import TrainConfig
 
 __all__ = ["Settings"]
 
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "train": frozenset(field.name for field in fields(TrainConfig)),
-    "index": frozenset({"datatype", "keep_dense"}),
+    "index": frozenset(field.name for field in fields(IndexSettings)),
     "search": frozenset({"first_stage", "prefetch", "target_recall"}),
 }
 
@@ -29,7 +30,7 @@ class Settings:
     train: Mapping[str, Any] = field(default_factory=dict)
     """Of `TrainConfig`."""
     index: Mapping[str, Any] = field(default_factory=dict)
-    """`datatype`, `keep_dense` of `IndexSettings`."""
+    """Of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """`first_stage`, `prefetch`, `target_recall` of `SearchSettings`."""
 
@@ -41,10 +42,11 @@ class Settings:
                     f"[{section}] has no setting {', '.join(unknown)}; it may have {', '.join(sorted(known))}"
                 )
 
-        try:
-            TrainConfig(**self.train)
-        except TypeError as exc:
-            raise ConfigError(f"[train] has a value of the wrong kind ({exc})") from exc
+        for section, made in (("train", TrainConfig), ("index", IndexSettings)):
+            try:
+                made(**getattr(self, section))
+            except TypeError as exc:
+                raise ConfigError(f"[{section}] has a value of the wrong kind ({exc})") from exc
 
     @classmethod
     def read(cls, file: Path | None) -> Settings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from .sources import Batch, Source
 from .writing import Writer, content_hash
 
 __all__ = ["SyncReport", "sync"]
+
+_PAGE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,14 @@ def _delete_vanished(index: CodeIndex, seen: list[npt.NDArray[np.uint64]], skipp
             f"{what}; adds and changes are in, but nothing was deleted; mend the source, or sync with delete=False "
             "(--keep-vanished)"
         )
-    vanished: list[int | str] = []
-    for ids in index.scan():
+    deleted, offset = 0, None
+    while True:
+        ids, offset = retry.run(lambda offset=offset: index.page(_PAGE, offset))  # type: ignore[misc]  # bound at once
         digests = id_digests(ids)
         places = np.searchsorted(present, digests).clip(max=len(present) - 1)
-        vanished += [item for item, there in zip(ids, present[places] == digests, strict=True) if not there]
-    for start in range(0, len(vanished), 1000):
-        part = vanished[start : start + 1000]
-        retry.run(lambda ids=part: index.delete(ids))  # type: ignore[misc]  # bound at once
-    return len(vanished)
+        vanished = [item for item, there in zip(ids, present[places] == digests, strict=True) if not there]
+        if vanished:
+            retry.run(lambda ids=vanished: index.delete(ids))  # type: ignore[misc]  # bound at once
+            deleted += len(vanished)
+        if offset is None:
+            return deleted

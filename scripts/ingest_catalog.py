@@ -43,7 +43,10 @@ def main_ray() -> None:
     args = parser.parse_args()
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    try:
+        import ray
+    except ImportError:
+        sys.exit("error: --ray needs the extra 'ray'; pip install 'compressae-qdrant[ray]'")
 
     memory = None if args.object_store_mb is None else args.object_store_mb << 20
     local = {} if args.cpus is None else {"num_cpus": args.cpus, "object_store_memory": memory, "address": "local"}

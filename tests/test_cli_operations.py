@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from qdrant_client import QdrantClient, models
 
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.cli import operations, options
+from compressae_qdrant.cli.output import progress_bar
 from compressae_qdrant.codes import FloatArray
 
 from .test_cli import Shell
@@ -32,6 +34,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> QdrantClient:
     monkeypatch.setattr(operations, "connect", connect)
     monkeypatch.setattr(options, "connect", connect)
     return client
+
+
+def test_notices_are_shown_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("compressae_qdrant.index.steps")
+    with progress_bar("ingest", 10, quiet=False):
+        log.info("collection %r: optimisers at work", "[b]items")
+    log.info("nobody asked")
+    with progress_bar("ingest", 10, quiet=True):
+        log.info("nobody asked")
+    err = capsys.readouterr().err
+    assert "collection '[b]items': optimisers at work" in err
+    assert "nobody asked" not in err
 
 
 def test_sync_reports_what_it_touched(shell: Shell, tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:

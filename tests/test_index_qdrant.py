@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -24,8 +25,21 @@ from compressae_qdrant.errors import (
     ModelMismatchError,
 )
 from compressae_qdrant.index import open_index
-from compressae_qdrant.index.collection_requests import create_call
+from compressae_qdrant.index.calls import Call, Transport
+from compressae_qdrant.index.collection_requests import (
+    add_vector_call,
+    adoptable_call,
+    create_call,
+    delete_call,
+    exists_call,
+    manifest_call,
+    note_call,
+    place_vector_call,
+    setup_calls,
+    target_call,
+)
 from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.qdrant import run_call
 from compressae_qdrant.index.qdrant_errors import client_errors
 from compressae_qdrant.index.requests import Requests
 from compressae_qdrant.model import ModelConfig
@@ -105,6 +119,53 @@ def test_what_is_asked_of_a_server(model: CompresSAE, codes: SparseCodes, embedd
     assert upsert is not None
     assert upsert.arguments["wait"] is True
     assert Requests("items", manifest).upsert([], codes[:0], None) is None
+
+
+def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray) -> list[Call[Any]]:
+    settings = IndexSettings(
+        tenant_field="shop", payload_fields={"n": "integer"}, shard_keys=["eu", 7], keep_dense=True
+    )
+    manifest = Manifest.of(model, settings)
+    some = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
+    plain = SearchSettings(limit=4, prefetch=20, filter=some, first_stage=8)
+    plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
+    plans += [replace(plans[1], **other) for other in
+              ({"least": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
+    part = Requests("items", manifest, Transport(kind, 5), "eu")
+    theirs = Requests("items", Manifest.of(model, IndexSettings(), adopted=True), Transport(kind, 5))
+    upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),
+               part.only_new().upsert([1], codes[:1], None, x[:1]), theirs.upsert([1], codes[:1], None)]  # fmt: skip
+    return [
+        create_call("items", manifest), *setup_calls("items", settings), note_call("items", manifest),
+        add_vector_call("items", manifest), place_vector_call("items", manifest), delete_call("items"),
+        exists_call("items"), manifest_call("items"), adoptable_call("items"), target_call("items"),
+        part.delete([1]), part.count(some), part.count(None), part.info(1, "items"), part.state(), part.nudge(),
+        part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.scan(9, None), part.scan(9, 3),
+        *(call for call in upserts if call is not None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_the_client_takes_every_call(kind: str, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    """Its signatures, its models and its conversion to gRPC: nothing fails but the connection, as nobody listens."""
+    address: Any = {"host": "127.0.0.1", "port": 1, "grpc_port": 1, "prefer_grpc": kind == "grpc",
+                    "check_compatibility": False}  # fmt: skip
+    calls = _every_call(kind, model, codes, embeddings)
+    client = QdrantClient(**address)
+    for call in calls:
+        with pytest.raises(IndexUnavailableError):
+            run_call(client, "items", call)
+    client.close()
+
+    async def same() -> None:
+        client = AsyncQdrantClient(**address)
+        index = AsyncQdrantIndex(client, "items", Manifest.of(model, IndexSettings()))
+        for call in calls:
+            with pytest.raises(IndexUnavailableError):
+                await index._run(call)
+        await client.close()
+
+    asyncio.run(same())
 
 
 class _RpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # grpc has no types

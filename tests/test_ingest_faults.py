@@ -16,6 +16,7 @@ from compressae_qdrant import CompresSAE, QdrantIndex, SparseCodes, ingest, open
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailableError, IngestError
 from compressae_qdrant.retrying import RetryPolicy
+from compressae_qdrant.syncing import sync
 
 from .sink import Sink, faulty, serving, serving_grpc
 
@@ -120,6 +121,21 @@ def test_optimisers_that_fail_leave_everything_in(tmp_path: Path, model: Compres
         sink.statuses = []
         report = ingest(open_source(catalog), model, index, journal=tmp_path / "j")
         assert (report.resumed_from, report.items, len(sink.points)) == (600, 0, 600)
+
+
+def test_a_sync_goes_on_where_a_page_could_not_be_had(
+    tmp_path: Path, model: CompresSAE, catalog: Path, embeddings: FloatArray
+) -> None:
+    sink = Sink(seed=1)
+    patient = RetryPolicy(attempts=40, first_seconds=0.001, longest_seconds=0.002)
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.failures = 0.4
+        assert sync(open_source(catalog), model, index, retry=patient).added == 600
+        np.save(catalog, embeddings[:350])
+        report = sync(open_source(catalog), model, index, batch_size=50, retry=patient)
+    assert (report.unchanged, report.deleted) == (350, 250)
+    assert sum(sink.refused.values()) > 5
+    assert sorted(sink.points) == list(range(350))
 
 
 def test_a_wrong_request_is_not_tried_again() -> None:

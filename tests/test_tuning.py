@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressae_qdrant import CompresSAE, train
+from compressae_qdrant import CompresSAE, IndexSettings, train
 from compressae_qdrant.capacity import load_constants
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError
@@ -214,3 +214,9 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ConfigError, match=complaint):
             Settings.read(file)
+    file.write_text('[index]\nshards = 6\ntenant_field = "shop"\npayload_fields = { section = "keyword" }\n')
+    made = IndexSettings(**Settings.read(file).index)
+    assert (made.shards, made.tenant_field, made.payload_fields) == (6, "shop", {"section": "keyword"})
+    file.write_text('[index]\nshards = "six"\n')
+    with pytest.raises(ConfigError, match=r"\[index\] has a value of the wrong kind"):
+        Settings.read(file)

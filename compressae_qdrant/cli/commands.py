@@ -50,6 +50,7 @@ from .options import (
     columns_of,
     embedder_of,
     filter_of,
+    index_settings,
     item_id,
     method_of,
     open_or_create,
@@ -202,10 +203,10 @@ def ingest(
     chosen = method_of(method)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model)
-    kept = Settings.read(config).index
-    keep_dense = keep_dense or bool(kept.get("keep_dense", False))
+    given = {"datatype": datatype or None, "keep_dense": keep_dense or None}
+    settings = index_settings(config, given)
     with (
-        open_or_create(index, coder, datatype or kept.get("datatype", "uint8"), keep_dense) as opened,
+        open_or_create(index, coder, settings) as opened,
         progress_bar("sync" if sync else "ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report: IngestReport | SyncReport

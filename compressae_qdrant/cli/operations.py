@@ -12,7 +12,6 @@ from ..deployment import deploy as deploy_collection
 from ..deployment import drop_previous
 from ..deployment import rollback as roll_back
 from ..errors import ConfigError
-from ..index import IndexSettings
 from ..index.location import connect
 from ..migrating import add_codes
 from ..model import CompresSAE
@@ -20,6 +19,7 @@ from ..pursuit import ATOMS_PER_STEP
 from .commands import example, ingest
 from .options import (
     AtomsOption,
+    ConfigOption,
     EmbedderOption,
     EmbeddingOption,
     IdOption,
@@ -35,6 +35,7 @@ from .options import (
     collection_of_source,
     columns_of,
     embedder_of,
+    index_settings,
     source_of,
 )
 from .output import progress_bar, show
@@ -53,6 +54,7 @@ def sync(
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
+    config: ConfigOption = None,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -64,7 +66,7 @@ def sync(
     """Make an index equal to a catalog: add what is new, write what changed, delete what vanished."""
     ingest(
         source, model, index, method, atoms_per_step, batch_size=batch_size, sync=True, keep_vanished=keep_vanished,
-        id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata, skip_bad_rows=skip_bad_rows,
+        config=config, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata, skip_bad_rows=skip_bad_rows,
         json_output=json_output,
     )  # fmt: skip
 
@@ -83,6 +85,7 @@ def migrate(
         bool, typer.Option("--again", help="With --in-place: encode points that have codes already too.")
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Points at once.")] = 2048,
+    config: ConfigOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -95,7 +98,7 @@ def migrate(
     if in_place != (index is None):
         raise ConfigError("codes go to --index, or beside the vectors that they are made from (--in-place); give one")
     if index is not None:
-        ingest(source, model, index, sync=True, keep_vanished=True, backfill=True, batch_size=batch_size,
+        ingest(source, model, index, sync=True, keep_vanished=True, backfill=True, batch_size=batch_size, config=config,
                skip_bad_rows=skip_bad_rows, json_output=json_output)  # fmt: skip
         return
     coder = CompresSAE.load(model)
@@ -103,7 +106,8 @@ def migrate(
     try:
         with progress_bar("migrate", None, quiet=json_output) as advance:
             report = add_codes(client, collection, vector, coder, again=again, batch_size=batch_size,
-                               on_error="skip" if skip_bad_rows else "raise", on_batch=advance)  # fmt: skip
+                               settings=index_settings(config, {}), on_error="skip" if skip_bad_rows else "raise",
+                               on_batch=advance)  # fmt: skip
     finally:
         client.close()
     show(dataclasses.asdict(report), json_output)
@@ -120,8 +124,9 @@ def deploy(
     least_recall: Annotated[float, typer.Option(help="Recall@10 below which nothing is switched.")] = 0.8,
     tolerance: Annotated[float, typer.Option(help="How much lower than the live recall is accepted.")] = 0.01,
     journal: Annotated[Path | None, typer.Option(help="File that notes the progress of the load.")] = None,
-    shards: Annotated[int, typer.Option(help="Of the new collection.")] = 1,
-    replicas: Annotated[int, typer.Option(help="Copies of each shard.")] = 1,
+    config: ConfigOption = None,
+    shards: Annotated[int | None, typer.Option(help="Of the new collection; 1 if left out.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Copies of each shard; 1 if left out.")] = None,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -138,7 +143,7 @@ def deploy(
             report = deploy_collection(
                 catalog, coder, client, name,
                 live_model=None if live_model is None else CompresSAE.load(live_model),
-                settings=IndexSettings(shards=shards, replicas=replicas), journal=journal,
+                settings=index_settings(config, {"shards": shards, "replicas": replicas}), journal=journal,
                 least_recall=least_recall, tolerance=tolerance, on_batch=advance,
             )  # fmt: skip
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 from urllib.parse import parse_qs
@@ -18,6 +19,7 @@ from ..index import IndexSettings, create_index, open_index
 from ..index.base import CodeIndex
 from ..index.location import connect
 from ..model import CompresSAE, Method
+from ..settings_file import Settings
 from ..similarity import Scoring
 from ..sources import Columns, QdrantSource, Source, open_source
 
@@ -104,11 +106,16 @@ def embedder_of(text: str | None, embedder: str | None) -> Embedder | None:
     return None if embedder is None else load_embedder(embedder)
 
 
-def open_or_create(location: str, model: CompresSAE, datatype: str, keep_dense: bool) -> CodeIndex:
+def index_settings(config: Path | None, given: Mapping[str, Any]) -> IndexSettings:
+    """Of a new index: those of the file, but for what is `given` and not None."""
+    return IndexSettings(**{**Settings.read(config).index, **{k: v for k, v in given.items() if v is not None}})
+
+
+def open_or_create(location: str, model: CompresSAE, settings: IndexSettings) -> CodeIndex:
     try:
         return open_index(location, model)
     except IndexNotFoundError:
-        return create_index(location, model, IndexSettings(datatype=datatype, keep_dense=keep_dense))  # type: ignore[arg-type]  # checked inside
+        return create_index(location, model, settings)
 
 
 def method_of(name: str) -> Method:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,14 +20,37 @@ __all__ = ["as_is", "print_json", "progress_bar", "show"]
 
 @contextlib.contextmanager
 def progress_bar(name: str, rows: int | None, *, quiet: bool) -> Iterator[Callable[[Batch], None]]:
-    """A bar with rate and time left; call what it gives with each batch."""
+    """A bar with rate and time left; call what it gives with each batch. Notices of the package are shown above it."""
     bar = Progress(
         TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:,.0f} items/s"),
         TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True, highlight=False), disable=quiet,
     )  # fmt: skip
     task = bar.add_task(name, total=rows, rate=0.0)
-    with bar:
+    with bar, contextlib.nullcontext() if quiet else _noticing(bar.console):
         yield lambda batch: bar.update(task, completed=batch.stop, rate=bar.tasks[task].speed or 0.0)
+
+
+@contextlib.contextmanager
+def _noticing(console: Console) -> Iterator[None]:
+    """Show what the package logs: what is tried again, and that a server is still at work when all is in."""
+    log = logging.getLogger("compressae_qdrant")
+    handler, level = _Notices(console), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Notices(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(as_is(self.format(record)))
 
 
 def as_is(text: str) -> Text:

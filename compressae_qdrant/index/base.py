@@ -288,6 +288,10 @@ class CodeIndex(Protocol):
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
         """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
 
+    def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last. Where one
+        page can't be had it can be asked for again, which a broken `scan` can't."""
+
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
 

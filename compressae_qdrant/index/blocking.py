@@ -106,11 +106,19 @@ class BlockingIndex:
         """See `CodeIndex.hashes`."""
         return self._wait(self._index.hashes(ids))
 
+    def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """See `CodeIndex.page`."""
+        return self._wait(self._index.page(size, offset))
+
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """See `CodeIndex.scan`."""
-        pages = self._index.scan(size)
-        while (page := self._wait(_next(pages))) is not None:
-            yield page
+        offset: Any = None
+        while True:
+            found, offset = self.page(size, offset)
+            if found:
+                yield found
+            if offset is None:
+                return
 
     def optimize(self) -> None:
         """See `CodeIndex.optimize`."""
@@ -135,7 +143,3 @@ class BlockingIndex:
             call.close()
             raise asyncio.CancelledError(_STOPPED)
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-
-async def _next(pages: Any) -> Any:
-    return await anext(pages, None)

@@ -259,14 +259,19 @@ class EdgeIndex:
         stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in found}
         return [stored.get(item) for item in ids]
 
+    def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last."""
+        with self._open("scan") as shard:
+            found, following = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
+        return [item_id(point.id, point.payload) for point in found], following
+
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
         offset: Any = None
         while True:
-            with self._open("scan") as shard:
-                found, offset = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
+            found, offset = self.page(size, offset)
             if found:
-                yield [item_id(point.id, point.payload) for point in found]
+                yield found
             if offset is None:
                 return
 

@@ -210,11 +210,15 @@ class QdrantIndex(_Collection):
         """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
         return self._run(self._requests.hashes(ids))
 
+    def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last."""
+        return self._run(self._requests.scan(size, offset))
+
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
         offset: Any = None
         while True:
-            found, offset = self._run(self._requests.scan(size, offset))
+            found, offset = self.page(size, offset)
             if found:
                 yield found
             if offset is None:
@@ -327,11 +331,15 @@ class AsyncQdrantIndex(_Collection):
         """See `QdrantIndex.hashes`."""
         return await self._run(self._requests.hashes(ids))
 
+    async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """See `QdrantIndex.page`."""
+        return await self._run(self._requests.scan(size, offset))
+
     async def scan(self, size: int = 4096) -> AsyncIterator[list[ItemId]]:
         """See `QdrantIndex.scan`."""
         offset: Any = None
         while True:
-            found, offset = await self._run(self._requests.scan(size, offset))
+            found, offset = await self.page(size, offset)
             if found:
                 yield found
             if offset is None:

@@ -68,8 +68,8 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
             raise IndexUnavailableError(message, _seconds(exc.headers.get("retry-after"))) from exc
         raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
     except grpc.RpcError as exc:
-        code = exc.code() if isinstance(exc, grpc.Call) else None
-        details = exc.details() if isinstance(exc, grpc.Call) else str(exc)
+        tells = isinstance(exc, (grpc.Call, grpc.aio.AioRpcError))  # the async one is no grpc.Call
+        code, details = (exc.code(), exc.details()) if tells else (None, exc)
         hint = (
             "; check the API key"
             if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from qdrant_client import QdrantClient, models
 from ..errors import SourceError
 from ..index.ids import item_id, public_payload
 from ..index.qdrant_errors import client_errors
+from ..retrying import RetryPolicy
 from .base import Batch, Columns, OnError, Row, batches_of
 
 __all__ = ["QdrantSource"]
@@ -30,6 +32,7 @@ class QdrantSource:
         on_error: what a point without a usable vector does.
         payloads: whether to read payloads. Without them, ids are those of the points.
         lacking: only points without this vector, as they are when their page is read.
+        retry: what to do while the server fails to give a page.
 
     Raises:
         SourceError: the collection has no such vector.
@@ -45,9 +48,10 @@ class QdrantSource:
         *,
         payloads: bool = True,
         lacking: str | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     ) -> None:
         self._client, self._collection, self._vector, self._on_error = client, collection, vector, on_error
-        self._payloads = payloads
+        self._payloads, self._retry = payloads, retry
         self._filter = (
             None if lacking is None else models.Filter(must_not=[models.HasVectorCondition(has_vector=lacking)])
         )
@@ -85,18 +89,20 @@ class QdrantSource:
         """None: points come page by page."""
         return None
 
+    def _page(self, offset: Any, vectors: Any, wanted: bool) -> tuple[list[Any], Any]:
+        with client_errors("read", self._collection):
+            return self._client.scroll(
+                self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
+                with_payload=wanted and self._payloads, with_vectors=vectors,
+            )  # fmt: skip
+
     def _read(self, start: int) -> Iterator[Row]:
         offset: Any = None
         number = 0
         names: Any = True if self._vector is None else [self._vector]
         while True:
             wanted = number + _PAGE > start  # pages before are passed by without their vectors
-            with client_errors("read", self._collection):
-                vectors = names if wanted else False
-                points, offset = self._client.scroll(
-                    self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
-                    with_payload=wanted and self._payloads, with_vectors=vectors,
-                )  # fmt: skip
+            points, offset = self._retry.run(partial(self._page, offset, names if wanted else False, wanted))
             for point in points:
                 if number >= start:
                     vector: Any = point.vector
