@@ -66,8 +66,8 @@ def sync(
     """Make an index equal to a catalog: add what is new, write what changed, delete what vanished."""
     ingest(
         source, model, index, method, atoms_per_step, batch_size=batch_size, sync=True, keep_vanished=keep_vanished,
-        config=config, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata, skip_bad_rows=skip_bad_rows,
-        json_output=json_output,
+        config=config, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        skip_bad_rows=skip_bad_rows, json_output=json_output,
     )  # fmt: skip
 
 
