@@ -57,9 +57,10 @@ def test_bytes_are_within_a_tenth_of_what_was_measured(row: dict[str, Any]) -> N
     assert index + item_bytes(workload, CONSTANTS) * run["items"] == pytest.approx(row["disk_bytes"], rel=0.1)
 
 
-def test_the_whole_catalog_is_among_what_was_measured() -> None:
+def test_the_whole_catalog_and_a_million_are_among_what_was_measured() -> None:
     kinds = {row["run"]["datatype"] for row in MEASURED["builds"] if row["run"]["items"] == 63_666}
     assert kinds == {"uint8", "float16", "float32"}
+    assert 1_000_000 in {row["run"]["items"] for row in MEASURED["builds"]}
 
 
 def test_a_plan_has_the_bytes_that_were_measured_whatever_the_node() -> None:
