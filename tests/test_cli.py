@@ -208,7 +208,9 @@ def test_report(shell: Shell, catalog: None, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert facts["bytes"] == len(page.encode())
     assert "<h1>Things</h1>" in page
-    assert [text.split(":")[0] for text in facts["left_out"]] == ["Recall against bytes and the Pareto front"]
+    assert facts["left_out"] == []
+    facts = shell.json("report catalog.jsonl --model model --index index --out other.html --queries 40 --segment absent")
+    assert [text.split(":")[0] for text in facts["left_out"]] == ["Recall by segment"]
     (tmp_path / "rows.json").write_text("{}")
     code, _, err = shell("report catalog.jsonl --model model --out report.html --results rows.json")
-    assert (code, "has no rows" in err) == (2, True)
+    assert (code, "holds no rows of this version" in err) == (2, True)
