@@ -163,6 +163,7 @@ def _times(measured: Row) -> CodeTimes:
 
 
 def _dense(measured: Row) -> list[DenseCosts]:
+    """Least memory first, in whichever order they were measured."""
     found = []
     for method in dict.fromkeys(row["run"]["method"] for row in measured["dense_builds"]):
         builds = [row for row in measured["dense_builds"] if row["run"]["method"] == method]
@@ -194,4 +195,4 @@ def _dense(measured: Row) -> list[DenseCosts]:
                     recall100=measured["recall"]["dense"].get(name, {}),
                 )
             )
-    return found
+    return sorted(found, key=lambda costs: (costs.resident_dimension, costs.originals))
