@@ -209,7 +209,8 @@ def test_report(shell: Shell, catalog: None, tmp_path: Path) -> None:
     assert facts["bytes"] == len(page.encode())
     assert "<h1>Things</h1>" in page
     assert facts["left_out"] == []
-    facts = shell.json("report catalog.jsonl --model model --index index --out other.html --queries 40 --segment absent")
+    report = "report catalog.jsonl --model model --index index"
+    facts = shell.json(f"{report} --out other.html --queries 40 --segment absent")
     assert [text.split(":")[0] for text in facts["left_out"]] == ["Recall by segment"]
     (tmp_path / "rows.json").write_text("{}")
     code, _, err = shell("report catalog.jsonl --model model --out report.html --results rows.json")
