@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -68,14 +69,14 @@ class _Direct:
         return self._data.batch(position, size)
 
 
-class _OnDevice:
+class _OnDevice(ABC):
     """Batches that a kernel scales to unit norm where they are."""
 
     def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
         self._data, self._device, self._operations = data, device, operations
 
-    def fill(self, position: int, out: Tensor) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def fill(self, position: int, out: Tensor) -> None: ...
 
     def batch(self, position: int, size: int) -> Tensor:
         out = torch.empty((size, self._data.dim), device=self._device)
