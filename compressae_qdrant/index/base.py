@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ __all__ = [
     "QueryVector",
     "Record",
     "ShardKey",
+    "all_pages",
 ]
 
 ItemId = int | str
@@ -308,6 +309,17 @@ class CodeIndex(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def all_pages(page: Callable[[int, Any], tuple[list[ItemId], Any]], size: int) -> Iterator[list[ItemId]]:
+    """The ids of an index, page after page, by its method `page`."""
+    offset: Any = None
+    while True:
+        found, offset = page(size, offset)
+        if found:
+            yield found
+        if offset is None:
+            return
 
 
 class AsyncCodeIndex(Protocol):

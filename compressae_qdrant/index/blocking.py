@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codes import SparseCodes
-from .base import Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record
+from .base import Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, all_pages
 from .qdrant import AsyncQdrantIndex
 
 if TYPE_CHECKING:
@@ -112,13 +112,7 @@ class BlockingIndex:
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """See `CodeIndex.scan`."""
-        offset: Any = None
-        while True:
-            found, offset = self.page(size, offset)
-            if found:
-                yield found
-            if offset is None:
-                return
+        return all_pages(self.page, size)
 
     def optimize(self) -> None:
         """See `CodeIndex.optimize`."""

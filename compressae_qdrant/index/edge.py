@@ -33,6 +33,7 @@ from .base import (
     Payload,
     QueryPlan,
     Record,
+    all_pages,
 )
 from .filters import edge_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id
@@ -267,13 +268,7 @@ class EdgeIndex:
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
-        offset: Any = None
-        while True:
-            found, offset = self.page(size, offset)
-            if found:
-                yield found
-            if offset is None:
-                return
+        return all_pages(self.page, size)
 
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built.

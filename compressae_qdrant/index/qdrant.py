@@ -18,7 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from ..codes import SparseCodes
 from ..telemetry import operation
-from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, ShardKey
+from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, ShardKey, all_pages
 from .calls import Call, Transport
 from .manifest import Manifest
 from .qdrant_errors import client_errors
@@ -216,13 +216,7 @@ class QdrantIndex(_Collection):
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
-        offset: Any = None
-        while True:
-            found, offset = self.page(size, offset)
-            if found:
-                yield found
-            if offset is None:
-                return
+        return all_pages(self.page, size)
 
     def optimize(self, patience: float = _PATIENCE_SECONDS) -> None:
         """Wait until the server's optimisers have nothing left to do. It is logged every ten seconds what they are at.
