@@ -7,9 +7,10 @@ More than half of the packages were never tagged, so it is counted three times: 
 of them that can have the label (all have a section; debtags count if at least ten are tagged); and among the strongest
 of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
 package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
-them, or those of the largest value. Controls are counted alike: random items, the items closest to random directions
-(of all items, as nothing uses such a latent), and the other side of the same latents. Prints Markdown; with --names
-also concepts by the names that they have in the model's concepts.json.
+them, or those of the largest value. Controls are counted alike: random items; the items closest to random directions
+(of all items, as nothing uses such a latent), any and such as have the atoms' mean and covariance; and the other side
+of the same latents. Prints Markdown; with --names also concepts by the names that they have in the model's
+concepts.json.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Latents:
 
     def __init__(self, codes: SparseCodes, embeddings: FloatArray, atoms: FloatArray) -> None:
         self._columns = codes.to_csr().tocsc()
-        self._embeddings, self._atoms = embeddings, atoms
+        self._embeddings, self.atoms = embeddings, atoms
         squares = self._columns.multiply(abs(self._columns)).sum(axis=0)
         self.sign = np.where(np.asarray(squares).ravel() >= 0, 1, -1)
         self.use = np.array([len(self.users(latent)[0]) for latent in range(codes.latents)])
@@ -96,8 +97,14 @@ class Latents:
 
     def by_cosine(self, latent: int, side: int = 1) -> Rows:
         rows, _ = self.users(latent, side)
-        cosines = self.sign[latent] * side * (self._embeddings[rows] @ self._atoms[latent])
+        cosines = self.sign[latent] * side * (self._embeddings[rows] @ self.atoms[latent])
         return rows[np.argsort(-cosines, kind="stable")]
+
+
+def like_the_atoms(atoms: FloatArray, random: np.random.Generator, count: int) -> FloatArray:
+    """(count, d): random directions that have the mean and the covariance of the atoms."""
+    drawn = random.multivariate_normal(atoms.mean(axis=0), np.cov(atoms.T), size=count)
+    return unit_rows(drawn.astype(np.float32))
 
 
 def main() -> None:
@@ -118,12 +125,17 @@ def main() -> None:
     def along_a_direction(_: int) -> Rows:
         return np.argsort(-(embeddings @ random.normal(size=model.dim).astype(np.float32)), kind="stable")
 
+    def like_an_atom(_: int) -> Rows:
+        direction = like_the_atoms(latents.atoms, random, 1)[0]
+        return np.argsort(-(embeddings @ direction), kind="stable")
+
     rankings: dict[str, Callable[[int], Rows]] = {
         "closest to the atom": latents.by_cosine,
         "largest value": latents.by_value,
         "control: the latents' other side": lambda latent: latents.by_cosine(latent, -1),
         "control: random directions": along_a_direction,
         "control: random items": drawn,
+        "control: directions like the atoms": like_an_atom,
     }
     first, last = latents.use[most[0]], latents.use[most[-1]]
     print(
