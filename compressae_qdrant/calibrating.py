@@ -20,11 +20,12 @@ from scipy.optimize import nnls
 from .calibration import CalibratedPlan, Calibration, Found
 from .capacity import Constants, load_constants
 from .codes import FloatArray, SparseCodes
+from .default_plan import dense_candidates_of
 from .errors import InvalidInputError, ModelMismatchError
 from .evaluation import exact_neighbours
 from .index.base import CodeIndex
 from .model import CompresSAE, Method, unit_rows
-from .query_planning import QueryPlanner, SearchSettings, dense_candidates_of
+from .query_planning import QueryPlanner, SearchSettings
 
 __all__ = ["LIMITS", "calibrate"]
 

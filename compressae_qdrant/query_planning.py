@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import similarity
 from .codes import FloatArray, SparseCodes
 from .concepts.steering import concept_vector, steering
+from .default_plan import FIRST_STAGE, candidates_of, default_plan, dense_candidates_of
 from .errors import ConfigError, InvalidInputError
 from .index.base import QueryPlan
 from .model import CompresSAE, Method, check_embeddings, unit_rows
@@ -21,15 +22,9 @@ from .similarity import Scoring, truncate
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["FIRST_STAGE", "QueryPlanner", "SearchOptions", "SearchSettings", "candidates_of", "dense_candidates_of"]
+__all__ = ["QueryPlanner", "SearchOptions", "SearchSettings"]
 
-FIRST_STAGE: Final = 1024
-"""Latents that search for candidates by default."""
-_PREFETCH: Final = 100
-_PREFETCH_FACTOR: Final = 3
-_KEEP_DENSE_FACTOR: Final = 4
 _EXACT_FACTOR: Final = 2
-_DENSE_FACTOR: Final = 3
 _WITHIN: Final = 10_000
 _WITHIN_EXACT: Final = 1_000_000
 _ANY_STRENGTH: Final = float(np.finfo(np.float32).tiny)
@@ -47,7 +42,9 @@ class SearchSettings:
     """Similarity by which hits are ranked."""
     prefetch: int | None = None
     """Candidates of the first stage; None takes 100, or three times the limit if that is more (four times, where
-    embeddings rescore). A candidate costs about 6 microseconds, whatever the number of items."""
+    embeddings rescore). A candidate costs about 6 microseconds, whatever the number of items. Where neither this nor
+    `first_stage` is given, a catalog of more than 65,536 items is searched by fewer latents for more candidates, as
+    `default_plan` has it: 256 latents and 400 candidates for 10 of a million items."""
     first_stage: int | None = None
     """Latents of the query-side vector that search for candidates; None takes 1,024. 0 uses the query's own code. A
     latent costs about 20 nanoseconds for every 1,000 items: 1.2 ms for 1,024 latents and 63,666 items."""
@@ -148,17 +145,6 @@ class SearchOptions(TypedDict, total=False):
     within_strength: float
 
 
-def candidates_of(limit: int, *, keep_dense: bool = False) -> int:
-    """Candidates that a search for so many hits has by default. With embeddings to rescore the best of them there
-    are more: what the codes alone can't tell apart is worth finding then."""
-    return max(_PREFETCH, (_KEEP_DENSE_FACTOR if keep_dense else _PREFETCH_FACTOR) * limit)
-
-
-def dense_candidates_of(limit: int) -> int:
-    """Rescored candidates that embeddings score once more by default."""
-    return _DENSE_FACTOR * limit
-
-
 class QueryPlanner:
     """Plans the queries of one model.
 
@@ -173,8 +159,13 @@ class QueryPlanner:
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
         self._fingerprint = model.fingerprint
 
-    def plans(self, queries: npt.ArrayLike, settings: SearchSettings) -> list[QueryPlan]:
+    def plans(self, queries: npt.ArrayLike, settings: SearchSettings, items: int = 0) -> list[QueryPlan]:
         """One plan for each row of (q, d) or (d,) embeddings, which are L2-normalised here.
+
+        Args:
+            queries: the embeddings.
+            settings: of the search.
+            items: about how many the index has, by which the default plan is chosen; 0 for a small one.
 
         Raises:
             DimensionError: the queries have another number of dimensions than the model.
@@ -184,13 +175,13 @@ class QueryPlanner:
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
         needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
         codes = self._model.encode(x, settings.query_method) if needs_codes else None
-        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings)
+        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings, items)
 
-    def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings) -> list[QueryPlan]:
-        """One plan for each of some stored codes: their reconstructions are the queries."""
+    def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings, items: int = 0) -> list[QueryPlan]:
+        """One plan for each of some stored codes: their reconstructions are the queries. See `plans`."""
         x = self._model.decode(codes)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings)
+        return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings, items)
 
     def _vectors(self, x: FloatArray, codes: SparseCodes | None, scoring: Scoring) -> FloatArray:
         if scoring == "asymmetric":
@@ -199,20 +190,18 @@ class QueryPlanner:
         return similarity.sparse(codes) if scoring == "sparse" else similarity.reconstructed(self._atoms, codes)
 
     def _plans(
-        self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings
+        self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings, items: int
     ) -> list[QueryPlan]:
         settings = self._calibrated(settings)
         steered = self._steering(settings)
         vectors = _added(vectors, steered)
         dense = 0 if len(steered) else self._dense_candidates(settings)
-        prefetch = max(settings.prefetch or candidates_of(settings.limit, keep_dense=dense > 0), dense)
-        size: int | None = settings.first_stage or FIRST_STAGE
-        if settings.exact:
-            size, prefetch = None, max(prefetch, _EXACT_FACTOR * settings.limit)
+        size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
+        prefetch = max(prefetch, dense)
         narrow = vectors
         if settings.first_stage == 0 and not settings.exact:
             assert codes is not None
-            narrow, size = _added(similarity.sparse(codes), steered), None
+            narrow = _added(similarity.sparse(codes), steered)
         plans = [
             QueryPlan(
                 first_stage=truncate(first, size, self._magnitude, steered.indices),
@@ -228,6 +217,15 @@ class QueryPlanner:
             for query, first, full in zip(x, narrow, vectors, strict=True)
         ]
         return plans if settings.within is None else self._within(plans, settings)
+
+    def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
+        """Latents of the first stage, None for all of the vector, and candidates."""
+        prefetch = settings.prefetch or candidates_of(settings.limit, keep_dense=keep_dense)
+        if settings.exact:
+            return None, max(prefetch, _EXACT_FACTOR * settings.limit)
+        if settings.first_stage is None and settings.prefetch is None:
+            return default_plan(items, settings.limit, keep_dense=keep_dense)
+        return FIRST_STAGE if settings.first_stage is None else settings.first_stage or None, prefetch
 
     def _calibrated(self, settings: SearchSettings) -> SearchSettings:
         """The settings with the plan that reaches their target recall."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, Unpack
+from typing import Any, Final, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,8 @@ from .query_vector import QueryVector
 
 __all__ = ["AsyncRetriever", "Retriever"]
 
+_SIZE_SECONDS: Final = 600.0
+_EMPTY_SECONDS: Final = 10.0
 Query = str | npt.ArrayLike
 """A text, or a (d,) embedding."""
 
@@ -43,14 +47,17 @@ class _Planned:
         self.model = model
         self._embedder = embedder
         self._planner = QueryPlanner(model, index.settings.keep_dense)
+        self._size = _Size()
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
-    def _plans(self, queries: Any, limit: int, settings: SearchOptions) -> list[QueryPlan]:
+    def _plans(self, queries: Any, limit: int, settings: SearchOptions, items: int) -> list[QueryPlan]:
         asked, vectors = self._settings(limit, settings), self._embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
-            return _measured(self._planner.plans(vectors, asked))
+            return _measured(self._planner.plans(vectors, asked, items))
 
-    def _plan_like(self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions) -> QueryPlan:
+    def _plan_like(
+        self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions, items: int
+    ) -> QueryPlan:
         """The plan that finds items like a stored one, itself included."""
         if self._tenant is not None:
             records = [r for r in records if r.payload.get(self._tenant.key) == self._tenant.match.value]  # type: ignore[union-attr]  # as _tenant_condition made it
@@ -60,9 +67,9 @@ class _Planned:
         asked = self._settings(limit + 1, settings)
         with telemetry.timed("compressae.search.planning.duration"):
             if record.dense is not None:
-                return _measured(self._planner.plans(record.dense, asked))[0]
+                return _measured(self._planner.plans(record.dense, asked, items))[0]
             code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
-            return _measured(self._planner.plans_for_codes(code, asked))[0]
+            return _measured(self._planner.plans_for_codes(code, asked, items))[0]
 
     def _settings(self, limit: int, settings: SearchOptions) -> SearchSettings:
         """The settings of a search, with the filter of the tenant where there is one."""
@@ -98,6 +105,26 @@ class _Planned:
         telemetry.measure("compressae.search.hits", len(hits))
         origin = _Origin(self.model, plan.rescoring or plan.first_stage, index)
         return [Hit(hit.id, hit.score, hit.payload, origin) for hit in hits]
+
+
+class _Size:
+    """About how many items the index has: asked with the first search, and again now and then, as the default plan is
+    another for a large catalog."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self._asked = -math.inf
+
+    def due(self) -> bool:
+        """Whether to ask now. The one who is told so asks; others go on with what is known."""
+        now = time.monotonic()
+        due = now - self._asked > (_SIZE_SECONDS if self.items else _EMPTY_SECONDS)
+        if due:
+            self._asked = now
+        return due
+
+    def note(self, items: int) -> None:
+        self.items = items
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +189,7 @@ class Retriever(_Planned):
             InvalidInputError: the query is zero, NaN or infinite, or a setting is out of range.
         """
         with _timed("search"):
-            (plan,) = self._plans([query], limit, settings)
+            (plan,) = self._plans([query], limit, settings, self._items())
             return self._traced(plan, self.index.search(plan), self.index)
 
     def search_batch(
@@ -170,7 +197,7 @@ class Retriever(_Planned):
     ) -> list[list[Hit]]:
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
         with _timed("search_batch"):
-            plans = self._plans(queries, limit, settings)
+            plans = self._plans(queries, limit, settings, self._items())
             found = self.index.search_batch(plans)
             return [self._traced(plan, hits, self.index) for plan, hits in zip(plans, found, strict=True)]
 
@@ -182,7 +209,7 @@ class Retriever(_Planned):
             IndexNotFoundError: the item is not in the index.
         """
         with _timed("similar_to"):
-            plan = self._plan_like(id, self.index.retrieve([id]), limit, settings)
+            plan = self._plan_like(id, self.index.retrieve([id]), limit, settings, self._items())
             hits = [hit for hit in self.index.search(plan) if hit.id != id][:limit]
             return self._traced(plan, hits, self.index)
 
@@ -194,6 +221,11 @@ class Retriever(_Planned):
             IndexNotFoundError: an item is no longer in the index.
         """
         return _explained(hits, self.index.retrieve(_ids(hits)))
+
+    def _items(self) -> int:
+        if self._size.due():
+            self._size.note(self.index.count(exact=False))
+        return self._size.items
 
 
 class AsyncRetriever(_Planned):
@@ -218,7 +250,7 @@ class AsyncRetriever(_Planned):
     async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.search`."""
         with _timed("search"):
-            (plan,) = self._plans([query], limit, settings)
+            (plan,) = self._plans([query], limit, settings, await self._items())
             async with self._my_turn():
                 return self._traced(plan, await self.index.search(plan), None)
 
@@ -227,7 +259,7 @@ class AsyncRetriever(_Planned):
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
         with _timed("search_batch"):
-            plans = self._plans(queries, limit, settings)
+            plans = self._plans(queries, limit, settings, await self._items())
             async with self._my_turn():
                 found = await self.index.search_batch(plans)
             return [self._traced(plan, hits, None) for plan, hits in zip(plans, found, strict=True)]
@@ -235,8 +267,9 @@ class AsyncRetriever(_Planned):
     async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
         with _timed("similar_to"):
+            items = await self._items()
             async with self._my_turn():
-                plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings)
+                plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings, items)
                 hits = await self.index.search(plan)
             return self._traced(plan, [hit for hit in hits if hit.id != id][:limit], None)
 
@@ -244,6 +277,12 @@ class AsyncRetriever(_Planned):
         """See `Retriever.explain`."""
         async with self._my_turn():
             return _explained(hits, await self.index.retrieve(_ids(hits)))
+
+    async def _items(self) -> int:
+        if self._size.due():
+            async with self._my_turn():
+                self._size.note(await self.index.count(exact=False))
+        return self._size.items
 
     @contextlib.asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from compressae_qdrant import (
 )
 from compressae_qdrant.capacity import Workload
 from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.default_plan import default_plan
 from compressae_qdrant.errors import (
     DimensionError,
     IndexNotFoundError,
@@ -32,7 +34,7 @@ from compressae_qdrant.errors import (
 from compressae_qdrant.index import Hit
 from compressae_qdrant.index.base import QueryPlan
 from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import FIRST_STAGE, QueryPlanner, SearchSettings, candidates_of
+from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 
@@ -191,7 +193,7 @@ class _Counted:
     def __init__(self, index: AsyncQdrantIndex) -> None:
         self._index, self._now, self.most = index, 0, 0
         self.fingerprint, self.settings = index.fingerprint, index.settings
-        self.retrieve, self.search_batch = index.retrieve, index.search_batch
+        self.retrieve, self.search_batch, self.count = index.retrieve, index.search_batch, index.count
 
     async def search(self, plan: QueryPlan) -> list[Hit]:
         self._now += 1
@@ -247,8 +249,64 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
     assert plan(kept, limit=100, scoring="sparse") == (300, 0)
     assert plan(kept, limit=100, prefetch=120) == (300, 300)
     assert plan(codes_only, limit=100, exact=True) == (300, 0)
-    served = Workload(items=1000, dim=24)
-    assert (served.first_stage, served.prefetch) == (FIRST_STAGE, candidates_of(served.limit))
+
+
+@pytest.mark.parametrize(
+    ("items", "limit", "keep_dense", "wanted"),
+    [
+        (0, 10, False, (1024, 100)), (65_536, 100, False, (1024, 300)), (262_144, 100, False, (512, 600)),
+        (1 << 20, 10, False, (256, 400)), (1 << 20, 100, True, (256, 1600)), (10**9, 10, False, (64, 1600)),
+    ],
+)  # fmt: skip
+def test_a_large_catalog_is_searched_by_fewer_latents(
+    items: int, limit: int, keep_dense: bool, wanted: tuple[int, int]
+) -> None:
+    assert default_plan(items, limit, keep_dense=keep_dense) == wanted
+    served = Workload(items=max(items, 1), dim=24, limit=limit, keep_dense=keep_dense)
+    assert served.plan == wanted
+
+
+class _Sized:
+    """An index that says it has so many items, and how often it was asked and with what plans."""
+
+    def __init__(self, index: EdgeIndex, items: int) -> None:
+        self._index, self.items, self.asked, self.plans = index, items, 0, list[QueryPlan]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        assert (filter, exact) == (None, False)
+        self.asked += 1
+        return self.items
+
+    def search(self, plan: QueryPlan) -> list[Hit]:
+        self.plans.append(plan)
+        return self._index.search(plan)
+
+
+def test_the_default_plan_is_of_the_size_of_the_index(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    counted = _Sized(index, 0)
+    retriever = Retriever(model, counted)
+    retriever.search(embeddings[0])
+    retriever.search(embeddings[0])
+    assert [plan.prefetch for plan in counted.plans] == [100, 100]
+    assert counted.asked == 1
+    counted.items = 1 << 20
+    now += 11  # an index that was empty is asked again soon
+    retriever.search(embeddings[0])
+    retriever.search(embeddings[0], prefetch=70)
+    retriever.search(embeddings[0], exact=True)
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100]
+    assert counted.asked == 2
+    now += 601
+    counted.items = 1 << 22
+    retriever.search(embeddings[0])
+    assert (counted.plans[-1].prefetch, counted.asked) == (800, 3)
 
 
 def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self, get_args
 
+from ..default_plan import FIRST_STAGE, candidates_of, default_plan
 from ..errors import ConfigError
 from ..index.base import Datatype
 from .constants import Constants, DenseCosts
@@ -48,17 +49,18 @@ class Workload:
     """At the peak."""
     limit: int = 10
     """Hits of a query."""
-    first_stage: int = 1024
-    """Latents that search for candidates, at most h."""
-    prefetch: int = 100
-    """Candidates that are rescored."""
+    first_stage: int | None = None
+    """Latents that search for candidates, at most h; None takes those of the default plan."""
+    prefetch: int | None = None
+    """Candidates that are rescored; None likewise."""
     keep_dense: bool = False
     """Embeddings on disk beside the codes, as float16."""
 
     def __post_init__(self) -> None:
         for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
         for name in ("payload_bytes", "queries_per_second"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
@@ -66,6 +68,16 @@ class Workload:
             raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
         if self.datatype not in get_args(Datatype):
             raise ConfigError(f"datatype is {self.datatype!r}; it must be one of {', '.join(get_args(Datatype))}")
+
+    @property
+    def plan(self) -> tuple[int, int]:
+        """Latents that search for candidates, and candidates, as a search for `limit` hits has them."""
+        if self.first_stage is None and self.prefetch is None:
+            first_stage, prefetch = default_plan(self.items, self.limit, keep_dense=self.keep_dense)
+        else:
+            first_stage = self.first_stage or FIRST_STAGE
+            prefetch = self.prefetch or candidates_of(self.limit, keep_dense=self.keep_dense)
+        return min(first_stage, self.latents), prefetch
 
 
 @dataclass(frozen=True)
@@ -200,16 +212,16 @@ def payload_bytes(workload: Workload, constants: Constants) -> float:
 
 def item_ms(workload: Workload, constants: Constants) -> float:
     """Milliseconds of a core that an item of a segment costs the first stage."""
-    times, first = constants.times, min(workload.first_stage, workload.latents)
+    times, (first, _) = constants.times, workload.plan
     postings = workload.k * math.pow(first / workload.latents, times.share_exponent)
     return times.item + times.posting * postings + times.visit * first / VISIT_ITEMS
 
 
 def shard_ms(workload: Workload, constants: Constants) -> float:
     """Milliseconds of a core that a search costs a shard whatever it holds: the query itself, and rescoring."""
-    times = constants.times
+    times, (_, candidates) = constants.times, workload.plan
     query = times.fixed + times.latent * workload.latents
-    return query + (times.candidate + times.candidate_latent * workload.latents) * workload.prefetch
+    return query + (times.candidate + times.candidate_latent * workload.latents) * candidates
 
 
 def search_ms(workload: Workload, constants: Constants, shards: int, segments: int) -> float:
@@ -250,7 +262,7 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
         replicas, shards, segments,
         planning + search_ms(workload, constants, shards, segments) * spread(constants, shards * segments),
         per_item * workload.items + shards * (shard_ms(workload, constants) + times.segment * (segments - 1)),
-        workload.prefetch, _nearest(alike, workload.dim),
+        workload.plan[1], _nearest(alike, workload.dim),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ..capacity import GIB, Constants, Estimate, Node, Prices, Workload, load_co
 from ..capacity import plan as make_plan
 from ..capacity.chart import draw_plan
 from .commands import example
-from .options import JsonOption
+from .options import FirstStageOption, JsonOption, PrefetchOption
 from .output import as_is, print_json
 
 __all__ = ["plan"]
@@ -37,8 +37,8 @@ def plan(
     replicas: Annotated[int, typer.Option(help="Copies of everything, at least.")] = 1,
     qps: Annotated[float, typer.Option(help="Queries/s at the peak.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Hits of a query.")] = 10,
-    first_stage: Annotated[int, typer.Option(help="Latents that search for candidates.")] = 1024,
-    prefetch: Annotated[int, typer.Option(help="Candidates to rescore.")] = 100,
+    first_stage: FirstStageOption = None,
+    prefetch: PrefetchOption = None,
     keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Embeddings on disk beside the codes.")] = False,
     ram: Annotated[float, typer.Option(help="Memory of a node, GiB.")] = 64,
     vcpus: Annotated[int, typer.Option(help="Of a node.")] = 16,

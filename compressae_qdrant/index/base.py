@@ -271,8 +271,8 @@ class CodeIndex(Protocol):
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Remove items; ids that are not there are ignored."""
 
-    def count(self, filter: models.Filter | None = None) -> int:
-        """Exact number of items, or of those that match."""
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """Number of items, or of those that match; not `exact` is an estimate, which costs a server nothing."""
 
     def info(self) -> IndexInfo:
         """Size, state and settings."""
@@ -332,6 +332,9 @@ class AsyncCodeIndex(Protocol):
     @property
     def settings(self) -> IndexSettings:
         """As fixed at its creation."""
+
+    async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """Number of items, see `CodeIndex.count`."""
 
     async def search(self, plan: QueryPlan) -> list[Hit]:
         """Hits of one query, best first."""

@@ -82,9 +82,9 @@ class BlockingIndex:
         """See `CodeIndex.delete`."""
         self._wait(self._index.delete(ids))
 
-    def count(self, filter: models.Filter | None = None) -> int:
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """See `CodeIndex.count`."""
-        return self._wait(self._index.count(filter))
+        return self._wait(self._index.count(filter, exact=exact))
 
     def info(self) -> IndexInfo:
         """See `CodeIndex.info`."""

@@ -202,11 +202,11 @@ class EdgeIndex:
         with self._open("delete from") as shard:
             shard.update(qe.UpdateOperation.delete_points(list(points)))
 
-    def count(self, filter: models.Filter | None = None) -> int:
-        """Exact number of items, or of those that match."""
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """Number of items, or of those that match; not `exact` is an estimate."""
         translated = None if filter is None else edge_filter(filter)
         with self._open("count") as shard:
-            return shard.count(qe.CountRequest(exact=True, filter=translated))
+            return shard.count(qe.CountRequest(exact=exact, filter=translated))
 
     def info(self) -> IndexInfo:
         """Size, state and settings. Flushes first, so that the bytes are those of everything written."""

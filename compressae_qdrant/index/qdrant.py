@@ -186,9 +186,9 @@ class QdrantIndex(_Collection):
         """Remove items; ids that are not there are ignored."""
         self._run(self._requests.delete(ids))
 
-    def count(self, filter: models.Filter | None = None) -> int:
-        """Exact number of items, or of those that match."""
-        return self._run(self._requests.count(filter))
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """Number of items, or of those that match; not `exact` is the server's estimate."""
+        return self._run(self._requests.count(filter, exact=exact))
 
     def info(self) -> IndexInfo:
         """Size, state and settings. A server doesn't tell bytes."""
@@ -301,9 +301,9 @@ class AsyncQdrantIndex(_Collection):
         """See `QdrantIndex.delete`."""
         await self._run(self._requests.delete(ids))
 
-    async def count(self, filter: models.Filter | None = None) -> int:
+    async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """See `QdrantIndex.count`."""
-        return await self._run(self._requests.count(filter))
+        return await self._run(self._requests.count(filter, exact=exact))
 
     async def info(self) -> IndexInfo:
         """See `QdrantIndex.info`."""

@@ -145,10 +145,11 @@ class Requests:
         selector = models.PointIdsList(points=points)
         return self._call("delete", {"points_selector": selector, "wait": True}, self._applied, "delete from")
 
-    def count(self, filter: models.Filter | None) -> Call[int]:
-        """Exact number of items."""
+    def count(self, filter: models.Filter | None, *, exact: bool = True) -> Call[int]:
+        """Number of items."""
         narrowed = None if filter is None else point_filter(filter)
-        return self._call("count", {"count_filter": narrowed, "exact": True}, lambda answer: int(answer.count), "count")
+        asked = {"count_filter": narrowed, "exact": exact}
+        return self._call("count", asked, lambda answer: int(answer.count), "count")
 
     def info(self, items: int, location: str) -> Call[IndexInfo]:
         """Size, state and settings, `items` being known already."""

@@ -20,10 +20,10 @@ function makePlan(constants, workload, node, prices) {
     const dense = workload.keep_dense ? bytes.dense_dimension * dim : 0;
     return bytes.disk_item + bytes.cell * Math.ceil(code / bytes.cell) + payloadBytes + dense;
   };
-  const first = Math.min(workload.first_stage, latents);
+  const [first, candidates] = searchPlan(workload);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
-  const shardMs = queryMs + (times.candidate + times.candidate_latent * latents) * workload.prefetch;
+  const shardMs = queryMs + (times.candidate + times.candidate_latent * latents) * candidates;
   const searchMs = (shards, segments) => queryMs + (shardMs - queryMs) / segments + (itemMs * items) / (shards * segments);
   const spread = (parts) => Math.pow(Math.pow(2, 1 / parts) - 1, -times.spread);
   const tables = bytes.item * items, room = node.ram_gib * engine.gib * free;
@@ -64,6 +64,14 @@ function makePlan(constants, workload, node, prices) {
     return estimate(costs.name, each * items, disk, replicas, shards, 1, one * spread(shards), cpu, nearest(Object.entries(costs.recall100), dim));
   };
   return [codes(), ...constants.dense.map(dense)];
+}
+
+/** Latents of the first stage and candidates, as default_plan.py and the workload have them. */
+function searchPlan({ items, limit, latents, keep_dense, first_stage, prefetch }) {
+  const wanted = Math.max(100, (keep_dense ? 4 : 3) * limit);
+  if (first_stage !== null || prefetch !== null) return [Math.min(first_stage ?? 1024, latents), prefetch ?? wanted];
+  const first = Math.max(64, Math.round(1024 * Math.sqrt(65536 / Math.max(items, 65536))));
+  return [Math.min(first, latents), Math.ceil((wanted * 1024) / first)];
 }
 
 /** The recall that was measured at the nearest dimensions. */
