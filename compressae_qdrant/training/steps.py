@@ -52,7 +52,7 @@ class AutogradStep:
             group["lr"] = rate
         model.atoms.requires_grad_(self._train_atoms)
         with _precision(self._config, self.x.device):
-            loss = cosine_losses(model, self.x)
+            loss = cosine_losses(model, self.x, self._config.neighbour_weight)
         adam.zero_grad()
         torch.autograd.backward(loss.total)
         cosine = loss.cosine.detach()
@@ -90,7 +90,8 @@ def make_step(
 ) -> Step:  # fmt: skip
     """The fastest step for the model's device and the precision that is asked for."""
     device = model.atoms.device
-    operations = fused(device) if config.precision != "float32" and model.latents <= MAX_LATENTS else None
+    plain = config.precision == "float32" or model.latents > MAX_LATENTS or config.neighbour_weight > 0
+    operations = None if plain else fused(device)
     if operations is None:
         return AutogradStep(model, adam, feed, config, ranks, train_atoms=train_atoms, last_use=last_use)
     return FusedStep(
