@@ -106,6 +106,8 @@ class SparseCodes:
     def __getitem__(self, rows: slice | npt.NDArray[Any] | Sequence[int]) -> SparseCodes:
         """The codes of some rows, by slice, integer array or boolean mask."""
         picked: Any = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(rows, slice) and not picked.size:
+            picked = picked.astype(np.intp)  # NumPy takes an empty list for floats
         return SparseCodes._trusted(self.indices[picked], self.values[picked], self.latents, self.scale)
 
     def __eq__(self, other: object) -> bool:

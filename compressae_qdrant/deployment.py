@@ -185,7 +185,7 @@ def _verify(
     asked = np.random.default_rng(0).choice(len(vectors), min(queries, len(vectors)), replace=False)
     depth = min(10, len(vectors) - 1)
     truth = [[ids[row] for row in near] for near in exact_neighbours(vectors[asked], vectors, depth, asked).tolist()]
-    points: list[Any] = list(point_ids(list(dict.fromkeys(ids))))
+    points: list[Any] = list(point_ids(ids, repeats=True))
     among = None if len(points) == items else models.Filter(must=[models.HasIdCondition(has_id=points)])
 
     def measured(retriever: Retriever) -> float:

@@ -96,3 +96,10 @@ def test_files_that_are_no_codes(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ModelFileError, match=r"codes\.safetensors"):
             SparseCodes.load(path)
+
+
+def test_no_rows_are_codes_too() -> None:
+    codes = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 5)
+    rows: list[Any] = [[], np.array([]), slice(0, 0)]
+    for none in rows:
+        assert (len(codes[none]), codes[none].k) == (0, 2)

@@ -15,11 +15,13 @@ from compressae_qdrant.errors import (
     IndexExistsError,
     IndexNotFoundError,
     IndexUnavailableError,
+    InvalidInputError,
     ModelMismatchError,
 )
 from compressae_qdrant.model import ModelConfig
 
 OTHER = CompresSAE(ModelConfig(24, 96, 6), seed=77)
+CODES = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 96)
 
 
 def test_reopened_it_is_the_same(tmp_path: Path, model: CompresSAE, codes: SparseCodes) -> None:
@@ -138,8 +140,32 @@ def test_optimised_segments_are_compressed_and_measured(index: EdgeIndex, codes:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"datatype": "int4"}, {"memory": "cloud"}, {"segments": 0}, {"scale": "big"}, {"shards": 0}]
+    "setting",
+    [
+        {"datatype": "int4"},
+        {"memory": "cloud"},
+        {"segments": 0},
+        {"scale": "big"},
+        {"shards": 0},
+        {"payload_fields": {"price": "int"}},
+    ],
 )
 def test_settings_out_of_range(setting: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):
+    with pytest.raises(ConfigError, match=rf"{next(iter(setting))}(\['price'\])? is"):
         IndexSettings(**setting)
+
+
+def test_one_id_in_place_of_several_touches_nothing(index: EdgeIndex) -> None:
+    index.upsert(["4", "2"], CODES)
+    for call in (index.delete, index.retrieve, index.hashes):
+        with pytest.raises(InvalidInputError, match=r"ids are one str, '42'; pass a sequence of ids"):
+            call("42")  # would be the items "4" and "2"
+    assert index.count() == 602
+
+
+def test_a_directory_that_can_not_be_locked(tmp_path: Path, model: CompresSAE) -> None:
+    EdgeIndex.create(tmp_path / "index", model).close()
+    (tmp_path / "index" / "lock").unlink()
+    (tmp_path / "index" / "lock").mkdir()
+    with pytest.raises(CodeIndexError, match=r"can't lock .*index: .*needs a directory that it can write to"):
+        EdgeIndex.open(tmp_path / "index")

@@ -38,6 +38,7 @@ from compressae_qdrant.index.collection_requests import (
     setup_calls,
     target_call,
 )
+from compressae_qdrant.index.location import connect
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant import run_call
 from compressae_qdrant.index.qdrant_errors import client_errors
@@ -270,6 +271,7 @@ def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:
     [
         ("http://localhost:6333", "must name one collection"),
         ("http://localhost:6333/a/b", "must name one collection"),
+        ("http://localhost:port/items", "has a port that is none"),
         ("ftp://localhost/items", "neither a directory nor"),
         ("https://me:secret@localhost/items", "QDRANT_API_KEY"),
     ],
@@ -278,3 +280,10 @@ def test_locations_that_can_not_be_read(location: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
         open_index(location)
     assert "secret" not in str(caught.value)
+
+
+def test_an_address_of_ipv6_keeps_its_brackets() -> None:
+    for scheme in ("http", "grpc"):
+        client, collection = connect(f"{scheme}://[::1]:7000/items")
+        assert (collection, client.init_options["host"]) == ("items", "[::1]")
+        client.close()

@@ -111,10 +111,11 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     upsert = part.upsert([1], codes[:1], None)
     assert upsert is not None
     assert json.loads(upsert.arguments["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
-    again = part.only_new().upsert([1], codes[:1], None)
-    assert again is not None
-    body = json.loads(again.arguments["point_insert_operations"].model_dump_json())
-    assert (body["shard_key"], body["update_mode"]) == ("eu", "insert_only")
+    for both in (part.only_new(), whole.only_new().of_shard("eu")):
+        again = both.upsert([1], codes[:1], None)
+        assert again is not None
+        body = json.loads(again.arguments["point_insert_operations"].model_dump_json())
+        assert (body["shard_key"], body["update_mode"]) == ("eu", "insert_only")
     by_grpc = Requests("items", manifest, calls.Transport("grpc"), 7).only_new().upsert([1], codes[:1], None)
     assert by_grpc is not None
     assert by_grpc.arguments["request"].shard_key_selector.shard_keys[0].number == 7
@@ -160,13 +161,15 @@ def test_points_that_went_meanwhile_are_passed_over(dense: QdrantClient, model: 
 
     def run(call: calls.Call[Any]) -> Any:
         calls_made.append(call.method)
-        if call.method == "update_vectors" and len(call.arguments["points"]) == 3:
+        if call.method == "update_vectors" and 99 in [point.id for point in call.arguments["points"]]:
             raise IndexNotFoundError("No point with id 99 found")
         return index._run(call)
 
     steps.follow(steps.upserting(index._requests, [1, 99, 2], codes[:3], None, None, None), run)
     assert calls_made == ["update_vectors", "retrieve", "update_vectors"]
     assert [record.id for record in index.retrieve([1, 2])] == [1, 2]
+    steps.follow(steps.upserting(index._requests, [99], codes[:1], None, None, None), run)  # none of the batch is left
+    assert calls_made[3:] == ["update_vectors", "retrieve"]
 
 
 def test_an_adopted_collection_stays_whose_it_is(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:

@@ -13,6 +13,7 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from compressae_qdrant import IndexSettings, SparseCodes
+from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
 from compressae_qdrant.index.wire import grpc_points, rest_body
@@ -86,3 +87,11 @@ def test_payload_values_of_types_of_someones_own() -> None:
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"pair": [1, 2]}
     with pytest.raises(TypeError):
         rest_body(batch._replace(payloads=[{"x": object()}]))
+
+
+def test_an_integer_that_grpc_has_no_room_for_is_named() -> None:
+    manifest = Manifest("m-0", 5, 2, IndexSettings())
+    batch = check_batch([7], SparseCodes([[1]], [[1.0]], 5), [{"n": 2**63}], None, manifest)
+    assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"n": 2**63}
+    with pytest.raises(InvalidInputError, match=r"payload of point 7 can't go by gRPC .*below 2\*\*63"):
+        grpc_points(batch)

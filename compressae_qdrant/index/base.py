@@ -100,13 +100,15 @@ class IndexSettings:
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, allowed in (
-            ("datatype", ("float32", "float16", "uint8")),
-            ("memory", ("pinned", "cached", "cold")),
-            ("scale", get_args(Scale)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        chosen: list[tuple[str, str, tuple[str, ...]]] = [
+            ("datatype", self.datatype, get_args(Datatype)),
+            ("memory", self.memory, get_args(Memory)),
+            ("scale", self.scale, get_args(Scale)),
+            *((f"payload_fields[{name!r}]", kind, get_args(FieldType)) for name, kind in self.payload_fields.items()),
+        ]
+        for name, value, allowed in chosen:
+            if value not in allowed:
+                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

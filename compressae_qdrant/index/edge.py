@@ -198,7 +198,7 @@ class EdgeIndex:
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Remove items; ids that are not there are ignored."""
-        points = point_ids(list(dict.fromkeys(ids)))
+        points = point_ids(ids, repeats=True)
         with self._open("delete from") as shard:
             shard.update(qe.UpdateOperation.delete_points(list(points)))
 
@@ -246,7 +246,7 @@ class EdgeIndex:
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order asked for; those that are not there are left out."""
-        points = point_ids(list(dict.fromkeys(ids)))
+        points = point_ids(ids, repeats=True)
         with self._open("retrieve from") as shard:
             found = shard.retrieve(list(points), with_payload=True, with_vector=True)
         records = {record.id: record for record in map(edge_requests.record, found)}
@@ -254,7 +254,7 @@ class EdgeIndex:
 
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
         """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
-        points = point_ids(list(dict.fromkeys(ids)))
+        points = point_ids(ids, repeats=True)
         with self._open("retrieve from") as shard:
             found = shard.retrieve(list(points), with_payload=[ID_FIELD, HASH_FIELD], with_vector=False)
         stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in found}

@@ -88,16 +88,20 @@ def connect(location: str) -> tuple[QdrantClient, str]:
             f"location {shown!r} must name one collection, {url.scheme}://host:port/collection, and may end with "
             "?shard_key=KEY; the key of the server comes from QDRANT_API_KEY"
         )
+    try:
+        port = url.port
+    except ValueError as exc:
+        raise ConfigError(f"location {shown!r} has a port that is none ({exc})") from exc
     secure = url.scheme in ("https", "grpcs")
     grpc = url.scheme in ("grpc", "grpcs")
     client = QdrantClient(
-        host=url.hostname,
+        host=f"[{url.hostname}]" if ":" in url.hostname else url.hostname,
         https=secure,
         prefer_grpc=grpc,
         api_key=os.environ.get("QDRANT_API_KEY") or None,
         timeout=_TIMEOUT_SECONDS,
         check_compatibility=False,
-        port=6333 if grpc else url.port or 6333,
-        grpc_port=url.port or 6334 if grpc else 6334,
+        port=6333 if grpc else port or 6333,
+        grpc_port=port or 6334 if grpc else 6334,
     )
     return client, collection

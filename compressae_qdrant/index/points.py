@@ -94,15 +94,16 @@ def rows_of(codes: SparseCodes, values: npt.NDArray[np.floating]) -> tuple[list[
     return indices, numbers
 
 
-def point_ids(ids: Sequence[ItemId]) -> list[PointId]:
-    """Point ids of a batch of different items.
+def point_ids(ids: Sequence[ItemId], *, repeats: bool = False) -> list[PointId]:
+    """Point ids of a batch of different items; with `repeats`, of items that may be named again, each once.
 
     Raises:
-        InvalidInputError: an id is unusable, or there twice; the message names it.
+        InvalidInputError: an id is unusable, or there twice; the message names it. Or `ids` is a single string, whose
+            characters would be taken for ids.
     """
     if isinstance(ids, (str, bytes)):
         raise InvalidInputError(f"ids are one {type(ids).__name__}, {ids!r}; pass a sequence of ids, [{ids!r}]")
-    points = [point_id(item) for item in ids]
+    points = [point_id(item) for item in (dict.fromkeys(ids) if repeats else ids)]
     if len(set(points)) != len(points):
         seen: dict[PointId, int] = {}
         for row, point in enumerate(points):

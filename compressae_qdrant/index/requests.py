@@ -45,8 +45,7 @@ class Requests:
         self._manifest = manifest
         self._transport = transport
         self._shard_key = shard_key
-        # A client before 1.17 has no such mode, and upserts as ever.
-        self._update_mode = models.UpdateMode.INSERT_ONLY if only_new and hasattr(models, "UpdateMode") else None
+        self._update_mode = models.UpdateMode.INSERT_ONLY if only_new else None
 
     @property
     def adopted(self) -> bool:
@@ -65,7 +64,8 @@ class Requests:
                 f"collection {self._collection!r} has no shard key {shard_key!r}; it has "
                 f"{', '.join(map(repr, known)) or 'none'}"
             )
-        return Requests(self._collection, self._manifest, self._transport, shard_key)
+        only_new = self._update_mode is not None
+        return Requests(self._collection, self._manifest, self._transport, shard_key, only_new=only_new)
 
     def only_new(self) -> Requests:
         """The same calls, but an upsert leaves items that are there as they are (Qdrant 1.17 or newer)."""
@@ -141,7 +141,7 @@ class Requests:
             raise ConfigError(
                 f"collection {self._collection!r} was there before its codes; delete its points by the client"
             )
-        points: list[Any] = list(point_ids(list(dict.fromkeys(ids))))
+        points: list[Any] = [*point_ids(ids, repeats=True)]
         selector = models.PointIdsList(points=points)
         return self._call("delete", {"points_selector": selector, "wait": True}, self._applied, "delete from")
 
@@ -205,7 +205,7 @@ class Requests:
 
     def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
         """Stored items, in the order asked for."""
-        points = point_ids(list(dict.fromkeys(ids)))
+        points = point_ids(ids, repeats=True)
 
         def parse(answer: Any) -> list[Record]:
             coded = (point for point in answer if VECTOR_NAME in (point.vector or {}))
@@ -223,7 +223,7 @@ class Requests:
             stored = {self._id(point): (point.payload or {}).get(HASH_FIELD, "") for point in answer}
             return [stored.get(item) for item in ids]
 
-        arguments = {"ids": point_ids(list(dict.fromkeys(ids))), "with_payload": [ID_FIELD, HASH_FIELD]}
+        arguments = {"ids": point_ids(ids, repeats=True), "with_payload": [ID_FIELD, HASH_FIELD]}
         return self._call("retrieve", arguments, parse, "retrieve from")
 
     def scan(self, size: int, offset: Any) -> Call[tuple[list[ItemId], Any]]:

@@ -30,18 +30,25 @@ class DirectoryLock:
 
     Raises:
         IndexUnavailableError: it is held already, by this process or another.
+        CodeIndexError: the directory can't be written to, or its file system has no locks.
     """
 
     def __init__(self, file: Path, location: str) -> None:
-        self._descriptor: int | None = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor: int | None = None
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._descriptor = opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace") or "unknown"
+            holder = os.pread(opened, 32, 0).decode("ascii", "replace") or "unknown"
             self.release()
             raise IndexUnavailableError(
                 f"{location} is open in process {holder}; an embedded index serves one process at a time: close it "
                 "there, or use a Qdrant server"
+            ) from exc
+        except OSError as exc:
+            self.release()
+            raise CodeIndexError(
+                f"can't lock {location}: {exc}; an embedded index needs a directory that it can write to"
             ) from exc
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)

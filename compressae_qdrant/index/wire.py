@@ -15,6 +15,7 @@ from qdrant_client import grpc
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from ..codes import FloatArray, SparseCodes
+from ..errors import InvalidInputError
 from .ids import PointId
 from .manifest import DENSE_NAME, VECTOR_NAME
 from .points import CheckedBatch, rows_of
@@ -58,7 +59,13 @@ def grpc_points(batch: CheckedBatch) -> list[grpc.PointStruct]:
     points = []
     for row, sparse in enumerate(_sparse_vectors(batch.codes)):
         payload = batch.payloads[row]
-        point = grpc.PointStruct(payload=RestToGrpc.convert_payload(payload) if payload else None)
+        try:
+            point = grpc.PointStruct(payload=RestToGrpc.convert_payload(payload) if payload else None)
+        except ValueError as exc:
+            raise InvalidInputError(
+                f"payload of point {batch.ids[row]!r} can't go by gRPC ({exc}), which has integers below 2**63 only; "
+                "store larger ones as strings, or load by REST"
+            ) from exc
         _set_id(point, batch.ids[row])
         named = point.vectors.vectors.vectors
         named[VECTOR_NAME].sparse.MergeFromString(sparse)
