@@ -137,7 +137,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
-        raise ModelFileError(f"there is no model at {directory} (no config.json); save one with model.save") from exc
+        raise ModelFileError(
+            f"there is no model at {directory} (no config.json); make one: compressae train CATALOG --out {directory}, "
+            "or model.save"
+        ) from exc
     except (OSError, ValueError) as exc:
         raise ModelFileError(f"{path} can't be read ({exc}); copy the model again") from exc
     if not isinstance(config, dict) or config.get("format") != _FORMAT:

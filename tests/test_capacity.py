@@ -109,6 +109,13 @@ def test_more_of_anything_never_takes_less() -> None:
         assert codes(dataclasses.replace(SHOP, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
 
 
+def test_recall_is_told_of_the_settings_it_was_measured_with_only() -> None:
+    known = Workload(items=1_000_000, dim=384)
+    assert codes(known).recall100 == CONSTANTS.codes_recall100["32,384"]
+    for change in ({"latents": 16_384}, {"first_stage": 128}, {"keep_dense": True}, {"k": 31}):
+        assert codes(dataclasses.replace(known, **change)).recall100 is None
+
+
 @pytest.mark.parametrize("items", [1, 1000, 63_666, 10**6, 10**8, 10**9])
 @pytest.mark.parametrize("rate", [0.0, 1.0, 300.0, 100_000.0])
 def test_what_is_planned_carries_the_load_and_fits(items: int, rate: float) -> None:

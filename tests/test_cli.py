@@ -113,6 +113,8 @@ def test_evaluate_tells_segments_agreement_and_rivals(
     assert f"{report['recall']['100']:.4f}" in rows[0]
     people = shell(line)[1]
     assert "worst first" in people
+    assert "index, in memory" in people
+    assert "A small index" in people
     assert "group shared, dense / index" in people
     for wrong, complaint in (
         ("--rivals", "say where the table and plots go"),
@@ -150,7 +152,9 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
         ("ingest catalog.jsonl --model model --index i --datatype int4", "datatype is 'int4'"),
         ("ingest catalog.jsonl --model model --index i --method magic", "--method is 'magic'"),
         ("search x --model model --index i --scoring magic", "--scoring is 'magic'"),
-        ("search x --model model --index none", "none; create one with EdgeIndex.create"),
+        ("search x --like --model model --index none", "none; make one: compressae ingest"),
+        ("search 'a text' --model none --index none", "'a text' is a text; say which model embeds texts by --embedder"),
+        ("search x --like --model none --index none --within-strength 0.1", "0.1, of no concept; name one by --within"),
         ("info", "give --index, --model or both"),
         ("info --index http://localhost:1/items", "server can't be reached"),
         ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),
@@ -168,7 +172,11 @@ def test_errors_are_one_line_and_exit_code_2(shell: Shell, catalog: None, line: 
 
 def test_queries_that_can_not_be_read(shell: Shell, catalog: None) -> None:
     shell("ingest catalog.jsonl --model model --index index")
-    for query, complaint in (("'[1, x]'", "isn't one in JSON"), ("words", "no embedder"), ("'[1, 2]'", "2 dimensions")):
+    for query, complaint in (
+        ("'[1, x]'", "isn't one in JSON"),
+        ("words", "embeds texts by --embedder"),
+        ("'[1, 2]'", "2 dimensions"),
+    ):
         code, _, err = shell(f"search {query} --model model --index index")
         assert (code, complaint in err, err.count("\n")) == (2, True, 1)
     code, _, err = shell("search '[1]' --model model --index index --filter '{'")

@@ -269,6 +269,8 @@ def test_the_command_finds_shows_and_searches(
     model.save(tmp_path / "model")
     code, _, err = shell("concepts --model model")
     assert (code, "has no concepts yet" in err) == (2, True)
+    code, _, err = shell("concepts --model model --top 0")
+    assert (code, "--top" in err) == (2, True)
     made = shell.json("concepts catalog.jsonl --model model --top 500 --keep 5")
     assert made["fingerprint"] == model.fingerprint == CompresSAE.load(tmp_path / "model").fingerprint
     assert [c["items"] for c in made["concepts"]] == sorted((c["items"] for c in made["concepts"]), reverse=True)
@@ -281,4 +283,5 @@ def test_the_command_finds_shows_and_searches(
     assert code == 0
     assert "[red]my own" in out
     assert len(out.splitlines()) == 2
+    assert "no concept has 'xyzzy' in its name" in shell("concepts --model model --search xyzzy")[2]
     assert shell.json("concepts --model model --search 'my own'")["concepts"][0]["latent"] == some["latent"]

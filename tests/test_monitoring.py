@@ -268,6 +268,7 @@ def test_the_command(
     assert code == 1
     assert "DRIFT" in out
     assert "300 items against items held out of the training: drift: cosine_loss" in out
+    assert "coded worse: train on a catalog that has them" in out
     assert len(Path("h.jsonl").read_text().splitlines()) == 2
     assert Path("h.png").exists()
     code, out, _ = shell("monitor foreign.jsonl --model model --json --tolerance errors=1e9")

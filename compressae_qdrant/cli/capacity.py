@@ -22,6 +22,7 @@ __all__ = ["plan"]
 
 
 _Columns = dict[str, Callable[[Estimate], str]]
+_SLOW_MS: Final = 50
 _WIDE: Final = 120
 """Columns of a terminal that one table fits in."""
 
@@ -112,6 +113,12 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
         f"network. Recall is of the benchmark's 63,666 items. Constants measured {machine['date']} on "
         f"{machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. {machine.get('note', '')}".strip()
     ))  # fmt: skip
+    mine, others = estimates[0], [each for each in estimates if not each.name.startswith("codes ")]
+    if mine.p50_ms > _SLOW_MS or mine.nodes > max(each.nodes for each in others):
+        console.print(as_is(
+            "Codes spend a query's time on walking postings, which grow with the items. More --latents or a smaller "
+            "--first-stage make it shorter; what either does to recall, `compressae tune` measures on a sample."
+        ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))
 

@@ -253,6 +253,13 @@ def search(
     """Search an index by text, by vector, or by an item of it."""
     asked = Settings.read(config).search
     scored_by = scoring_of(scoring)
+    target = item_id(query) if like else query_of(query)
+    if not like and isinstance(target, str) and embedder is None:
+        raise ConfigError(
+            f"the query {query!r} is a text; say which model embeds texts by --embedder, or --like if it is an id"
+        )
+    if within_strength and within is None:
+        raise ConfigError(f"--within-strength is {within_strength}, of no concept; name one by --within")
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
@@ -266,10 +273,8 @@ def search(
             "scoring": scored_by, "exact": exact, "filter": filter_of(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
         }  # fmt: skip
-        if like:
-            hits = retriever.similar_to(item_id(query), limit, **settings)
-        else:
-            hits = retriever.search(query_of(query), limit, **settings)
+        find = retriever.similar_to if like else retriever.search
+        hits = find(target, limit, **settings)
         explained = retriever.explain(hits) if explain else None
     show_hits(hits, explained, json_output)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..concepts import Concepts, find_concepts
+from ..concepts import Concept, Concepts, find_concepts
 from ..errors import ConfigError
 from ..model import CompresSAE
 from .commands import example
@@ -32,6 +32,8 @@ from .output import as_is, print_json, progress_bar
 
 __all__ = ["concepts"]
 
+_TITLES: Final = 3
+
 
 @example("compressae concepts sample --model model")
 def concepts(
@@ -40,7 +42,7 @@ def concepts(
         str | None, typer.Argument(help="Catalog to find the concepts on; without one, those found before are shown.")
     ] = None,
     search: Annotated[str | None, typer.Option("--search", "-s", help="Only those with this word.")] = None,
-    top: Annotated[int, typer.Option("--top", "-n", help="Concepts to show, the most used first.")] = 20,
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Concepts to show, the most used first.")] = 20,
     keep: Annotated[int, typer.Option(help="Strongest items of each concept to keep.")] = 20,
     fields: Annotated[
         str | None,
@@ -78,11 +80,24 @@ def concepts(
         listed = [dataclasses.asdict(concept) for concept in shown]
         print_json({"fingerprint": found.fingerprint, "items": found.items, "concepts": listed})
         return
-    table = Table("latent", "name", "items", "share", "strength", "strongest items", box=None)
+    if not shown:
+        Console(stderr=True).print(as_is(f"no concept has {search!r} in its name, its terms or its items' titles"))
+        return
+    table = Table("latent", "name", box=None)
+    for column in ("items", "share", "strength"):
+        table.add_column(column, justify="right")
+    table.add_column("strongest items")
     for concept in shown:
-        titles = "; ".join(item.title for item in concept.strongest[:3])
         table.add_row(
             concept.key, as_is(concept.name), f"{concept.items:,}", f"{concept.items / found.items:.2%}",
-            f"{concept.strength:.3f}", as_is(titles),
+            f"{concept.strength:.3f}", as_is("; ".join(_titles(concept, search))),
         )  # fmt: skip
     Console().print(table)
+
+
+def _titles(concept: Concept, search: str | None) -> list[str]:
+    """A few titles of its strongest items; first those that have the word which is searched for."""
+    titles = list(dict.fromkeys(item.title for item in concept.strongest))
+    if search is not None:
+        titles.sort(key=lambda title: search.casefold() not in title.casefold())
+    return titles[:_TITLES]

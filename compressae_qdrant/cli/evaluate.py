@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -51,6 +51,15 @@ from .output import as_is, print_json
 __all__ = ["evaluate"]
 
 _DEPTHS = (10, DEPTH)
+_BYTES: Final = {
+    "dense_bytes_per_item": "bytes an item: dense",
+    "index_bytes_per_item": "  index, in memory",
+    "total_bytes_per_item": "  all, on disk",
+}
+_FEW_ITEMS: Final = 10
+"""A latent: with fewer, the fixed part of a posting list shows in the bytes of an item."""
+_LEAST_QUERIES: Final = 10
+"""Of a segment that is said to be worse than the whole."""
 
 
 @example("compressae evaluate sample --model model --index index --segment section")
@@ -109,7 +118,7 @@ def evaluate(
     if json_output:
         print_json(facts)
     else:
-        _show(facts)
+        _show(facts, coder.latents)
 
 
 def _read(
@@ -171,7 +180,7 @@ def _compare(bench: Bench, way: Way, size: IndexInfo, out: Path, rivals: bool, q
     return [str(file) for file in write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])]
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any], latents: int) -> None:
     console = Console(highlight=False)
     table = Table("measure", "value", "95% interval", box=None)
     for depth, mean in facts["recall"].items():
@@ -181,15 +190,26 @@ def _show(facts: dict[str, Any]) -> None:
         table.add_row("  difference", f"{each['difference']:+.4f}", _interval(each["interval"]))
     table.add_row("latency p50 / p95", f"{facts['p50_ms']:.2f} / {facts['p95_ms']:.2f} ms", "")
     table.add_row("queries / items", f"{facts['queries']:,} / {facts['items']:,}", "")
-    for name in ("dense_bytes_per_item", "index_bytes_per_item", "total_bytes_per_item"):
+    for name, title in _BYTES.items():
         if name in facts:
-            table.add_row(name.replace("_", " "), f"{facts[name]:,.1f}", "")
+            table.add_row(title, f"{facts[name]:,.1f}", "")
     console.print(table)
+    if "index_bytes_per_item" in facts and facts["items"] < _FEW_ITEMS * latents:
+        console.print(as_is(
+            f"A small index: what each of {latents:,} posting lists takes, however short, counts here. `compressae "
+            "plan` tells the bytes of a larger catalog."
+        ))  # fmt: skip
     if "segments" in facts:
-        segments = Table("segment, worst first", "recall@100", "95% interval", "queries", box=None)
+        least = facts["interval"][DEPTH][0]
+        segments = Table("segment, worst first", "recall@100", "95% interval", box=None)
+        segments.add_column("queries", justify="right")
+        segments.add_column("")
         for each in facts["segments"]:
-            segments.add_row(as_is(each["value"]), f"{each['recall']:.4f}", _interval(each["interval"]),
-                             f"{each['queries']:,}")  # fmt: skip
+            below = each["queries"] >= _LEAST_QUERIES and each["interval"][1] < least
+            segments.add_row(
+                as_is(each["value"]), f"{each['recall']:.4f}", _interval(each["interval"]), f"{each['queries']:,}",
+                "below the whole" if below else "",
+            )  # fmt: skip
         console.print(segments)
     for file in facts.get("files", []):
         console.print(as_is(file))

@@ -52,13 +52,23 @@ def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_j
             one["explanation"] = {"shares": shares, "remainder": explanation.remainder}
         print_json(listed)
         return
+    if not hits:
+        Console(stderr=True).print("no hits: nothing in the index meets the query, its filter and --within")
+        return
     table = Table("score", "id", *([] if explained is None else ["why"]), "payload", box=None)
     for n, hit in enumerate(hits):
-        why = [] if explained is None else [as_is("\n".join(map(_line, explained[n].shares[:_SHARES])))]
+        why = [] if explained is None else [as_is(_why(explained[n]))]
         # A payload is data: shown as it is, never read as markup.
         payload = as_is(json.dumps(hit.payload, ensure_ascii=False))
         table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), *why, payload)
     Console().print(table)
+
+
+def _why(explanation: Explanation) -> str:
+    """The largest shares, and the sum of all else, so that the lines add up to the score."""
+    named = explanation.shares[:_SHARES]
+    rest = explanation.score - sum(share.share for share in named)
+    return "\n".join([*map(_line, named), f"{rest:+.3f} all else"])
 
 
 def _line(share: Share) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..baseline import BASELINE_FILE, Baseline
+from ..concepts import Concepts
 from ..errors import ConfigError, ModelFileError
 from ..index import open_index
 from ..model import CompresSAE
@@ -45,6 +46,17 @@ from .options import (
 from .output import as_is, number, print_json, show
 
 __all__: list[str] = []
+
+_MEASURES: Final = {
+    "cosine_loss": "cosine loss, 1 - cos",
+    "psi": "stability index of latent use",
+    "posting_mass": "posting mass",
+    "dead_latents": "dead latents",
+    "hot_latents": "hot latents",
+    "recall": "recall@10, spot check",
+}
+_QUALITY: Final = {"cosine_loss", "recall"}
+"""Measures of how well items are coded; the others are of which latents they use."""
 
 
 @example("compressae monitor new-items.parquet --model model --history monitor.jsonl --plot monitor.png")
@@ -89,6 +101,8 @@ def monitor(
         raise ConfigError("--plot draws the reports of a history; name its file by --history")
     allowed = _tolerances(tolerance)
     coder = CompresSAE.load(model)
+    if not make:
+        _check_baseline(coder, model, segment)
     if source is None:
         assert index is not None
         if make:
@@ -105,16 +119,7 @@ def monitor(
             show(_described(made, model), json_output)
             return
         seen = observe(coder, embeddings, segments)
-    if coder.baseline is None:
-        raise ModelFileError(
-            f"the model at {model} has no baseline (it was saved by an older version, or trained on too few items); "
-            f"make one from items that it was not trained on: compressae monitor ITEMS --model {model} --make-baseline"
-        )
-    if segment is not None and coder.baseline.segment_field != segment:
-        raise ConfigError(
-            f"the baseline knows no segments by {segment!r}, so what is usual for one can't be told; make one: "
-            f"compressae monitor ITEMS --model {model} --make-baseline --segment {segment}"
-        )
+    assert coder.baseline is not None
     report = check(coder, seen, coder.baseline, allowed, seed=seed)
     now = datetime.now(UTC)
     if history is not None:
@@ -128,9 +133,23 @@ def monitor(
         facts = {"time": now.isoformat(timespec="seconds"), "model": coder.fingerprint, "drifted": report.drifted}
         print_json(facts | {"reasons": report.reasons} | dataclasses.asdict(report))
     else:
-        _print(report)
+        _print(report, coder.concepts)
     if report.drifted:
         raise typer.Exit(1)
+
+
+def _check_baseline(coder: CompresSAE, model: Path, segment: str | None) -> None:
+    """Refuse a model without the baseline that this takes, before anything is read."""
+    if coder.baseline is None:
+        raise ModelFileError(
+            f"the model at {model} has no baseline (it was saved by an older version, or trained on too few items); "
+            f"make one from items that it was not trained on: compressae monitor ITEMS --model {model} --make-baseline"
+        )
+    if segment is not None and coder.baseline.segment_field != segment:
+        raise ConfigError(
+            f"the baseline knows no segments by {segment!r}, so what is usual for one can't be told; make one: "
+            f"compressae monitor ITEMS --model {model} --make-baseline --segment {segment}"
+        )
 
 
 def _described(baseline: Baseline, model: Path) -> dict[str, Any]:
@@ -158,13 +177,16 @@ def _tolerances(text: str) -> Tolerances:
     return Tolerances(**given)
 
 
-def _print(report: Report) -> None:
-    table = Table("", "measure", "value", "expected", "threshold", "", box=None)
+def _print(report: Report, concepts: Concepts | None) -> None:
+    table = Table("items", "measure", box=None)
+    for column in ("value", "expected", "threshold"):
+        table.add_column(column, justify="right")
+    table.add_column("")
     for name, part in (("", report), *report.segments.items()):
         for measure, found in part.checks.items():
             table.add_row(
-                as_is(name or "all"), measure, number(found.value), number(found.expected), number(found.threshold),
-                "DRIFT" if found.drifted else "ok",
+                as_is(name or "all"), _MEASURES.get(measure, measure), number(found.value), number(found.expected),
+                number(found.threshold), "DRIFT" if found.drifted else "ok",
             )  # fmt: skip
     console = Console()
     console.print(table)
@@ -172,6 +194,27 @@ def _print(report: Report) -> None:
         console.print(as_is(f"{measure}: not known, {why}"))
     for what, latents in (("hot", report.hot_latents), ("dead", report.dead_latents)):
         if latents:
-            console.print(as_is(f"{what} latents: {', '.join(map(str, latents))}"))
+            console.print(as_is(f"{what} latents: {', '.join(_called(latent, concepts) for latent in latents)}"))
     verdict = f"drift: {', '.join(report.reasons)}" if report.drifted else "no drift"
     console.print(as_is(f"{report.items:,} items against {report.baseline}: {verdict}"))
+    if report.drifted:
+        console.print(as_is(_next(report)))
+
+
+def _called(latent: int, concepts: Concepts | None) -> str:
+    concept = None if concepts is None else concepts.of_latent(latent)
+    return f"{latent} ({concept.name})" if concept is not None else str(latent)
+
+
+def _next(report: Report) -> str:
+    """What to do about a drift: it depends on whether items are found worse, or other ones came."""
+    measures = {reason.rpartition(": ")[2] for reason in report.reasons}
+    if measures & _QUALITY:
+        return (
+            "Items of this kind are coded worse: train on a catalog that has them (compressae train), and see what "
+            "that brings before queries go there (compressae deploy)."
+        )
+    return (
+        "Other items than before, coded as well as before; searches take longer where postings grow. If they are here "
+        "to stay, train with them, or make them the baseline (--make-baseline)."
+    )

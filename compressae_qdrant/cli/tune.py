@@ -90,7 +90,9 @@ def tune(
         })  # fmt: skip
         return
     _show(found, chosen, goal)
-    Console(highlight=False).print(f"settings: {out}, plot: {picture}", markup=False)
+    console = Console(highlight=False)
+    console.print(f"settings: {out}, plot: {picture}", markup=False)
+    console.print(f"next: compressae train {source} --config {out} --out model", markup=False)
 
 
 def _show(found: TuneResult, chosen: Point, goal: Goal) -> None:

@@ -130,7 +130,9 @@ class EdgeIndex:
         try:
             text = (path / _MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise IndexNotFoundError(f"there is no index at {path}; create one with EdgeIndex.create") from exc
+            raise IndexNotFoundError(
+                f"there is no index at {path}; make one: compressae ingest, or EdgeIndex.create"
+            ) from exc
         except (OSError, UnicodeDecodeError) as exc:
             raise CodeIndexError(f"can't read the index at {path}: {exc}") from exc
         try:
