@@ -49,7 +49,7 @@ __all__: list[str] = []
 
 _MEASURES: Final = {
     "cosine_loss": "cosine loss, 1 - cos",
-    "psi": "stability index of latent use",
+    "psi": "psi: stability of latent use",
     "posting_mass": "posting mass",
     "dead_latents": "dead latents",
     "hot_latents": "hot latents",
