@@ -175,7 +175,7 @@ class SparseCodes:
                     )
                 scale: Any = meta["scale"] or None
                 return cls(file.get_tensor("indices"), file.get_tensor("values"), int(meta["latents"]), scale)
-        except (OSError, SafetensorError, KeyError, InvalidCodeError) as exc:
+        except (OSError, SafetensorError, KeyError, ValueError) as exc:
             raise ModelFileError(f"{path} is not a readable code file ({exc}); encode the catalog again") from exc
 
 

@@ -51,7 +51,7 @@ class TrainingHistory:
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Self:
+    def from_json(cls, text: str | bytes, where: str) -> Self:
         """Read what `save` wrote.
 
         Raises:

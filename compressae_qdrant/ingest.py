@@ -52,6 +52,8 @@ class _Journal:
     source: str
     model: str
     method: str
+    index: str
+    """Where it is; nothing where the journal lies in the index itself, and moves with it."""
     next_row: int = 0
     skipped: int = 0
     complete: bool = False
@@ -87,7 +89,7 @@ def ingest(
 
     Raises:
         ModelMismatchError: the index holds another model's codes.
-        ConfigError: the journal is of another source, model or method.
+        ConfigError: the journal is of another source, model, method or index.
         RowError: a row is malformed and the source doesn't skip. What came before is in the index, and noted.
         IngestError: a batch can't be encoded or upserted, or the server stayed away for longer than `retry` waits; says
             what is in and how to go on.
@@ -99,7 +101,8 @@ def ingest(
         )
     started = time.perf_counter()
     file = index.journal if journal is None else Path(journal)
-    wanted = _Journal(_short(source.identity), model.fingerprint, f"{method}/{atoms_per_step}")
+    where = "" if file is None or file == index.journal else retry.run(index.info).location
+    wanted = _Journal(_short(source.identity), model.fingerprint, f"{method}/{atoms_per_step}", where)
     note = wanted if file is None or restart else _resume(file, wanted, index, retry)
     first, items, noted = note.next_row, 0, time.perf_counter()
     if note.complete:
@@ -156,7 +159,7 @@ def _resume(file: Path, wanted: _Journal, index: CodeIndex, retry: RetryPolicy) 
         raise ConfigError(f"{file} is not an ingestion journal ({exc}); delete it to begin with the first row") from exc
     if written != _FORMAT:
         raise ConfigError(f"{file} is a journal of format {written!r}, this version reads {_FORMAT}; use --restart")
-    for name, what in (("model", "model"), ("source", "source"), ("method", "encoding method")):
+    for name, what in (("model", "model"), ("source", "source"), ("method", "encoding method"), ("index", "index")):
         if getattr(found, name) != getattr(wanted, name):
             raise ConfigError(
                 f"journal {file} is of an ingestion with another {what} ({getattr(found, name)}, now "

@@ -83,7 +83,7 @@ class CompresSAE(nn.Module):
         self.encoder_bias = nn.Parameter(torch.zeros(config.latents))
         self.register_buffer("latent_use", torch.zeros(config.latents))
         self.register_buffer("latent_magnitude", torch.ones(config.latents))
-        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
 
     @property
     def dim(self) -> int:
@@ -149,7 +149,8 @@ class CompresSAE(nn.Module):
         `m-` and 12 hexadecimal digits of SHA-256 over (d, h, k) and the little-endian float32 weights.
         """
         weights = (self.atoms, self.encoder_weight, self.encoder_bias)
-        versions = tuple(w._version for w in weights) + tuple(w.data_ptr() for w in weights)
+        # A tensor made in inference mode counts no versions; nothing trains it either.
+        versions = tuple((0 if w.is_inference() else w._version, w.data_ptr()) for w in weights)
         if self._fingerprint is None or self._fingerprint[0] != versions:
             digest = hashlib.sha256(repr((self.dim, self.latents, self.k)).encode())
             for weight in weights:

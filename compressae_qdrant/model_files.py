@@ -98,7 +98,7 @@ def load_model(directory: Path) -> CompresSAE:
         ModelFileError: nothing is there, or it is truncated, altered, or in a newer format.
     """
     config = _read_config(directory)
-    path = directory / Path(config["weights"]).name
+    path = directory / Path(str(config["weights"])).name
     try:
         content = path.read_bytes()
     except OSError as exc:
@@ -124,7 +124,7 @@ def load_model(directory: Path) -> CompresSAE:
     model.directory = directory
     history = directory / "history.json"
     if history.exists():
-        model.history = TrainingHistory.from_json(history.read_text(encoding="utf-8"), str(history))
+        model.history = TrainingHistory.from_json(history.read_bytes(), str(history))
     if (directory / BASELINE_FILE).exists():
         baseline = Baseline.load(directory / BASELINE_FILE)
         # Of another model where a save was interrupted: then there is none.

@@ -64,7 +64,11 @@ class _Planned:
         if not records:
             raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
         record = records[0]
-        asked = self._settings(limit + 1, settings)
+        asked = self._settings(limit, settings)
+        # One more of everything, as it finds itself.
+        prefetch = None if asked.prefetch is None else asked.prefetch + 1
+        dense = asked.dense_candidates + 1 if asked.dense_candidates else asked.dense_candidates
+        asked = dataclasses.replace(asked, limit=limit + 1, prefetch=prefetch, dense_candidates=dense)
         with telemetry.timed("compressae.search.planning.duration"):
             if record.dense is not None:
                 return _measured(self._planner.plans(record.dense, asked, items))[0]

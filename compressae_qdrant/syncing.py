@@ -92,6 +92,7 @@ def sync(
         for batch in source.batches(batch_size):
             skipped += batch.skipped
             seen.append(id_digests(batch.ids))
+            writer.settle(batch.ids)  # or the hash of an item that came before would be that of what it replaces
             stored = retry.run(lambda ids=batch.ids: index.hashes(ids))  # type: ignore[misc]  # bound at once
             wanted = [content_hash(batch, row, how) for row in range(len(batch.ids))]
             new = [row for row, hash in enumerate(stored) if hash is None]

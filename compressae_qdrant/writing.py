@@ -71,8 +71,7 @@ class Writer:
             IngestError: this batch can't be encoded or is refused, or an earlier one failed; names the rows.
         """
         done: list[Future[None]] = []
-        if any(not earlier.isdisjoint(batch.ids) for earlier in self._ids):
-            self.drain()  # an item that comes twice must end as it came last
+        self.settle(batch.ids)
         try:
             if batch.ids:
                 point_ids(batch.ids)  # an id twice is refused, in whichever requests the two would have gone
@@ -95,6 +94,15 @@ class Writer:
         self._ids.append(set(batch.ids) if self._pool else set())
         while len(self._under_way) > (self._workers if self._pool else 0):
             self._confirm()
+
+    def settle(self, ids: Sequence[ItemId]) -> None:
+        """Wait until none of these items is under way: one that comes twice must end as it came last.
+
+        Raises:
+            IngestError: a batch under way failed; names its rows.
+        """
+        if any(not earlier.isdisjoint(ids) for earlier in self._ids):
+            self.drain()
 
     def drain(self) -> None:
         """Wait until every batch that was handed over is in the index.

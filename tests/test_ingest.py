@@ -134,6 +134,12 @@ def test_another_source_model_or_method_is_refused(tmp_path: Path, catalog: Path
             ingest(open_source(catalog), model, index)
         with pytest.raises(ModelMismatchError, match=model.fingerprint):
             ingest(open_source(catalog), CompresSAE(ModelConfig(24, 96, 6), seed=8), index)
+        elsewhere = tmp_path / "elsewhere"
+        ingest(open_source(catalog), model, index, journal=elsewhere)
+        with EdgeIndex.create(tmp_path / "second", model) as second:
+            second.upsert(["x"], model.encode(np.ones((1, 24))))
+            with pytest.raises(ConfigError, match=r"another index .*index, now .*second"):
+                ingest(open_source(catalog), model, second, journal=elsewhere)
         index.journal.write_text("[]")
         with pytest.raises(ConfigError, match="not an ingestion journal"):
             ingest(open_source(catalog), model, index)

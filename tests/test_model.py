@@ -151,6 +151,15 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, model: CompresSAE, embeddi
     assert loaded.posting_mass == model.posting_mass > 0
 
 
+def test_loaded_in_inference_mode_it_is_the_same(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    model.save(tmp_path)
+    with torch.inference_mode():
+        loaded = CompresSAE.load(tmp_path)
+        inside = loaded.encode(embeddings[:3])
+    assert loaded.fingerprint == model.fingerprint
+    assert inside == loaded.encode(embeddings[:3]) == model.encode(embeddings[:3])
+
+
 def test_saving_again_replaces_and_leaves_one_weights_file(tmp_path: Path, model: CompresSAE) -> None:
     model.save(tmp_path)
     other = CompresSAE(ModelConfig(4, 8, 2))
@@ -189,6 +198,8 @@ def _edit(path: Path, **changes: Any) -> None:
         (lambda p: next(p.glob("weights-*")).unlink(), "can't read the weights"),
         (lambda p: _flip(next(p.glob("weights-*"))), "truncated or altered"),
         (lambda p: (p / "history.json").write_text("[]"), "not a training history"),
+        (lambda p: (p / "history.json").write_bytes(b"\xff"), "not a training history"),
+        (lambda p: _edit(p, weights=3), "can't read the weights"),
     ],
 )
 def test_a_damaged_model_is_a_clear_error(tmp_path: Path, model: CompresSAE, spoil: Any, complaint: str) -> None:

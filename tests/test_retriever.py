@@ -137,6 +137,9 @@ def test_similar_items_leave_the_item_out(model: CompresSAE, index: EdgeIndex, c
     decoded = model.decode(codes)
     query = decoded[42] / np.linalg.norm(decoded[42])
     assert hits[0].score == pytest.approx(float(np.delete(decoded @ query, 42).max()), abs=1e-4)
+    assert len(retriever.similar_to(42, 6, prefetch=6)) == 6
+    with pytest.raises(InvalidInputError, match="prefetch is 5 but limit is 6"):
+        retriever.similar_to(42, 6, prefetch=5)
     with pytest.raises(IndexNotFoundError, match="item 9999 is not in the index"):
         retriever.similar_to(9999)
 

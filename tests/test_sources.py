@@ -45,6 +45,15 @@ def _directory(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path / "parts"
 
 
+def _large(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Lists as Polars writes them."""
+    table = pa.Table.from_pylist(rows)
+    column = pa.array([row["embedding"] for row in rows], pa.large_list(pa.float32()))
+    table = table.set_column(table.column_names.index("embedding"), "embedding", column)
+    pq.write_table(table, path / "l.parquet", row_group_size=7)
+    return path / "l.parquet"
+
+
 def _jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     (path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     return path / "c.jsonl"
@@ -64,7 +73,15 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path / "c.csv"
 
 
-WRITERS: list[Callable[[Path, list[dict[str, Any]]], Path]] = [_parquet, _fixed, _directory, _jsonl, _jsonl_gz, _csv]
+WRITERS: list[Callable[[Path, list[dict[str, Any]]], Path]] = [
+    _parquet,
+    _fixed,
+    _directory,
+    _large,
+    _jsonl,
+    _jsonl_gz,
+    _csv,
+]
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -132,6 +149,34 @@ def test_a_line_that_is_no_row(tmp_path: Path, name: str, line: str) -> None:
     assert sum(batch.skipped for batch in open_source(path, on_error="skip").batches(10)) == 1
 
 
+@pytest.mark.parametrize("id", [-1, 2**64, "\ud800"])
+def test_an_id_that_no_index_takes_is_a_bad_row(tmp_path: Path, id: Any) -> None:
+    path = _jsonl(tmp_path, [ROWS[0] | {"id": id}, *ROWS[1:]])
+    with pytest.raises(RowError, match="row 0: item id"):
+        list(open_source(path).batches(4))
+    assert next(open_source(path, on_error="skip").batches(4)).skipped == 1
+
+
+def test_a_table_of_a_spreadsheet_begins_with_a_mark(tmp_path: Path) -> None:
+    path = _csv(tmp_path, ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert next(open_source(path).batches(1)).ids == ["item-0"]
+
+
+def test_a_file_that_breaks_off_or_is_no_utf8_is_an_error_of_ours(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"id": n, "embedding": [1.0, n]}) + "\n" for n in range(5000)).encode()
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-2000])
+    (tmp_path / "head.jsonl.gz").write_bytes(gzip.compress(lines)[:20])
+    (tmp_path / "latin.jsonl").write_bytes(lines + b'{"id": "\xe9"}\n')
+    with pytest.raises(SourceError, match=r"can't read .*head\.jsonl\.gz: Compressed file ended"):
+        open_source(tmp_path / "head.jsonl.gz")
+    for name, complaint in (("cut.jsonl.gz", "Compressed file ended"), ("latin.jsonl", "'utf-8' codec")):
+        batches = open_source(tmp_path / name).batches(100)
+        assert next(batches).ids == list(range(100))
+        with pytest.raises(SourceError, match=rf"can't read .*{name} beyond row [1-4]\d\d\d: {complaint}"):
+            list(batches)
+
+
 def test_columns(tmp_path: Path) -> None:
     rows = [{"key": i, "vec": [1.0, i], "day": date(2024, 1, 2), "note": None, "x": float("nan")} for i in range(3)]
     path = _parquet(tmp_path, rows)
@@ -176,6 +221,14 @@ def test_identity_follows_the_data_and_how_it_is_read(tmp_path: Path) -> None:
     assert open_source(path).identity == before
     assert open_source(path, columns=Columns(id=None)).identity != before
     _jsonl(tmp_path, [ROWS[0] | {"title": "other"}, *ROWS[1:]])
+    assert open_source(path).identity != before
+
+
+def test_a_change_in_the_middle_of_a_large_file_is_another_source(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path, ROWS * 2000)
+    before, text = open_source(path).identity, bytearray(path.read_bytes())
+    text[len(text) // 2 :] = text[len(text) // 2 :].replace(b"Title", b"Other", 1)
+    path.write_bytes(text)
     assert open_source(path).identity != before
 
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from qdrant_client import QdrantClient, models
 
-from compressae_qdrant import CompresSAE, EdgeIndex, QdrantIndex, ingest, open_source
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, QdrantIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import IndexNotFoundError, InvalidInputError, SourceError
+from compressae_qdrant.errors import IndexNotFoundError, IngestError, InvalidInputError, SourceError
 from compressae_qdrant.index.base import CodeIndex
 from compressae_qdrant.sources import QdrantSource, sample_embeddings
 from compressae_qdrant.syncing import sync
@@ -133,6 +133,25 @@ def test_a_collection_is_a_source(named: bool, tmp_path: Path, model: CompresSAE
         QdrantSource(client, "dense", "image")
     with pytest.raises(IndexNotFoundError):
         QdrantSource(client, "nothing")
+    client.close()
+
+
+def test_fields_of_someones_own_are_not_ours(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    """They are called as our reserved ones. An item would lose them, or even its id."""
+    client = _dense(False, embeddings[:3])
+    client.set_payload("dense", {"_id": "theirs", "_content": "a text"}, [1])
+    (batch,) = QdrantSource(client, "dense").batches(10)
+    assert (batch.ids, batch.payloads[1]) == ([0, 1, 2], {"n": 1, "_id": "theirs", "_content": "a text"})
+    with (
+        EdgeIndex.create(tmp_path / "index", model) as index,
+        pytest.raises(IngestError, match="payload of item 1 has a field '_id', which is reserved"),
+    ):
+        sync(QdrantSource(client, "dense"), model, index)
+    settings = IndexSettings(keep_dense=True)
+    QdrantIndex.create(client, "ours", model, settings).upsert(
+        ["a"], model.encode(embeddings[:1]), None, embeddings[:1]
+    )
+    assert next(QdrantSource(client, "ours", "dense").batches(10)).ids == ["a"]
     client.close()
 
 

@@ -14,7 +14,8 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IndexUnavailableError, IngestError
 from compressae_qdrant.retrying import RetryPolicy
 from compressae_qdrant.sources import Batch
-from compressae_qdrant.writing import Writer
+from compressae_qdrant.syncing import sync
+from compressae_qdrant.writing import Writer, content_hash
 
 
 class SlowFirst:
@@ -95,3 +96,41 @@ def test_large_payloads_go_in_several_requests(model: CompresSAE, embeddings: Fl
         with pytest.raises(IngestError, match="in the batch twice"):
             writer.write(_batch([1, 2, 3, 1], embeddings, 0, {"text": "x" * (5 << 20)}))
     np.testing.assert_array_equal(sorted(index.stored), range(10))
+
+
+def test_a_sync_too_ends_with_what_came_last(model: CompresSAE, embeddings: FloatArray) -> None:
+    """An item comes twice: as it isn't in the index yet, and then as it is. The second is compared with the first."""
+    index = _Hashed()
+    before, after = _batch([1], embeddings, 0), _batch([1], embeddings, 1)
+    index.fingerprint = model.fingerprint
+    index.content = {1: content_hash(after, 0, "pursuit/4")}
+    sync(_Two([before, after]), model, index, delete=False)  # type: ignore[arg-type]
+    assert index.stored[1] == model.encode(embeddings[1:2]).values[0].tobytes()
+
+
+class _Hashed(SlowFirst):
+    """As slow, with the hashes that are kept."""
+
+    fingerprint: str
+    content: dict[Any, str]
+
+    def upsert(self, ids: Any, codes: SparseCodes, *rest: Any) -> None:
+        super().upsert(ids, codes)
+        self.content |= dict(zip(ids, rest[-1], strict=True))
+
+    def hashes(self, ids: Any) -> list[str | None]:
+        return [self.content.get(id) for id in ids]
+
+    def optimize(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+class _Two:
+    def __init__(self, parts: list[Batch]) -> None:
+        self._parts = parts
+
+    def batches(self, _: int) -> list[Batch]:
+        return self._parts

@@ -9,7 +9,7 @@ from qdrant_client import models
 from ..errors import IndexNotFoundError
 from .base import FieldType, IndexSettings
 from .calls import Call, nothing
-from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from .manifest import DENSE_NAME, METADATA_KEY, VECTOR_NAME, Manifest
 
 __all__ = [
     "add_vector_call",
@@ -24,7 +24,6 @@ __all__ = [
     "target_call",
 ]
 
-_METADATA_KEY: Final = "compressae"
 _INDEXING_THRESHOLD_KB: Final = 1000
 """Segments above this become compressed: about 4,000 items of k=32. The server's default would leave 80,000 plain."""
 
@@ -42,7 +41,7 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
         "shard_number": settings.shards,
         "replication_factor": settings.replicas,
         "write_consistency_factor": settings.write_consistency,
-        "metadata": {_METADATA_KEY: manifest.to_json()},
+        "metadata": {METADATA_KEY: manifest.to_json()},
     }
     if settings.shard_keys:
         arguments["sharding_method"] = models.ShardingMethod.CUSTOM
@@ -74,7 +73,7 @@ def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
 
 def note_call(collection: str, manifest: Manifest) -> Call[None]:
     """Note in the metadata of a collection that codes are added to it; what else is there stays."""
-    arguments = {"collection_name": collection, "metadata": {_METADATA_KEY: manifest.to_json()}}
+    arguments = {"collection_name": collection, "metadata": {METADATA_KEY: manifest.to_json()}}
     return Call("update_collection", arguments, nothing, "note the model in")
 
 
@@ -117,12 +116,12 @@ def manifest_call(collection: str) -> Call[Manifest]:
 
     def parse(answer: Any) -> Manifest:
         metadata = answer.config.metadata or {}
-        if _METADATA_KEY not in metadata:
+        if METADATA_KEY not in metadata:
             raise IndexNotFoundError(
                 f"collection {collection!r} is there but was not made by this package (its metadata has no "
-                f"{_METADATA_KEY!r}); create the index under another name"
+                f"{METADATA_KEY!r}); create the index under another name"
             )
-        return Manifest.from_json(metadata[_METADATA_KEY], f"collection {collection!r}")
+        return Manifest.from_json(metadata[METADATA_KEY], f"collection {collection!r}")
 
     return Call("get_collection", {"collection_name": collection}, parse, "open")
 
@@ -132,7 +131,7 @@ def adoptable_call(collection: str) -> Call[tuple[bool, Manifest | None]]:
 
     def parse(answer: Any) -> tuple[bool, Manifest | None]:
         metadata = answer.config.metadata or {}
-        found = metadata.get(_METADATA_KEY)
+        found = metadata.get(METADATA_KEY)
         manifest = None if found is None else Manifest.from_json(found, f"collection {collection!r}")
         return VECTOR_NAME in (answer.config.params.sparse_vectors or {}), manifest
 

@@ -11,13 +11,16 @@ from typing import Any, Final, Self
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .base import CodeModel, IndexSettings
 
-__all__ = ["DENSE_NAME", "VECTOR_NAME", "Manifest"]
+__all__ = ["DENSE_NAME", "METADATA_KEY", "VECTOR_NAME", "Manifest"]
 
 VECTOR_NAME: Final = "code"
 """Name of the sparse vector that holds the codes."""
 
 DENSE_NAME: Final = "dense"
 """Name of the vector that holds the embeddings, where an index keeps them."""
+
+METADATA_KEY: Final = "compressae"
+"""Of the manifest in the metadata of a server's collection."""
 
 _FORMAT: Final = 1
 

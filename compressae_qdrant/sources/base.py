@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ..codes import FloatArray
 from ..embedders import Embedder
-from ..errors import ConfigError, RowError, SourceError
+from ..errors import ConfigError, InvalidInputError, RowError, SourceError
+from ..index.ids import point_id
 
 __all__ = ["Batch", "Columns", "OnError", "Row", "Source", "batches_of", "file_identity", "sample_embeddings"]
 
@@ -172,9 +173,11 @@ def sample_embeddings(source: Source, limit: int, *, seed: int = 0, batch_size: 
 
 
 def file_identity(path: Path) -> str:
-    """A hash of a file's size, beginning and end: fast, and different after any change that a rewrite makes."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{path.name} {size}".encode())
+    """A hash of a file's size, time of change, beginning and end: fast, and different after every change of the file.
+    A copy has the same only if it keeps the time (`cp -p`, `rsync -t`)."""
+    stat = path.stat()
+    size = stat.st_size
+    digest = hashlib.sha256(f"{path.name} {size} {stat.st_mtime_ns}".encode())
     with path.open("rb") as file:
         digest.update(file.read(65_536))
         file.seek(max(size - 65_536, 0))
@@ -191,6 +194,10 @@ def _item(
         id = int(id)
     if isinstance(id, bool) or not isinstance(id, (int, str)) or id == "":
         return RowError(f"row {number} has id {id!r}; ids are non-negative integers or strings", number)
+    try:
+        point_id(id)
+    except InvalidInputError as exc:
+        return RowError(f"row {number}: {exc}", number)
     if columns.text is not None:
         text = row.get(columns.text)
         if not isinstance(text, str) or not text.strip():

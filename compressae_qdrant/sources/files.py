@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
 import itertools
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,17 +57,25 @@ def open_source(
         )
     if not path.exists():
         raise SourceError(f"there is no catalog at {path}; check the path")
-    try:
+    with _reading(path):
         if path.suffix == ".npy":
             table = None if metadata is None else _table(Path(metadata))
             return _MatrixSource(path, table, columns, on_error)
         if metadata is not None:
             raise ConfigError(f"metadata belongs to a .npy file, but the catalog is {path.name}; leave it out")
         return _TableSource(_table(path), columns, embedder, on_error)
-    except (OSError, pa.ArrowException, ValueError) as exc:
+
+
+@contextlib.contextmanager
+def _reading(path: Path, from_row: int | None = None) -> Iterator[None]:
+    """Map what readers raise for a file that is damaged, cut off, or not in UTF-8."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, ValueError) as exc:
         if isinstance(exc, ConfigError):
             raise
-        raise SourceError(f"can't read {path}: {exc}") from exc
+        where = "" if from_row is None else f" beyond row {from_row - 1}"
+        raise SourceError(f"can't read {path}{where}: {exc}; is it whole, and its text UTF-8?") from exc
 
 
 class _Table(ABC):
@@ -187,7 +197,8 @@ class _TableSource:
         return f"{self._table.identity} {self._columns}"
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        return batches_of(self._table.read(start), self._columns, size, start, self._embedder, self._on_error)
+        rows = _read(self._table, start)
+        return batches_of(rows, self._columns, size, start, self._embedder, self._on_error)
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
         return None
@@ -237,7 +248,7 @@ class _MatrixSource:
                 yield number, {_MATRIX: self._vectors[number]}
             return
         number = start - 1
-        for number, row in self._table.read(start):
+        for number, row in _read(self._table, start):
             if number >= len(self._vectors):
                 raise SourceError(self._unequal(number + 1))
             yield number, row if isinstance(row, RowError) else {**row, _MATRIX: self._vectors[number]}
@@ -270,13 +281,25 @@ def _table(path: Path) -> _Table:
     return kinds[kind](path, [path])
 
 
+def _read(table: _Table, start: int) -> Iterator[Row]:
+    """The rows of a table from number `start` on, whatever goes wrong on the way named by the last good one."""
+    rows, number = table.read(start), start
+    while True:
+        with _reading(table.path, number):
+            found = next(rows, None)
+        if found is None:
+            return
+        yield found
+        number = found[0] + 1
+
+
 def _values(column: Any) -> Sequence[Any]:
     """A column as Python values; vectors stay NumPy rows, which is far faster than lists of numbers."""
     kind = column.type
     if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and not column.null_count:
         flat = column.flatten().to_numpy(zero_copy_only=False)
         return cast(Sequence[Any], flat.reshape(len(column), kind.list_size))
-    if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_floating(kind.value_type):
         flat, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         return [flat[a:b] if ok else None for a, b, ok in zip(offsets[:-1], offsets[1:], valid, strict=True)]
@@ -284,6 +307,7 @@ def _values(column: Any) -> Sequence[Any]:
 
 
 def _text(path: Path) -> TextIO:
+    # A spreadsheet begins its UTF-8 with a mark, which would be part of the first column's name.
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")

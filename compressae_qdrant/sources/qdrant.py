@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 
 from ..errors import SourceError
 from ..index.ids import item_id, public_payload
+from ..index.manifest import METADATA_KEY
 from ..index.qdrant_errors import client_errors
 from ..retrying import RetryPolicy
 from .base import Batch, Columns, OnError, Row, batches_of
@@ -56,7 +57,10 @@ class QdrantSource:
             None if lacking is None else models.Filter(must_not=[models.HasVectorCondition(has_vector=lacking)])
         )
         with client_errors("read", collection):
-            params: Any = client.get_collection(collection).config.params.vectors
+            config = client.get_collection(collection).config
+        params: Any = config.params.vectors
+        manifest = (config.metadata or {}).get(METADATA_KEY)
+        self._ours = manifest is not None and not manifest.get("adopted", False)
         named = params if isinstance(params, dict) else {None: params} if params is not None else {}
         if vector not in named:
             names = ", ".join(map(repr, named)) or "none"
@@ -107,8 +111,10 @@ class QdrantSource:
                 if number >= start:
                     vector: Any = point.vector
                     vector = vector.get(self._vector or "") if isinstance(vector, dict) else vector
-                    payload = public_payload(point.payload)
-                    yield number, {**payload, "\0id": item_id(point.id, point.payload), "\0vector": vector}
+                    # Fields of someone's own that are called as our reserved ones stay what they are.
+                    payload = public_payload(point.payload) if self._ours else point.payload or {}
+                    id = item_id(point.id, point.payload if self._ours else None)
+                    yield number, {**payload, "\0id": id, "\0vector": vector}
                 number += 1
             if offset is None:
                 return
