@@ -291,3 +291,15 @@ def test_events_that_can_not_be_read(tmp_path: Path) -> None:
         list(read_events(tmp_path / "e.csv"))
     with pytest.raises(SourceError, match="no events"):
         list(read_events(tmp_path / "none.csv"))
+
+
+def test_sizes_beyond_all_bounds_are_told() -> None:
+    bad: list[tuple[float, float | None, str]] = [
+        (1e-9, None, "takes more than 1e15 users"),
+        (math.nan, None, "a lift not 0"),
+        (0.1, 0.0, "variance is 0"),
+    ]
+    for lift, variance, complaint in bad:
+        with pytest.raises(InvalidInputError, match=complaint):
+            required_users(0.08, lift, variance=variance)
+    assert required_users(0.5, 50.0) == 2

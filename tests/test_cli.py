@@ -124,6 +124,27 @@ def test_evaluate_tells_segments_agreement_and_rivals(
         assert (code, complaint in err) == (2, True), err
 
 
+def test_an_index_with_other_settings_is_not_taken_for_the_one_asked_for(shell: Shell, catalog: None) -> None:
+    line = "ingest catalog.jsonl --model model --index index --keep-dense"
+    assert shell.json(line)["items"] == 600
+    assert shell.json(line)["resumed_from"] == 600
+    assert shell.json("sync catalog.jsonl --model model --index index")["changed"] == 600
+    code, _, err = shell("ingest catalog.jsonl --model model --index index --datatype float16")
+    assert (code, "the index at index has datatype='uint8', not 'float16'; settings are fixed" in err) == (2, True)
+
+
+def test_an_id_of_digits_may_be_a_text(shell: Shell, catalog: None, tmp_path: Path, model: CompresSAE) -> None:
+    """As every id of a CSV file is."""
+    codes = model.encode(np.eye(24, dtype=np.float32)[:4])
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        index.upsert([7, "7", "42", "007"], codes)
+    for text, id in (("7", 7), ("42", "42"), ("007", "007")):
+        found = [hit["id"] for hit in shell.json(f"search {text} --like --model model --index index")]
+        assert id not in found
+    code, _, err = shell("search 43 --like --model model --index index")
+    assert (code, "item '43' is not in the index" in err) == (2, True)
+
+
 def test_people_get_tables(shell: Shell, catalog: None) -> None:
     assert "600" in shell("ingest catalog.jsonl --model model --index index")[1]
     assert "recall@100" in shell("evaluate catalog.jsonl --model model --index index --queries 20")[1]
@@ -159,6 +180,9 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
         ("info --index http://localhost:1/items", "server can't be reached"),
         ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),
         ("encode catalog.jsonl --model model --out o --text group", "give both or neither"),
+        ("encode catalog.jsonl --model model --out o --device gpu", "--device is 'gpu', which can't be used here"),
+        ("train catalog.jsonl --out m --device gpu", "--device is 'gpu', which can't be used here"),
+        ("ab size --rate 0.08 --lift 1e-9", "takes more than 1e15 users"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(shell: Shell, catalog: None, line: str, complaint: str) -> None:

@@ -134,7 +134,7 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
 
 
 def _csv(path: Path, _: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         yield from csv.DictReader(file)
 
 

@@ -179,10 +179,12 @@ def required_users(
         power: chance to have found it by then.
     """
     _check(alpha, 1)
-    if not 0 < rate < 1 or relative_lift == 0 or not 0 < power < 1:
+    if not (0 < rate < 1 and 0 < abs(relative_lift) < math.inf and 0 < power < 1):
         raise InvalidInputError(
             f"rate={rate}, relative_lift={relative_lift}, power={power}; a rate and a power are in (0, 1), a lift not 0"
         )
+    if variance is not None and not 0 < variance < math.inf:
+        raise InvalidInputError(f"variance is {variance}; that of a user's term is above 0")
     spread = 2 * math.sqrt(rate * (1 - rate) if variance is None else variance)
     effect = abs(rate * relative_lift)
     z = float(stats.norm.ppf(power))
@@ -191,7 +193,10 @@ def required_users(
         users = math.exp(log_users)
         return spread * (half_width(max(1, round(users)), alpha, max(1, round(users))) + z / math.sqrt(users)) - effect
 
-    return math.ceil(math.exp(optimize.brentq(lacking, math.log(2), math.log(1e15))))
+    least, most = math.log(2), math.log(1e15)
+    if lacking(most) > 0:
+        raise InvalidInputError(f"a lift of {relative_lift:g} takes more than 1e15 users; look for a larger one")
+    return 2 if lacking(least) <= 0 else math.ceil(math.exp(optimize.brentq(lacking, least, most)))
 
 
 def _check(alpha: float, planned: int) -> None:

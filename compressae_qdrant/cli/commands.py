@@ -30,6 +30,7 @@ from .options import (
     AtomsOption,
     BackfillOption,
     ConfigOption,
+    DeviceOption,
     EmbedderOption,
     EmbeddingOption,
     ExactOption,
@@ -48,15 +49,16 @@ from .options import (
     TargetRecallOption,
     TextOption,
     columns_of,
+    device_of,
     embedder_of,
     filter_of,
-    index_settings,
     item_id,
     method_of,
     open_or_create,
     query_of,
     scoring_of,
     source_of,
+    wanted_settings,
 )
 from .output import progress_bar, show
 
@@ -99,7 +101,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Steps of the autoencoder phase.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of dictionary refinement.")] = None,
     limit: Annotated[int, typer.Option(help="Items to train on at most, where they must be held in memory.")] = 500_000,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: DeviceOption = "cpu",
     config: ConfigOption = None,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -108,6 +110,7 @@ def train(
     json_output: JsonOption = False,
 ) -> None:
     """Train a model on a catalog's embeddings. Interrupted, the same command goes on where it was."""
+    where = device_of(device)
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, skip_bad_rows)
     given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds}
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
@@ -117,7 +120,7 @@ def train(
         training,
         checkpoint=out / "training.checkpoint",
         progress=not json_output,
-        device=device,
+        device=where,
     )
     model.save(out)
     assert model.history is not None
@@ -141,6 +144,7 @@ def encode(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write the codes to, row by row as the catalog.")],
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -150,9 +154,9 @@ def encode(
     json_output: JsonOption = False,
 ) -> None:
     """Encode a catalog into a file of codes, without an index."""
-    chosen = method_of(method)
+    chosen, where = method_of(method), device_of(device)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
-    coder = CompresSAE.load(model)
+    coder = CompresSAE.load(model, device=where)
     parts = []
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
         for batch in catalog.batches(2048):
@@ -191,6 +195,7 @@ def ingest(
     ] = False,
     keep_vanished: KeepVanishedOption = False,
     backfill: BackfillOption = False,
+    device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -200,13 +205,12 @@ def ingest(
     json_output: JsonOption = False,
 ) -> None:
     """Encode a catalog and load it into an index, which is made if it isn't there. Killed, the same command goes on."""
-    chosen = method_of(method)
+    chosen, where = method_of(method), device_of(device)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
-    coder = CompresSAE.load(model)
-    given = {"datatype": datatype or None, "keep_dense": keep_dense or None}
-    settings = index_settings(config, given)
+    coder = CompresSAE.load(model, device=where)
+    wanted = wanted_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
     with (
-        open_or_create(index, coder, settings) as opened,
+        open_or_create(index, coder, wanted) as opened,
         progress_bar("sync" if sync else "ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report: IngestReport | SyncReport
@@ -253,7 +257,7 @@ def search(
     """Search an index by text, by vector, or by an item of it."""
     asked = Settings.read(config).search
     scored_by = scoring_of(scoring)
-    target = item_id(query) if like else query_of(query)
+    target = query if like else query_of(query)
     if not like and isinstance(target, str) and embedder is None:
         raise ConfigError(
             f"the query {query!r} is a text; say which model embeds texts by --embedder, or --like if it is an id"
@@ -273,8 +277,10 @@ def search(
             "scoring": scored_by, "exact": exact, "filter": filter_of(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
         }  # fmt: skip
-        find = retriever.similar_to if like else retriever.search
-        hits = find(target, limit, **settings)
+        if like:
+            hits = retriever.similar_to(item_id(query, opened), limit, **settings)
+        else:
+            hits = retriever.search(target, limit, **settings)
         explained = retriever.explain(hits) if explain else None
     show_hits(hits, explained, json_output)
 

@@ -12,6 +12,7 @@ from ..deployment import deploy as deploy_collection
 from ..deployment import drop_previous
 from ..deployment import rollback as roll_back
 from ..errors import ConfigError
+from ..index import IndexSettings
 from ..index.location import connect
 from ..migrating import add_codes
 from ..model import CompresSAE
@@ -20,6 +21,7 @@ from .commands import example, ingest
 from .options import (
     AtomsOption,
     ConfigOption,
+    DeviceOption,
     EmbedderOption,
     EmbeddingOption,
     IdOption,
@@ -34,9 +36,10 @@ from .options import (
     TextOption,
     collection_of_source,
     columns_of,
+    device_of,
     embedder_of,
-    index_settings,
     source_of,
+    wanted_settings,
 )
 from .output import progress_bar, show
 
@@ -55,6 +58,7 @@ def sync(
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: Annotated[int, typer.Option(help="Rows at once.")] = 2048,
     config: ConfigOption = None,
+    device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -66,7 +70,7 @@ def sync(
     """Make an index equal to a catalog: add what is new, write what changed, delete what vanished."""
     ingest(
         source, model, index, method, atoms_per_step, batch_size=batch_size, sync=True, keep_vanished=keep_vanished,
-        config=config, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        config=config, device=device, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
         skip_bad_rows=skip_bad_rows, json_output=json_output,
     )  # fmt: skip
 
@@ -86,6 +90,7 @@ def migrate(
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Points at once.")] = 2048,
     config: ConfigOption = None,
+    device: DeviceOption = "cpu",
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -99,15 +104,16 @@ def migrate(
         raise ConfigError("codes go to --index, or beside the vectors that they are made from (--in-place); give one")
     if index is not None:
         ingest(source, model, index, sync=True, keep_vanished=True, backfill=True, batch_size=batch_size, config=config,
-               skip_bad_rows=skip_bad_rows, json_output=json_output)  # fmt: skip
+               device=device, skip_bad_rows=skip_bad_rows, json_output=json_output)  # fmt: skip
         return
-    coder = CompresSAE.load(model)
+    coder = CompresSAE.load(model, device=device_of(device))
     client, collection, vector = collection_of_source(source)
     try:
         with progress_bar("migrate", None, quiet=json_output) as advance:
-            report = add_codes(client, collection, vector, coder, again=again, batch_size=batch_size,
-                               settings=index_settings(config, {}), on_error="skip" if skip_bad_rows else "raise",
-                               on_batch=advance)  # fmt: skip
+            report = add_codes(
+                client, collection, vector, coder, again=again, batch_size=batch_size, on_batch=advance,
+                settings=IndexSettings(**wanted_settings(config, {})), on_error="skip" if skip_bad_rows else "raise",
+            )  # fmt: skip
     finally:
         client.close()
     show(dataclasses.asdict(report), json_output)
@@ -125,6 +131,7 @@ def deploy(
     tolerance: Annotated[float, typer.Option(help="How much lower than the live recall is accepted.")] = 0.01,
     journal: Annotated[Path | None, typer.Option(help="File that notes the progress of the load.")] = None,
     config: ConfigOption = None,
+    device: DeviceOption = "cpu",
     shards: Annotated[int | None, typer.Option(help="Of the new collection; 1 if left out.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Copies of each shard; 1 if left out.")] = None,
     id: IdOption = "id",
@@ -136,14 +143,15 @@ def deploy(
 ) -> None:
     """Build a collection for a new model beside the live one, verify it, and switch the alias in one step."""
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
-    coder = CompresSAE.load(model)
+    coder = CompresSAE.load(model, device=device_of(device))
     client, name = connect(alias)
     try:
         with progress_bar("deploy", catalog.rows, quiet=json_output) as advance:
             report = deploy_collection(
                 catalog, coder, client, name,
                 live_model=None if live_model is None else CompresSAE.load(live_model),
-                settings=index_settings(config, {"shards": shards, "replicas": replicas}), journal=journal,
+                settings=IndexSettings(**wanted_settings(config, {"shards": shards, "replicas": replicas})),
+                journal=journal,
                 least_recall=least_recall, tolerance=tolerance, on_batch=advance,
             )  # fmt: skip
     finally:

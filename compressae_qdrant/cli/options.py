@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from urllib.parse import parse_qs
 
 import numpy as np
+import torch
 import typer
 from qdrant_client import QdrantClient
 
@@ -46,6 +47,7 @@ EmbedderOption = Annotated[
 MetadataOption = Annotated[Path | None, typer.Option("--metadata", help="For .npy: the table of ids and payloads.")]
 SkipOption = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave malformed rows out and count them.")]
 MethodOption = Annotated[str, typer.Option("--method", help="pursuit, refit or encoder.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 AtomsOption = Annotated[int, typer.Option("--atoms-per-step", help="Of pursuit: 1 is best, more is faster.")]
 ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, reconstructed or sparse.")]
 ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]
@@ -106,16 +108,28 @@ def embedder_of(text: str | None, embedder: str | None) -> Embedder | None:
     return None if embedder is None else load_embedder(embedder)
 
 
-def index_settings(config: Path | None, given: Mapping[str, Any]) -> IndexSettings:
-    """Of a new index: those of the file, but for what is `given` and not None."""
-    return IndexSettings(**{**Settings.read(config).index, **{k: v for k, v in given.items() if v is not None}})
+def wanted_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an index: those of the file, but for what is `given` and not None."""
+    return {**Settings.read(config).index, **{name: value for name, value in given.items() if value is not None}}
 
 
-def open_or_create(location: str, model: CompresSAE, settings: IndexSettings) -> CodeIndex:
+def open_or_create(location: str, model: CompresSAE, wanted: Mapping[str, Any]) -> CodeIndex:
+    """The index at a location, made with the wanted settings if it isn't there; one that has others is refused."""
+    settings = IndexSettings(**wanted)
     try:
-        return open_index(location, model)
+        opened = open_index(location, model)
     except IndexNotFoundError:
         return create_index(location, model, settings)
+    has = opened.settings
+    other = [name for name in wanted if getattr(has, name) != getattr(settings, name)]
+    if other:
+        opened.close()
+        told = ", ".join(f"{name}={getattr(has, name)!r}, not {getattr(settings, name)!r}" for name in other)
+        raise ConfigError(
+            f"the index at {location} has {told}; settings are fixed when an index is made: leave them out, or make "
+            "another index"
+        )
+    return opened
 
 
 def method_of(name: str) -> Method:
@@ -134,8 +148,22 @@ def _one_of(name: str, known: tuple[str, ...], option: str) -> str:
     return name
 
 
-def item_id(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+def item_id(text: str, index: CodeIndex) -> int | str:
+    """The id of an item as it is written in a shell: digits are a number where the index has it, or else a text."""
+    if not text.isdecimal() or str(int(text)) != text or int(text) >= 2**64:
+        return text
+    return int(text) if index.hashes([int(text)]) != [None] else text
+
+
+def device_of(name: str) -> torch.device:
+    """A device by its name, tried."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        why = str(exc).partition("\n")[0]
+        raise ConfigError(f"--device is {name!r}, which can't be used here ({why}); take cpu, cuda or cuda:1") from exc
+    return device
 
 
 def query_of(text: str) -> Any:
