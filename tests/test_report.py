@@ -177,6 +177,7 @@ def test_a_whole_catalog_is_measured_through_its_own_index(
     )
     assert "<h1>Things</h1>" in page
     assert "the whole catalog" in page
+    assert "in a sample of" not in page
     assert omitted == []
     data = _data(page)
     info = index.info()
@@ -197,6 +198,8 @@ def test_a_part_of_a_catalog_is_measured_through_an_index_of_the_part(
     assert "Recall by segment: no value of &#39;nothing&#39; has enough queries" in page
     assert re.search(r"a sample of\s+300 items", page)
     assert "2,400 items of 24 dimensions" in page
+    assert "exact dense search finds, in a sample of 300." in page
+    assert "against exact dense search, in a sample of 300" in page
 
 
 def _rows() -> list[Row]:

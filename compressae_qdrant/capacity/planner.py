@@ -254,7 +254,7 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
     segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
     planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
-    as_measured = (workload.latents, workload.first_stage) == (Workload.latents, Workload.first_stage)
+    as_measured = workload.latents == Workload.latents and workload.first_stage in (None, FIRST_STAGE)
     known = constants.codes_recall100 if as_measured and not workload.keep_dense else {}
     alike = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
     return _estimate(

@@ -211,7 +211,12 @@ def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Se
     text = f"{items:,} items of {model.dim:,} dimensions, each kept as {model.k} non-zeros of {model.latents:,}. "
     if info.index_bytes is not None:
         text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
-    return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds."
+    return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds{_measured_on(sample)}."
+
+
+def _measured_on(sample: Sample) -> str:
+    """Said where figures are of fewer items than the catalog has."""
+    return "" if sample.whole else f", in a sample of {len(sample):,}"
 
 
 def _at_a_million(workload: Workload, constants: Constants) -> str | None:
@@ -233,11 +238,12 @@ def _headline(
             ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),
         ]
     mean, low, high = interval(searched.recall)
-    median = float(np.median(searched.milliseconds))
+    median, where = float(np.median(searched.milliseconds)), _measured_on(sample)
+    found = f"95% interval {low:.3f} to {high:.3f}, against exact dense search{where}"
     return [
         *figures,
-        (f"recall@{LIMIT}", f"{mean:.3f}", "", f"95% interval {low:.3f} to {high:.3f}, against exact dense search"),
-        ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report"),
+        (f"recall@{LIMIT}", f"{mean:.3f}", "", found),
+        ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report{where}"),
     ]
 
 
