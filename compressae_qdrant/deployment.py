@@ -85,7 +85,7 @@ def deploy(
         on_batch: called for each batch that is in.
 
     Raises:
-        ConfigError: the alias is the name of a collection.
+        ConfigError: the alias is the name of a collection, or what is live is of this model: loading would change it.
         VerificationError: items are missing, or recall is too low. The alias is as it was.
         IngestError: the load stopped.
     """
@@ -93,6 +93,8 @@ def deploy(
     previous = collection_of(client, alias)
     if previous is None and run_call(client, alias, exists_call(alias)):
         raise ConfigError(f"{alias!r} is a collection; an alias needs a name of its own, choose another")
+    if previous == name:
+        raise ConfigError(f"codes of this model are live already ({name!r}); bring a changed catalog in by sync")
     try:
         index = QdrantIndex.open(client, name, model)
     except IndexNotFoundError:
@@ -105,8 +107,7 @@ def deploy(
             f"collection {name!r} has recall@10 {report.recall:.3f}, at least {lowest:.3f} is wanted; alias {alias!r} "
             f"still points to {previous!r}; train longer, or accept less"
         )
-    if previous != name:
-        _point(client, {alias: name, f"{alias}-previous": previous})
+    _point(client, {alias: name, f"{alias}-previous": previous})
     return report
 
 

@@ -234,7 +234,7 @@ class Retriever(_Planned):
 
 class AsyncRetriever(_Planned):
     """`Retriever` for an `AsyncQdrantIndex`: the same methods, awaited. At most `in_flight` calls wait for the server
-    at once; more queue up here, so that a burst doesn't become the server's problem."""
+    at once; more queue up here, so that a burst doesn't become the server's problem. Texts are embedded in a thread."""
 
     def __init__(
         self,
@@ -250,11 +250,12 @@ class AsyncRetriever(_Planned):
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
         self.index = index
         self._turn = asyncio.Semaphore(in_flight)
+        self._embedding = asyncio.Lock()
 
     async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.search`."""
         with _timed("search"):
-            (plan,) = self._plans([query], limit, settings, await self._items())
+            (plan,) = self._plans(await self._vectors([query]), limit, settings, await self._items())
             async with self._my_turn():
                 return self._traced(plan, await self.index.search(plan), None)
 
@@ -263,7 +264,7 @@ class AsyncRetriever(_Planned):
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
         with _timed("search_batch"):
-            plans = self._plans(queries, limit, settings, await self._items())
+            plans = self._plans(await self._vectors(queries), limit, settings, await self._items())
             async with self._my_turn():
                 found = await self.index.search_batch(plans)
             return [self._traced(plan, hits, None) for plan, hits in zip(plans, found, strict=True)]
@@ -281,6 +282,14 @@ class AsyncRetriever(_Planned):
         """See `Retriever.explain`."""
         async with self._my_turn():
             return _explained(hits, await self.index.retrieve(_ids(hits)))
+
+    async def _vectors(self, queries: Any) -> Any:
+        """Queries with their texts embedded: in a thread, as that takes long, and one call after the other, as
+        embedders needn't bear several at once."""
+        if self._embedder is None or not _are_texts([queries] if isinstance(queries, str) else queries):
+            return queries
+        async with self._embedding:
+            return await asyncio.to_thread(self._embed, queries)
 
     async def _items(self) -> int:
         if self._size.due():

@@ -121,6 +121,8 @@ async def _switch(client: AsyncQdrantClient, model: CompresSAE) -> None:
 def test_what_is_not_fit_does_not_go_live(catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
     deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    with pytest.raises(ConfigError, match=r"codes of this model are live already .*by sync"):
+        deploy(open_source(catalog), model, client, "items", least_recall=0.3)
     journal = tmp_path / "journal"
     with pytest.raises(VerificationError, match="still points to"):
         deploy(open_source(catalog), newer, client, "items", least_recall=1.01, journal=journal)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -217,6 +218,29 @@ def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeInde
     _assert_same(retriever.search_batch(["17", "18"], 3)[1], retriever.search(embeddings[18], 3))
     with pytest.raises(MissingExtraError, match="no embedder"):
         Retriever(model, index).search("17")
+
+
+def test_the_event_loop_goes_on_while_a_text_is_embedded(
+    model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
+) -> None:
+    went_on = threading.Event()
+
+    def embed(texts: Sequence[str], /) -> FloatArray:
+        assert went_on.wait(20), "nothing else was done meanwhile"
+        return embeddings[[int(text) for text in texts]]
+
+    async def run() -> None:
+        client = AsyncQdrantClient(":memory:")
+        index = await AsyncQdrantIndex.create(client, "items", model)
+        await index.upsert(range(20), codes[:20])
+        retriever = AsyncRetriever(model, index, embed)
+        searching = asyncio.gather(retriever.search("17", 3), retriever.search_batch(["17"], 3))
+        asyncio.get_running_loop().call_soon(went_on.set)
+        one, (same,) = await searching
+        assert one == same == await retriever.search(embeddings[17], 3)
+        await client.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
