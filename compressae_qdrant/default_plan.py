@@ -18,25 +18,29 @@ _ITEMS: Final = 1 << 16
 _LEAST_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
 _PREFETCH_FACTOR: Final = 3
-_KEEP_DENSE_FACTOR: Final = 4
+_NON_ZEROS: Final = 32
+_NON_ZEROS_A_CANDIDATE: Final = 16
 _DENSE_FACTOR: Final = 3
 
 
-def default_plan(items: int, limit: int, *, keep_dense: bool = False) -> tuple[int, int]:
+def default_plan(items: int, limit: int, k: int, *, keep_dense: bool = False) -> tuple[int, int]:
     """Latents of the first stage, and candidates of it, for a catalog of so many items and a search for so many hits.
+    k is the number of non-zeros of a code.
 
     1,024 latents up to 65,536 items; then their number falls with the root of the items, to 256 at a million and 64 at
     16 million, and candidates rise as latents fall.
     """
     share = math.sqrt(_ITEMS / max(items, _ITEMS))
     first_stage = max(_LEAST_FIRST_STAGE, round(FIRST_STAGE * share))
-    return first_stage, math.ceil(candidates_of(limit, keep_dense=keep_dense) * FIRST_STAGE / first_stage)
+    return first_stage, math.ceil(candidates_of(limit, k, keep_dense=keep_dense) * FIRST_STAGE / first_stage)
 
 
-def candidates_of(limit: int, *, keep_dense: bool = False) -> int:
-    """Candidates that 1,024 latents find for so many hits by default. With embeddings to rescore the best of them
-    there are more: what the codes alone can't tell apart is worth finding then."""
-    return max(_PREFETCH, (_KEEP_DENSE_FACTOR if keep_dense else _PREFETCH_FACTOR) * limit)
+def candidates_of(limit: int, k: int, *, keep_dense: bool = False) -> int:
+    """Candidates that 1,024 latents find for so many hits by default: three a hit. Of longer codes the same latents
+    see a smaller part, so it is one more for every 16 non-zeros above 32; and one more where embeddings rescore the
+    best, as what the codes alone can't tell apart is worth finding then."""
+    longer = math.ceil(max(k - _NON_ZEROS, 0) / _NON_ZEROS_A_CANDIDATE)
+    return max(_PREFETCH, (_PREFETCH_FACTOR + longer + keep_dense) * limit)
 
 
 def dense_candidates_of(limit: int) -> int:

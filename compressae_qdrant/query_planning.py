@@ -41,10 +41,11 @@ class SearchSettings:
     scoring: Scoring = "asymmetric"
     """Similarity by which hits are ranked."""
     prefetch: int | None = None
-    """Candidates of the first stage; None takes 100, or three times the limit if that is more (four times, where
-    embeddings rescore). A candidate costs about 6 microseconds, whatever the number of items. Where neither this nor
-    `first_stage` is given, a catalog of more than 65,536 items is searched by fewer latents for more candidates, as
-    `default_plan` has it: 256 latents and 400 candidates for 10 of a million items."""
+    """Candidates of the first stage; None takes 100, or three times the limit if that is more; it is four times where
+    embeddings rescore, and once more for every 16 non-zeros of a code above 32. A candidate costs about 6 microseconds,
+    whatever the number of items. Where `first_stage` isn't given either, a catalog of more than 65,536 items is
+    searched by fewer latents for more candidates, as `default_plan` has it: 256 latents and 400 candidates for 10 of a
+    million items."""
     first_stage: int | None = None
     """Latents of the query-side vector that search for candidates; None takes 1,024. 0 uses the query's own code. A
     latent costs about 20 nanoseconds for every 1,000 items: 1.2 ms for 1,024 latents and 63,666 items."""
@@ -220,11 +221,11 @@ class QueryPlanner:
 
     def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
         """Latents of the first stage, None for all of the vector, and candidates."""
-        prefetch = settings.prefetch or candidates_of(settings.limit, keep_dense=keep_dense)
+        prefetch = settings.prefetch or candidates_of(settings.limit, self._model.k, keep_dense=keep_dense)
         if settings.exact:
             return None, max(prefetch, _EXACT_FACTOR * settings.limit)
         if settings.first_stage is None and settings.prefetch is None:
-            return default_plan(items, settings.limit, keep_dense=keep_dense)
+            return default_plan(items, settings.limit, self._model.k, keep_dense=keep_dense)
         return FIRST_STAGE if settings.first_stage is None else settings.first_stage or None, prefetch
 
     def _calibrated(self, settings: SearchSettings) -> SearchSettings:

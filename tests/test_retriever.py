@@ -279,17 +279,18 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "limit", "keep_dense", "wanted"),
+    ("items", "limit", "k", "keep_dense", "wanted"),
     [
-        (0, 10, False, (1024, 100)), (65_536, 100, False, (1024, 300)), (262_144, 100, False, (512, 600)),
-        (1 << 20, 10, False, (256, 400)), (1 << 20, 100, True, (256, 1600)), (10**9, 10, False, (64, 1600)),
+        (0, 10, 6, False, (1024, 100)), (65_536, 100, 32, False, (1024, 300)), (262_144, 100, 32, False, (512, 600)),
+        (1 << 20, 10, 32, False, (256, 400)), (1 << 20, 100, 32, True, (256, 1600)), (10**9, 10, 8, False, (64, 1600)),
+        (9, 100, 33, False, (1024, 400)), (9, 100, 64, False, (1024, 500)), (9, 100, 64, True, (1024, 600)),
     ],
 )  # fmt: skip
-def test_a_large_catalog_is_searched_by_fewer_latents(
-    items: int, limit: int, keep_dense: bool, wanted: tuple[int, int]
+def test_default_plans_are_of_the_catalog_and_the_codes(
+    items: int, limit: int, k: int, keep_dense: bool, wanted: tuple[int, int]
 ) -> None:
-    assert default_plan(items, limit, keep_dense=keep_dense) == wanted
-    served = Workload(items=max(items, 1), dim=24, limit=limit, keep_dense=keep_dense)
+    assert default_plan(items, limit, k, keep_dense=keep_dense) == wanted
+    served = Workload(items=max(items, 1), dim=24, k=k, limit=limit, keep_dense=keep_dense)
     assert served.plan == wanted
 
 

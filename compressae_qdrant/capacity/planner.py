@@ -73,10 +73,10 @@ class Workload:
     def plan(self) -> tuple[int, int]:
         """Latents that search for candidates, and candidates, as a search for `limit` hits has them."""
         if self.first_stage is None and self.prefetch is None:
-            first_stage, prefetch = default_plan(self.items, self.limit, keep_dense=self.keep_dense)
+            first_stage, prefetch = default_plan(self.items, self.limit, self.k, keep_dense=self.keep_dense)
         else:
             first_stage = self.first_stage or FIRST_STAGE
-            prefetch = self.prefetch or candidates_of(self.limit, keep_dense=self.keep_dense)
+            prefetch = self.prefetch or candidates_of(self.limit, self.k, keep_dense=self.keep_dense)
         return min(first_stage, self.latents), prefetch
 
 

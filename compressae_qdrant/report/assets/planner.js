@@ -68,8 +68,8 @@ function makePlan(constants, workload, node, prices) {
 }
 
 /** Latents of the first stage and candidates, as default_plan.py and the workload have them. */
-function searchPlan({ items, limit, latents, keep_dense, first_stage, prefetch }) {
-  const wanted = Math.max(100, (keep_dense ? 4 : 3) * limit);
+function searchPlan({ items, limit, k, latents, keep_dense, first_stage, prefetch }) {
+  const wanted = Math.max(100, (3 + Math.ceil(Math.max(k - 32, 0) / 16) + Number(keep_dense)) * limit);
   if (first_stage !== null || prefetch !== null) return [Math.min(first_stage ?? 1024, latents), prefetch ?? wanted];
   const first = Math.max(64, Math.round(1024 * Math.sqrt(65536 / Math.max(items, 65536))));
   return [Math.min(first, latents), Math.ceil((wanted * 1024) / first)];
