@@ -49,7 +49,8 @@ def main() -> None:
     for part in parts:
         whole.paste(part, (left, 0))
         left += part.width + MARGIN
-    whole.quantize(COLOURS).save(out, optimize=True)
+    # By most different colours, not by most pixels: a chart's small marks keep theirs.
+    whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, optimize=True)
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 

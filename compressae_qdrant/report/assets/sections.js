@@ -3,7 +3,7 @@
 /** How a family of methods is drawn: its maker by colour and shape; hollow where originals are read from disk. */
 function styleOf(family, number) {
   const [maker, ...how] = family.split(", ");
-  const known = { ours: ["ours", "circle"], "the paper": ["violet", "triangle"], Qdrant: ["blue", "square"], PCA: ["grey", "down"], truncation: ["grey", "triangle"], dense: ["red", "cross"] };
+  const known = { ours: ["ours", "circle"], "ours for the encoder": ["ours", "square"], "the paper": ["violet", "triangle"], Qdrant: ["blue", "square"], PCA: ["grey", "down"], truncation: ["grey", "triangle"], dense: ["red", "cross"] };
   if (maker.startsWith("Faiss")) known[maker] = ["orange", { "Faiss RaBitQ": "diamond", "Faiss OPQ": "down" }[maker] ?? "triangle"];
   const [kind, shape] = known[maker] ?? [["green", "violet", "orange", "grey"][number % 4], ["square", "diamond", "down"][number % 3]];
   if (how.includes("originals on disk")) return [`${kind} hollow`, how.includes("elsewhere") ? "diamond" : shape];
