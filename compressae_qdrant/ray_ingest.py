@@ -94,7 +94,7 @@ def ingest_with_ray(
     Raises:
         MissingExtraError: Ray is not installed.
         ModelMismatchError: the index holds another model's codes.
-        ConfigError: the journal is of another model, or Ray was not started.
+        ConfigError: the journal is of another model or index, or Ray was not started.
     """
     try:
         import ray
@@ -175,17 +175,20 @@ class _Done:
     """The files that are in, kept in a journal if there is one."""
 
     def __init__(self, file: Path | None, model: str, index: CodeIndex) -> None:
-        self._file, self._model = file, model
+        self._file, self._model, self._index = file, model, "" if file is None else index.info().location
         self._files: dict[str, str] = {}
         if file is None or not file.exists():
             return
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             written, fingerprint, files = data["format"], data["model"], dict(data["files"])
+            where = data["index"]
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ConfigError(f"{file} is not a journal of a Ray job ({exc}); delete it to begin anew") from exc
         if (written, fingerprint) != (_FORMAT, model):
             raise ConfigError(f"journal {file} is of model {fingerprint!r}, now {model!r}; delete it to begin anew")
+        if where != self._index:
+            raise ConfigError(f"journal {file} is of index {where!r}, now {self._index!r}; delete it to begin anew")
         if index.count():  # otherwise it was emptied or made anew since
             self._files = files
 
@@ -197,7 +200,8 @@ class _Done:
         """A file is in, and durable."""
         self._files[path] = file_identity(Path(path))
         if self._file is not None:
-            write_text(self._file, json.dumps({"format": _FORMAT, "model": self._model, "files": self._files}) + "\n")
+            noted = {"format": _FORMAT, "model": self._model, "index": self._index, "files": self._files}
+            write_text(self._file, json.dumps(noted) + "\n")
 
 
 class _Reader:

@@ -140,7 +140,7 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
         create_call("items", manifest), *setup_calls("items", settings), note_call("items", manifest),
         add_vector_call("items", manifest), place_vector_call("items", manifest), delete_call("items"),
         exists_call("items"), manifest_call("items"), adoptable_call("items"), target_call("items"),
-        part.delete([1]), part.count(some), part.count(None), part.info(1, "items"), part.state(), part.nudge(),
+        part.delete([1]), part.count(some), part.count(None), part.info(1), part.state(), part.nudge(),
         part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.scan(9, None), part.scan(9, 3),
         *(call for call in upserts if call is not None),
     ]  # fmt: skip

@@ -19,7 +19,7 @@ from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError
 from compressae_qdrant.index import create_index
-from compressae_qdrant.ray_ingest import ingest_with_ray
+from compressae_qdrant.ray_ingest import _Done, ingest_with_ray
 from compressae_qdrant.sources.base import file_identity
 
 from .sink import Sink, serving
@@ -70,7 +70,8 @@ def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresS
     sink, first = Sink(), folder / "catalog" / "part-0.parquet"
     with serving(sink) as port, create_index(f"http://127.0.0.1:{port}/items", model) as index:
         ingest(open_source(first, on_error="skip"), model, index)  # as a job that was interrupted after one file
-        done = {"format": 1, "model": model.fingerprint, "files": {str(first): file_identity(first)}}
+        noted = {str(first): file_identity(first)}
+        done = {"format": 1, "model": model.fingerprint, "index": "items", "files": noted}
         (folder / "journal").write_text(json.dumps(done))
         report = _job(folder, f"http://127.0.0.1:{port}/items", "--encoders", "1")
         assert set(json.loads((folder / "journal").read_text())["files"]) == {
@@ -84,6 +85,17 @@ def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresS
         assert point["vector"]["code"]["indices"] == indices.tolist()
         np.testing.assert_array_equal(np.array(point["vector"]["code"]["values"], np.float32), values)
         assert point["payload"] == {"title": f"item {item}"}
+
+
+def test_a_journal_is_of_one_index(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    journal = folder / "journal"
+    with EdgeIndex.create(folder / "one", model) as one, EdgeIndex.create(folder / "two", model) as two:
+        for index in (one, two):
+            index.upsert([1], model.encode(embeddings[:1]))
+        _Done(journal, model.fingerprint, one).note(str(folder / "model" / "config.json"))
+        assert _Done(journal, model.fingerprint, one).has(str(folder / "model" / "config.json"))
+        with pytest.raises(ConfigError, match=r"journal .* is of index '.*one', now '.*two'"):
+            _Done(journal, model.fingerprint, two)
 
 
 def test_ray_must_have_been_started(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,8 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.scan(9, None)):
         assert call.arguments["shard_key_selector"] == "eu"
     assert "shard_key_selector" not in part.state().arguments
+    green = SimpleNamespace(status=models.CollectionStatus.GREEN, segments_count=1)
+    assert [each.info(3).parse(green).location for each in (whole, part)] == ["items", "items?shard_key=eu"]
     upsert = part.upsert([1], codes[:1], None)
     assert upsert is not None
     assert json.loads(upsert.arguments["point_insert_operations"].model_dump_json())["shard_key"] == "eu"

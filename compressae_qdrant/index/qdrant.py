@@ -192,7 +192,7 @@ class QdrantIndex(_Collection):
 
     def info(self) -> IndexInfo:
         """Size, state and settings. A server doesn't tell bytes."""
-        return self._run(self._requests.info(self.count(), self._collection))
+        return self._run(self._requests.info(self.count()))
 
     def search(self, plan: QueryPlan) -> list[Hit]:
         """Hits of one query, best first, in one call."""
@@ -307,7 +307,7 @@ class AsyncQdrantIndex(_Collection):
 
     async def info(self) -> IndexInfo:
         """See `QdrantIndex.info`."""
-        return await self._run(self._requests.info(await self.count(), self._collection))
+        return await self._run(self._requests.info(await self.count()))
 
     async def search(self, plan: QueryPlan) -> list[Hit]:
         """See `QdrantIndex.search`."""

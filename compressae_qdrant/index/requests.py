@@ -151,8 +151,9 @@ class Requests:
         asked = {"count_filter": narrowed, "exact": exact}
         return self._call("count", asked, lambda answer: int(answer.count), "count")
 
-    def info(self, items: int, location: str) -> Call[IndexInfo]:
+    def info(self, items: int) -> Call[IndexInfo]:
         """Size, state and settings, `items` being known already."""
+        location = self._collection if self._shard_key is None else f"{self._collection}?shard_key={self._shard_key}"
 
         def parse(answer: Any) -> IndexInfo:
             return IndexInfo(
