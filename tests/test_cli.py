@@ -244,6 +244,9 @@ def test_report(shell: Shell, catalog: None, tmp_path: Path) -> None:
     report = "report catalog.jsonl --model model --index index"
     facts = shell.json(f"{report} --out other.html --queries 40 --segment absent")
     assert [text.split(":")[0] for text in facts["left_out"]] == ["Recall by segment"]
+    for wrong in ("--queries 0", "--sample 0", "--concepts -1"):
+        code, _, err = shell(f"{report} --out other.html {wrong}")
+        assert (code, "it must be at least" in err, err.count("\n")) == (2, True, 1)
     (tmp_path / "rows.json").write_text("{}")
     code, _, err = shell("report catalog.jsonl --model model --out report.html --results rows.json")
     assert (code, "holds no rows of this version" in err) == (2, True)

@@ -17,6 +17,7 @@ import torch
 
 from ..capacity import Constants, Workload, load_constants, plan
 from ..codes import SparseCodes
+from ..errors import ConfigError
 from ..evaluation.running import Row
 from ..index import IndexSettings, create_index
 from ..index.base import CodeIndex, IndexInfo
@@ -68,6 +69,11 @@ class ReportSettings:
     the sample."""
     seed: int = 0
     """Of sample and queries."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("sample", 1), ("queries", 1), ("concepts", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 def build_report(
