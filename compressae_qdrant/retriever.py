@@ -120,15 +120,12 @@ class _Size:
         self._asked = -math.inf
 
     def due(self) -> bool:
-        """Whether to ask now. The one who is told so asks; others go on with what is known."""
-        now = time.monotonic()
-        due = now - self._asked > (_SIZE_SECONDS if self.items else _EMPTY_SECONDS)
-        if due:
-            self._asked = now
-        return due
+        """Whether to ask now."""
+        return time.monotonic() - self._asked > (_SIZE_SECONDS if self.items else _EMPTY_SECONDS)
 
     def note(self, items: int) -> None:
-        self.items = items
+        """Take an answer."""
+        self.items, self._asked = items, time.monotonic()
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +247,7 @@ class AsyncRetriever(_Planned):
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
         self.index = index
         self._turn = asyncio.Semaphore(in_flight)
+        self._asking = asyncio.Lock()
         self._embedding = asyncio.Lock()
 
     async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
@@ -292,8 +290,8 @@ class AsyncRetriever(_Planned):
             return await asyncio.to_thread(self._embed, queries)
 
     async def _items(self) -> int:
-        if self._size.due():
-            async with self._my_turn():
+        async with self._asking:  # a burst at the start asks once, and all of it waits for the answer
+            if self._size.due():
                 self._size.note(await self.index.count(exact=False))
         return self._size.items
 

@@ -175,6 +175,11 @@ def test_sync_and_async_answer_alike(model: CompresSAE, codes: SparseCodes, embe
         other = await AsyncQdrantIndex.create(AsyncQdrantClient(":memory:"), "items", model)
         await other.upsert(range(60), codes[:60])
         slow = _Counted(other)
+        plans_of_a_burst = AsyncRetriever(model, slow)
+        slow.items = 1 << 20
+        await asyncio.gather(*(plans_of_a_burst.search(x, 2) for x in embeddings[:5]))
+        assert slow.candidates == [400] * 5
+        slow.items, slow.most = 60, 0
         asking = AsyncRetriever(model, slow, in_flight=2)
         with pytest.raises(IndexNotFoundError, match="item 9999"):
             await asking.similar_to(9999)
@@ -197,9 +202,15 @@ class _Counted:
     def __init__(self, index: AsyncQdrantIndex) -> None:
         self._index, self._now, self.most = index, 0, 0
         self.fingerprint, self.settings = index.fingerprint, index.settings
-        self.retrieve, self.search_batch, self.count = index.retrieve, index.search_batch, index.count
+        self.retrieve, self.search_batch = index.retrieve, index.search_batch
+        self.items, self.candidates = 60, list[int]()
+
+    async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        await asyncio.sleep(0.01)
+        return self.items
 
     async def search(self, plan: QueryPlan) -> list[Hit]:
+        self.candidates.append(plan.prefetch)
         self._now += 1
         self.most = max(self.most, self._now)
         await asyncio.sleep(0.001)
