@@ -210,6 +210,11 @@ def _answer(status: int) -> UnexpectedResponse:
         (_RpcError(grpc.StatusCode.NOT_FOUND), IndexNotFoundError, "details"),
         (_RpcError(grpc.StatusCode.PERMISSION_DENIED), CodeIndexError, "check the API key"),
         (ValueError("Collection items not found"), IndexNotFoundError, "not found"),
+        (
+            NotImplementedError("no shard keys here"),
+            CodeIndexError,
+            "can.t search collection .items.: no shard keys here",
+        ),
         (ValueError("something of ours"), ValueError, "something of ours"),
     ],
 )

@@ -77,7 +77,7 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
         )
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
         raise kind(f"{what}: the server answered {code} {details}{hint}") from exc
-    except (ApiException, NotImplementedError) as exc:
+    except (ApiException, NotImplementedError) as exc:  # the latter is how the local mode says that it lacks something
         raise CodeIndexError(f"{what}: {exc}") from exc
     except ValueError as exc:
         # The client's local mode raises nothing more telling.
