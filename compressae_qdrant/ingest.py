@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from .writing import Writer
 
 __all__ = ["IngestReport", "ingest"]
 
+_LOG = logging.getLogger(__name__)
 _FORMAT: Final = 1
 _FLUSH_SECONDS: Final = 5.0
 """Least time between two durable notes: what a kill costs at most, besides the batch in flight."""
@@ -43,6 +45,9 @@ class IngestReport:
     """Row that this run began at; 0 unless an earlier one was interrupted."""
     rows: int
     """Rows of the source gone through by all runs."""
+    repeated: int | None
+    """Items that aren't in the index as a later row has their id; None where it can't be told, as the index held items
+    before the first row."""
     seconds: float
     """Time of this run, with the building of compressed segments."""
 
@@ -54,6 +59,8 @@ class _Journal:
     method: str
     index: str
     """Where it is; nothing where the journal lies in the index itself, and moves with it."""
+    empty: bool = False
+    """Whether the index was when the first row came."""
     next_row: int = 0
     skipped: int = 0
     complete: bool = False
@@ -106,7 +113,9 @@ def ingest(
     note = wanted if file is None or restart else _resume(file, wanted, index, retry)
     first, items, noted = note.next_row, 0, time.perf_counter()
     if note.complete:
-        return IngestReport(0, note.skipped, first, note.next_row, time.perf_counter() - started)
+        return IngestReport(0, note.skipped, first, note.next_row, None, time.perf_counter() - started)
+    if not first:
+        note.empty = not retry.run(index.count)
 
     def confirmed(batch: Batch) -> None:
         nonlocal items, noted
@@ -138,7 +147,10 @@ def ingest(
         ) from exc
     note.complete = True
     _make_durable(index, file, note)
-    return IngestReport(items, note.skipped, first, note.next_row, time.perf_counter() - started)
+    repeated = max(0, note.next_row - note.skipped - retry.run(index.count)) if note.empty else None
+    if repeated:
+        _LOG.warning("%d items are not in the index, as a later row has their id; give every item its own", repeated)
+    return IngestReport(items, note.skipped, first, note.next_row, repeated, time.perf_counter() - started)
 
 
 def _make_durable(index: CodeIndex, file: Path | None, note: _Journal) -> None:

@@ -51,7 +51,10 @@ class _Planned:
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
     def _plans(self, queries: Any, limit: int, settings: SearchOptions, items: int) -> list[QueryPlan]:
-        asked, vectors = self._settings(limit, settings), self._embed(queries)
+        asked = self._settings(limit, settings)
+        if _are_none(queries):
+            return []
+        vectors = self._embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
             return _measured(self._planner.plans(vectors, asked, items))
 
@@ -199,7 +202,7 @@ class Retriever(_Planned):
         """The hits of many queries, in order, in one engine call. Arguments are those of `search`."""
         with _timed("search_batch"):
             plans = self._plans(queries, limit, settings, self._items())
-            found = self.index.search_batch(plans)
+            found = self.index.search_batch(plans) if plans else []
             return [self._traced(plan, hits, self.index) for plan, hits in zip(plans, found, strict=True)]
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
@@ -264,7 +267,7 @@ class AsyncRetriever(_Planned):
         with _timed("search_batch"):
             plans = self._plans(await self._vectors(queries), limit, settings, await self._items())
             async with self._my_turn():
-                found = await self.index.search_batch(plans)
+                found = await self.index.search_batch(plans) if plans else []
             return [self._traced(plan, hits, None) for plan, hits in zip(plans, found, strict=True)]
 
     async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
@@ -335,6 +338,13 @@ def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:
     if field is None:
         raise ConfigError("the index has no tenant field; create it with IndexSettings(tenant_field=...)")
     return models.FieldCondition(key=field, match=models.MatchValue(value=tenant))
+
+
+def _are_none(queries: Any) -> bool:
+    """Whether a batch is empty: a list without queries, or a (0, d) matrix."""
+    if isinstance(queries, Sequence):
+        return not isinstance(queries, str) and len(queries) == 0
+    return np.ndim(queries) == 2 and len(queries) == 0
 
 
 def _are_texts(queries: Any) -> TypeGuard[Sequence[str]]:

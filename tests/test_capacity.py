@@ -191,6 +191,7 @@ def test_prices_that_make_no_sense_are_refused(tmp_path: Path, text: str, compla
     ("change", "complaint"),
     [
         ({"items": 0}, "items is 0"), ({"k": 5000}, "k is 5000 but there are 4096"), ({"datatype": "int4"}, "int4"),
+        ({"limit": 300}, "prefetch is 200 but limit is 300"),
         ({"queries_per_second": float("nan")}, "queries_per_second is nan"), ({"payload_bytes": -1.0}, "payload_bytes"),
     ],
 )  # fmt: skip

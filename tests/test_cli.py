@@ -67,6 +67,27 @@ def test_every_command_has_help_and_an_example_that_parses(shell: Shell, command
         assert out.count(option) >= 2, f"the example uses {option}, which the help doesn't list"
 
 
+def test_the_list_of_commands_shows_whole_sentences(shell: Shell) -> None:
+    listed = shell("--help")[1].partition("Commands:")[2]
+    assert "..." not in listed
+    assert "Encode a catalog into a file of codes, without an index." in listed
+
+
+def test_codes_of_a_catalog_with_bad_rows_come_with_their_ids(
+    shell: Shell, catalog: None, tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
+    lines = (tmp_path / "catalog.jsonl").read_text().split("\n")
+    lines[1] = '{"id": 1, "embedding": null}'
+    (tmp_path / "catalog.jsonl").write_text("\n".join(lines))
+    assert "row 1" in shell("encode catalog.jsonl --model model --out codes.safetensors")[2]
+    facts = shell.json("encode catalog.jsonl --model model --out codes.safetensors --skip-bad-rows")
+    assert (facts["items"], facts["skipped"]) == (599, 1)
+    ids = json.loads((tmp_path / facts["ids"]).read_text())
+    assert ids == [0, *range(2, 600)]
+    code = model.encode(embeddings[2:3])
+    assert SparseCodes.load(tmp_path / "codes.safetensors").indices[1].tolist() == code.indices[0].tolist()
+
+
 def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: FloatArray) -> None:
     trained = shell.json("train catalog.jsonl --out own --latents 64 --k 4 --steps 5 --rounds 1 --seed 2")
     assert CompresSAE.load(tmp_path / "own").fingerprint == trained["fingerprint"]

@@ -58,6 +58,22 @@ def test_twice_is_once(tmp_path: Path, catalog: Path, model: CompresSAE) -> None
         assert index.count() == 600
 
 
+def test_items_that_a_later_row_replaced_are_counted_and_said(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"id": n % 90, "embedding": x.tolist(), "n": n} for n, x in enumerate(embeddings[:100])]
+    rows[40]["embedding"] = [0.0] * 24
+    (tmp_path / "repeats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        report = ingest(open_source(tmp_path / "repeats.jsonl", on_error="skip"), model, index, batch_size=30)
+        assert (report.items, report.skipped, report.repeated, index.count()) == (99, 1, 10, 89)
+        assert index.retrieve([3])[0].payload == {"n": 93}
+        assert "10 items are not in the index, as a later row has their id" in caplog.text
+        source = open_source(tmp_path / "repeats.jsonl", on_error="skip")
+        again = ingest(source, model, index, batch_size=30, restart=True)
+        assert again.repeated is None  # what the index held before is not told from it
+
+
 _RUN = """
 import sys
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
@@ -94,6 +110,7 @@ def test_killed_and_resumed_nothing_is_missing_or_twice(
     with EdgeIndex.open(tmp_path / "index", model) as index:
         report = ingest(open_source(catalog), model, index, batch_size=50)
         assert report.resumed_from == 50 * batches  # went on, did not begin anew
+        assert report.repeated == 0
         assert index.count() == 600
         assert _content(index) == wanted
 

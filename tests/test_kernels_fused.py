@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -324,6 +325,22 @@ def test_a_gpu_without_triton_is_reported_once_and_does_without(
     assert [record.getMessage() for record in caplog.records] == [
         f"fused kernels are not used on this GPU, so training and coding are slower than they could be: {status.reason}"
     ]
+
+
+def test_kernels_are_launched_where_their_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
+    entered: list[torch.Tensor] = []
+
+    @contextlib.contextmanager
+    def noted(tensor: torch.Tensor) -> Iterator[None]:
+        entered.append(tensor)
+        yield
+
+    rows, out = torch.ones(2, 4, device=DEVICE), torch.zeros(1, 4, device=DEVICE)
+    monkeypatch.setattr(torch.cuda, "device_of", noted)
+    dispatch._triton().gather_unit_rows(rows, torch.ones(1, dtype=torch.int64, device=DEVICE), out)
+    assert entered[0] is rows
+    assert out.tolist() == [[0.5] * 4]
 
 
 def test_a_machine_whose_compiler_is_missing_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

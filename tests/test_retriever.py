@@ -118,6 +118,7 @@ def test_batches_are_single_searches(model: CompresSAE, index: EdgeIndex, embedd
     retriever = Retriever(model, index)
     for batched, x in zip(retriever.search_batch(embeddings[:5], 3), embeddings[:5], strict=True):
         _assert_same(batched, retriever.search(x, 3))
+    assert retriever.search_batch([], 3) == retriever.search_batch(embeddings[:0], 3) == []
 
 
 def test_filters_restrict_and_payloads_can_be_left_out(
@@ -187,6 +188,7 @@ def test_sync_and_async_answer_alike(model: CompresSAE, codes: SparseCodes, embe
         assert [hits[0].id for hits in burst] == [retriever.search(x, 2)[0].id for x in embeddings[:9]]
         assert slow.most == 2
         found = await asking.search(embeddings[5], 4), await asking.search_batch(embeddings[:2], 3)
+        assert await asking.search_batch([]) == []
         return *found, await asking.similar_to(7, 3)
 
     assert asyncio.run(ask()) == wanted

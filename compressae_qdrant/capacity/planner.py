@@ -64,6 +64,10 @@ class Workload:
         for name in ("payload_bytes", "queries_per_second"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.prefetch is not None and self.prefetch < self.limit:
+            raise ConfigError(
+                f"prefetch is {self.prefetch} but limit is {self.limit}; rescoring needs at least as many candidates"
+            )
         if self.k > self.latents:
             raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
         if self.datatype not in get_args(Datatype):

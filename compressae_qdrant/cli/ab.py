@@ -24,9 +24,9 @@ from .output import show
 
 __all__: list[str] = []
 
-_ab = typer.Typer(help="Online A/B tests: who sees what, how many users it takes, what may be concluded.",
-                  no_args_is_help=True)  # fmt: skip
-app.add_typer(_ab, name="ab")
+_ABOUT = "Online A/B tests: who sees what, how many users it takes, what may be concluded."
+_ab = typer.Typer(help=_ABOUT, no_args_is_help=True)
+app.add_typer(_ab, name="ab", short_help=_ABOUT)
 
 WeightsOption = Annotated[str, typer.Option("--weights", help="Variants and shares, the control first.")]
 

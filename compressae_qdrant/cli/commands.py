@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, cast
@@ -12,6 +14,7 @@ import typer
 from ..codes import SparseCodes
 from ..embedders import load_embedder
 from ..errors import ConfigError
+from ..files import write_text
 from ..index import open_index
 from ..ingest import IngestReport
 from ..ingest import ingest as ingest_source
@@ -85,7 +88,9 @@ def example(text: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a command, with an example after its help."""
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
-        app.command(epilog=f"Example: {text}")(function)
+        # Whole in the list of commands, which would cut it at 45 letters.
+        summary = (inspect.getdoc(function) or "").replace("\n", " ").partition(". ")[0].rstrip(".")
+        app.command(epilog=f"Example: {text}", short_help=f"{summary}.")(function)
         return function
 
     return register
@@ -141,7 +146,7 @@ def train(
 def encode(
     source: SourceArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write the codes to, row by row as the catalog.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write the codes to, in the catalog's order.")],
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     device: DeviceOption = "cpu",
@@ -153,20 +158,26 @@ def encode(
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Encode a catalog into a file of codes, without an index."""
+    """Encode a catalog into a file of codes, without an index. The ids of its rows are written beside it, as JSON."""
     chosen, where = method_of(method), device_of(device)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model, device=where)
-    parts = []
+    parts, ids, skipped = [], [], 0
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
         for batch in catalog.batches(2048):
             if batch.ids:
                 parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=atoms_per_step))
+                ids += batch.ids
+            skipped += batch.skipped
             advance(batch)
-    codes = SparseCodes.concatenate(parts)
+    codes, file = SparseCodes.concatenate(parts), out.with_suffix(".ids.json")
     codes.save(out)
-    dense = 4 * coder.dim * len(codes)
-    show({"codes": str(out), "items": len(codes), "bytes": codes.nbytes, "dense_bytes": dense}, json_output)
+    write_text(file, json.dumps(ids) + "\n")
+    facts = {
+        "codes": str(out), "ids": str(file), "items": len(codes), "skipped": skipped, "bytes": codes.nbytes,
+        "dense_bytes": 4 * coder.dim * len(codes),
+    }  # fmt: skip
+    show(facts, json_output)
 
 
 @example("compressae ingest sample --model model --index index")

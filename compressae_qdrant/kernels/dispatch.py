@@ -6,14 +6,16 @@ import functools
 import importlib
 import logging
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import torch
 
 __all__ = ["MAX_LATENTS", "MAX_SUPPORT", "Fused", "Status", "available", "fused", "matmul_float32"]
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 MAX_LATENTS: Final = 16_384
 """A row of pre-activations must fit the registers of one program, and a count of it 15 bits."""
@@ -109,8 +111,19 @@ def _triton() -> Fused:
     for name in _MODULES:
         module = _import(f"{__package__}.{name}")
         for function in module.__all__:
-            setattr(collected, function, getattr(module, function))
+            setattr(collected, function, _where_its_tensors_are(getattr(module, function)))
     return cast(Fused, collected)
+
+
+def _where_its_tensors_are(operation: Callable[..., T]) -> Callable[..., T]:
+    """The operation launched on the GPU of its first tensor; Triton would launch it on the current one."""
+
+    @functools.wraps(operation)
+    def launch(first: torch.Tensor, *others: Any, **settings: Any) -> T:
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]  # as it is in torch
+            return operation(first, *others, **settings)
+
+    return launch
 
 
 def _import(name: str) -> Any:
