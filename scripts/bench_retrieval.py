@@ -1,7 +1,7 @@
 """Recall against bytes and latency: codes, Qdrant's quantisation, PCA, truncation and Faiss on the same vectors.
 
     python scripts/bench_retrieval.py text.npy [title.npy] --metadata items.parquet --out results
-    python scripts/bench_retrieval.py ... --out results --timings    # times of the rows that are there, machine quiet
+    python scripts/bench_retrieval.py ... --out results --measure times    # of the rows there, machine quiet
     python scripts/bench_retrieval.py --quick                        # a few minutes on the shipped sample
 
 Several files are joined field by field, `concat(a, b) / sqrt(2)`. Queries are items drawn by --seed, those that
@@ -197,7 +197,7 @@ def main() -> None:
     }
     found = [contender for kind in _KINDS if kind in args.only for contender in kinds[kind]()]
     found = [contender for contender in found if any(re.search(args.match, name) for name in contender.names)]
-    rows = run(bench, found, out, measure="times" if args.timings else "both" if args.quick else "recall", say=_say)
+    rows = run(bench, found, out, measure=args.measure, say=_say)
     write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])
     print((out / "table.md").read_text(encoding="utf-8"))
 
@@ -224,7 +224,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", default="bench-retrieval", help="directory of results, models, Faiss indexes and plots"
     )
-    parser.add_argument("--timings", action="store_true", help="measure times of the rows in --out, and nothing else")
+    parser.add_argument(
+        "--measure",
+        choices=("recall", "times", "both"),
+        default="recall",
+        help="recall, bytes and quality of rows that lack them; times of rows in --out; or both, on a quiet machine",
+    )
     parser.add_argument(
         "--task", action="store_true", help="only compare sections and tags, of each --model with dense"
     )
@@ -255,7 +260,7 @@ def _arguments() -> argparse.Namespace:
     if args.vectors and not args.metadata and not args.quick:
         parser.error("--metadata is needed beside vectors: sections and tags measure the task")
     if args.quick:
-        args.k, args.paper_k, args.encoder_k = [32], [32], [32]
+        args.measure, args.k, args.paper_k, args.encoder_k = "both", [32], [32], [32]
         args.paper_steps = args.encoder_steps = 150
         args.queries = min(args.queries, 200)
     return args

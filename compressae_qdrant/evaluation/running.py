@@ -25,6 +25,8 @@ from .searching import timed_search
 __all__ = ["Row", "Timing", "load_rows", "read_rows", "run", "save_rows"]
 
 _FILE: Final = "rows.json"
+_FIRST: Final = 10
+"""Hits of a second search, for so few: it may look at fewer candidates than the first of a search for many."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Row:
     disk: float | None
     """Bytes an item on disk; None where the method lives in memory alone."""
     recall10: float
+    """Of a search for ten."""
     recall100: float
     interval: tuple[float, float]
     """95% of recall100, over queries."""
@@ -164,12 +167,13 @@ def _lacks(row: Row | None, measure: Literal["recall", "times", "both"]) -> bool
 def _row(bench: Bench, way: Way, built: Built) -> Row:
     queries = bench.queries[: bench.drawn]
     found = bench.without_own(way.search_batch(queries, DEPTH + 1))
+    first = bench.without_own(way.search_batch(queries, _FIRST + 1))
     truth, own = bench.truth[: bench.drawn], bench.own[: bench.drawn].tolist()
     deep = bootstrap(recall(found, truth, DEPTH))
-    quality = {name: agreement(found, own, values) for name, values in bench.fields.items()}
+    quality = {name: agreement(first, own, values) for name, values in bench.fields.items()}
     quality = {name: each[np.isfinite(each)] for name, each in quality.items()}
     return Row(
-        way.name, way.family, built.resident, built.disk, float(recall(found, truth, 10).mean()), deep.mean,
+        way.name, way.family, built.resident, built.disk, float(recall(first, truth, _FIRST).mean()), deep.mean,
         (deep.low, deep.high), {name: float(each.mean()) for name, each in quality.items() if len(each)},
     )  # fmt: skip
 
@@ -178,7 +182,7 @@ def _timed(bench: Bench, row: Row, way: Way, built: Built) -> Row:
     queries = bench.queries[: bench.drawn]
     _, (p50, p95) = timed_search(way.search, queries, DEPTH + 1)
     started = time.perf_counter()
-    way.search_batch(queries, 11)
+    way.search_batch(queries, _FIRST + 1)
     rate = len(queries) / (time.perf_counter() - started)
     return replace(row, timing=Timing(p50, p95, rate, built.build_seconds, built.encode_seconds))
 

@@ -37,7 +37,7 @@ from .base import (
 )
 from .filters import edge_filter
 from .ids import HASH_FIELD, ID_FIELD, item_id
-from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from .manifest import DENSE_NAME, VECTOR_NAME, Described, Manifest
 from .points import check_batch, check_plan, point_ids, to_points
 from .shard_files import DirectoryLock, shard_use
 
@@ -72,7 +72,7 @@ _FIELDS: Final[dict[FieldType, qe.PayloadSchemaType]] = {
 }
 
 
-class EdgeIndex:
+class EdgeIndex(Described):
     """Codes in an embedded Qdrant Edge shard. Make one by `create` or `open`.
 
     The directory holds `index.json` (model fingerprint, latents, settings), `shard/` (the engine's) and `lock` (held
@@ -152,21 +152,6 @@ class EdgeIndex:
             lock.release()
             raise
         return cls(path, manifest, shard, lock)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
-        return self._manifest.fingerprint
-
-    @property
-    def latents(self) -> int:
-        """h of that model."""
-        return self._manifest.latents
-
-    @property
-    def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
-        return self._manifest.settings
 
     @property
     def parallel_upserts(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .base import CodeModel, IndexSettings
 
-__all__ = ["DENSE_NAME", "METADATA_KEY", "VECTOR_NAME", "Manifest"]
+__all__ = ["DENSE_NAME", "METADATA_KEY", "VECTOR_NAME", "Described", "Manifest"]
 
 VECTOR_NAME: Final = "code"
 """Name of the sparse vector that holds the codes."""
@@ -97,6 +97,27 @@ class Manifest:
                 f"{model.fingerprint!r} ({model.latents} latents) was given; load the index's own model, or create a "
                 "new index for this one"
             )
+
+
+class Described:
+    """An index that tells what its manifest says."""
+
+    _manifest: Manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model whose codes it holds."""
+        return self._manifest.fingerprint
+
+    @property
+    def latents(self) -> int:
+        """h of that model."""
+        return self._manifest.latents
+
+    @property
+    def settings(self) -> IndexSettings:
+        """As fixed at its creation."""
+        return self._manifest.settings
 
 
 def _version() -> str:

@@ -20,7 +20,7 @@ from ..codes import SparseCodes
 from ..telemetry import operation
 from .base import CodeModel, Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, ShardKey, all_pages
 from .calls import Call, Transport
-from .manifest import Manifest
+from .manifest import Described, Manifest
 from .qdrant_errors import client_errors
 from .requests import Requests
 from .steps import adopting, creating, follow, follow_async, opening, until_optimised, upserting
@@ -34,7 +34,7 @@ _PATIENCE_SECONDS: Final = 3600.0
 """Without any change: one large segment may take that long."""
 
 
-class _Collection:
+class _Collection(Described):
     """What the sync and the async index have in common: everything but the talking."""
 
     def __init__(self, options: Mapping[str, Any], collection: str, manifest: Manifest) -> None:
@@ -47,21 +47,6 @@ class _Collection:
     def collection(self) -> str:
         """Name of the collection itself, also where it was opened by an alias."""
         return self._collection
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
-        return self._manifest.fingerprint
-
-    @property
-    def latents(self) -> int:
-        """h of that model."""
-        return self._manifest.latents
-
-    @property
-    def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
-        return self._manifest.settings
 
     @property
     def parallel_upserts(self) -> int:
