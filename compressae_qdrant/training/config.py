@@ -23,7 +23,8 @@ class TrainConfig:
     k: int = 32
     """Non-zeros of a code (paper: 32)."""
     seed: int = 0
-    """Of the split, the order and the initial atoms. On a CPU equal seeds give equal bits."""
+    """Of the split, the order and the initial atoms. On CPUs of one kind equal seeds give equal bits; another kind sums
+    in another order, and models come out as good but not the same."""
 
     steps: int = 1500
     """Optimiser steps of the autoencoder phase."""

@@ -33,7 +33,7 @@ class Step(Protocol):
 
 
 class AutogradStep:
-    """Steps as torch takes them. On a CPU equal seeds give equal bits."""
+    """Steps as torch takes them. On CPUs of one kind equal seeds give equal bits."""
 
     def __init__(
         self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, ranks: Ranks,
