@@ -76,7 +76,7 @@ def sync(
         ModelMismatchError: the index holds another model's codes.
         SourceError: the source has no items, or rows were skipped: nothing is deleted then, as what is unreadable can't
             be told from what has vanished.
-        IngestError: a batch can't be encoded or upserted.
+        IngestError: a batch can't be encoded or upserted, or has an id twice.
     """
     if index.fingerprint != model.fingerprint:
         raise ModelMismatchError(
@@ -92,7 +92,7 @@ def sync(
         for batch in source.batches(batch_size):
             skipped += batch.skipped
             seen.append(id_digests(batch.ids))
-            writer.settle(batch.ids)  # or the hash of an item that came before would be that of what it replaces
+            writer.settle(batch)  # or the hash of an item that came before would be that of what it replaces
             stored = retry.run(lambda ids=batch.ids: index.hashes(ids))  # type: ignore[misc]  # bound at once
             wanted = [content_hash(batch, row, how) for row in range(len(batch.ids))]
             new = [row for row, hash in enumerate(stored) if hash is None]

@@ -71,10 +71,9 @@ class Writer:
             IngestError: this batch can't be encoded or is refused, or an earlier one failed; names the rows.
         """
         done: list[Future[None]] = []
-        self.settle(batch.ids)
+        self.settle(batch)
         try:
             if batch.ids:
-                point_ids(batch.ids)  # an id twice is refused, in whichever requests the two would have gone
                 with telemetry.timed("compressae.ingest.encoding.duration"):
                     codes = self._model.encode(
                         batch.embeddings,
@@ -95,13 +94,19 @@ class Writer:
         while len(self._under_way) > (self._workers if self._pool else 0):
             self._confirm()
 
-    def settle(self, ids: Sequence[ItemId]) -> None:
-        """Wait until none of these items is under way: one that comes twice must end as it came last.
+    def settle(self, batch: Batch) -> None:
+        """Wait until none of a batch's items is under way: one that comes twice must end as it came last.
 
         Raises:
-            IngestError: a batch under way failed; names its rows.
+            IngestError: an id is in the batch twice, in whichever requests the two would have gone, or a batch under
+                way failed; names the rows.
         """
-        if any(not earlier.isdisjoint(ids) for earlier in self._ids):
+        try:
+            if batch.ids:
+                point_ids(batch.ids)
+        except InvalidInputError as exc:
+            raise self._stopped(batch, exc) from exc
+        if any(not earlier.isdisjoint(batch.ids) for earlier in self._ids):
             self.drain()
 
     def drain(self) -> None:

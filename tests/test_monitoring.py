@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,6 +169,25 @@ def test_segments_are_compared_with_themselves(model: CompresSAE, fresh: FloatAr
     assert model.baseline is not None
     with pytest.raises(ConfigError, match="--make-baseline --segment"):
         check(model, observe(model, again, mixed), model.baseline)
+
+
+def test_items_without_a_segment_are_in_none(model: CompresSAE, fresh: FloatArray) -> None:
+    """An empty text is a value like another; None isn't."""
+    baseline = make_baseline(model, fresh, source="x", segments=[""] * 60 + [None] * 240, field="kind")
+    assert len(baseline.of_segment("") or ()) == 60
+
+
+def test_a_segment_of_few_queries_has_no_recall(model: CompresSAE, fresh: FloatArray, tmp_path: Path) -> None:
+    """One value has no error to compare by, and what isn't a number is no JSON."""
+    names = ["most"] * 240 + ["rare"] * 60
+    baseline = make_baseline(model, fresh, source="x", segments=names, field="kind")
+    recalls = baseline.recalls.copy()
+    recalls[:, np.flatnonzero(np.isfinite(recalls[-1, 240:]))[1:] + 240] = np.nan
+    one = dataclasses.replace(baseline, recalls=recalls)
+    report = check(model, observe(model, fresh, names), one)
+    assert "recall" in report.segments["most"].checks
+    assert report.segments["rare"].left_out["recall"].startswith("fewer than 5 of its items were drawn")
+    append_report(tmp_path / "history.jsonl", report, model=model.fingerprint, source="x", time=NOW)
 
 
 def test_recall_is_that_of_each_item_in_its_own_pool(model: CompresSAE, embeddings: FloatArray) -> None:

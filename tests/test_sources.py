@@ -15,7 +15,7 @@ import pytest
 
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, RowError, SourceError
-from compressae_qdrant.sources import Columns, open_source, sample_embeddings
+from compressae_qdrant.sources import Columns, draw_embeddings, open_source, sample_embeddings
 
 N, D = 25, 3
 VECTORS = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -242,3 +242,13 @@ def test_a_sample_to_train_on_is_seeded_and_drawn_from_everywhere(tmp_path: Path
     assert len(sample_embeddings(source, 1000)) == N
     late = sum(sample_embeddings(source, 10, seed=seed)[:, 0].tolist().count(VECTORS[-1, 0]) for seed in range(50))
     assert 8 <= late <= 34  # the last row is in each sample with probability 0.4
+
+
+def test_a_sample_to_measure_on_is_no_larger_than_asked_and_counts_the_rest(tmp_path: Path) -> None:
+    np.save(tmp_path / "items.npy", VECTORS)
+    rows = {row.tobytes() for row in VECTORS}
+    for source in (open_source(_jsonl(tmp_path, ROWS)), open_source(tmp_path / "items.npy")):
+        drawn, items = draw_embeddings(source, 10, seed=1)
+        assert (drawn.shape, items) == ((10, D), N)
+        assert {row.tobytes() for row in drawn} <= rows
+        assert [len(draw_embeddings(source, limit)[0]) for limit in (N, 1000)] == [N, N]

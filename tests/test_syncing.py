@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,22 @@ def test_items_ingested_before_are_changed_once(tmp_path: Path, model: CompresSA
         assert sync(open_source(tmp_path / "x.npy"), model, index).changed == 50
         assert sync(open_source(tmp_path / "x.npy"), model, index).unchanged == 50
         assert sync(open_source(tmp_path / "x.npy"), model, index, atoms_per_step=1).changed == 50
+
+
+def test_an_id_that_comes_twice_is_refused_whatever_is_stored(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
+    rows = [{"id": 1, "embedding": embeddings[0].tolist(), "t": text} for text in ("old", "new")]
+    file = tmp_path / "items.jsonl"
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        for some in (rows[:1], rows, rows):
+            file.write_text("\n".join(map(json.dumps, some)))
+            if len(some) == 1:
+                sync(open_source(file), model, index)
+                continue
+            with pytest.raises(IngestError, match="item id 1 is in the batch twice"):
+                sync(open_source(file), model, index)
+        assert index.retrieve([1])[0].payload == {"t": "old"}
 
 
 def test_nothing_is_deleted_for_what_can_not_be_read(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:

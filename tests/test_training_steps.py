@@ -121,10 +121,12 @@ def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> No
 def test_fused_steps_for_the_encoder_leave_the_atoms_alone(embeddings: FloatArray) -> None:
     model, adam, data = _parts(embeddings, train_atoms=False)
     atoms = model.atoms.detach().clone()
-    step = _fused(model, adam, data, twins, torch.zeros(70, dtype=torch.int64, device=DEVICE), train_atoms=False)
+    last_use = torch.full((70,), 200, device=DEVICE)
+    step = _fused(model, adam, data, twins, last_use, train_atoms=False)
     losses = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(20)]
     assert losses[-1] < losses[0]
     assert torch.equal(model.atoms, atoms)
+    assert last_use.tolist() == [200] * 70  # when atoms were last used while they were trained
 
 
 def test_a_whole_training_by_fused_steps_can_be_resumed(

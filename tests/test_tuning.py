@@ -176,6 +176,15 @@ def test_what_cannot_fit_is_not_tried(tmp_path: Path, embeddings: FloatArray, wh
         search(embeddings, tmp_path, space=dataclasses.replace(SPACE, latents=(512,)))
 
 
+def test_what_fits_as_the_smallest_datatype_is_tried(
+    tmp_path: Path, embeddings: FloatArray, whole: TuneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeTraining(monkeypatch, dict.fromkeys([(64, 4), (128, 4)], 0.1), 0.5)
+    budget = Goal(budget=1.01 * max(p.bytes for p in whole.points if p.trained_k == 4), depth=10)
+    wide = dataclasses.replace(SPACE, k=(4,), datatypes=("float32", "uint8"))
+    assert search(embeddings, tmp_path, budget, wide).trainings == 2
+
+
 def test_queries_are_no_items(embeddings: FloatArray) -> None:
     sample = Sample.of(embeddings, 50, 10)
     assert (len(sample.items), len(sample.queries)) == (550, 50)

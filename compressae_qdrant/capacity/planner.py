@@ -163,7 +163,8 @@ class Estimate:
     disk_reads: int
     """Items that a query reads from disk where the page cache doesn't hold them. Times are of a warm cache."""
     recall100: float | None
-    """Measured on the benchmark's catalog (63,666 items) at the nearest dimensions; None if this setting wasn't."""
+    """Of the default plan for 100 hits, measured on the benchmark's catalog (63,666 items) at the nearest dimensions;
+    None if this setting wasn't, or the workload names another plan."""
     usd: float | None
     """A month: memory and disk of all copies, and the processors that the wanted queries/s keep busy."""
     usd_nodes: float | None
@@ -258,7 +259,8 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
     segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
     planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
-    as_measured = workload.latents == Workload.latents and workload.first_stage in (None, FIRST_STAGE)
+    by_default = workload.first_stage in (None, FIRST_STAGE) and workload.prefetch is None
+    as_measured = workload.latents == Workload.latents and by_default
     known = constants.codes_recall100 if as_measured and not workload.keep_dense else {}
     alike = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
     return _estimate(

@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -19,7 +18,7 @@ from ..capacity import load_constants
 from ..errors import InvalidInputError
 from ..index import open_index
 from ..model import CompresSAE
-from ..sources import sample_embeddings
+from ..sources import draw_embeddings
 from .commands import example
 from .options import (
     EmbedderOption,
@@ -69,9 +68,7 @@ def calibrate(
     `search --target-recall 0.9` takes the cheapest plan that surely reaches it."""
     coder, chosen = CompresSAE.load(model), method_of(method)
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
-    rows = sample_embeddings(catalog, sample, seed=seed)
-    if len(rows) > sample:
-        rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), sample, replace=False))]
+    rows, there = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
         console=Console(stderr=True, highlight=False), disable=json_output,
@@ -80,7 +77,7 @@ def calibrate(
         task = bar.add_task("calibrate", total=1.0)
         opened = None if index is None else stack.enter_context(open_index(index, coder))
         found = measure(
-            coder, rows, opened, items=items or catalog.rows, limits=limit, queries=queries, seed=seed,
+            coder, rows, opened, items=items or there, limits=limit, queries=queries, seed=seed,
             keep_dense=keep_dense, method=chosen, constants=load_constants(constants),
             progress=lambda doing, share: bar.update(task, description=doing, completed=share),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..capacity import load_constants
 from ..errors import ConfigError
-from ..sources import sample_embeddings
+from ..sources import draw_embeddings
 from ..tuning import Goal, Point, Served, Space, TuneResult, choose, draw_front, front
 from ..tuning import tune as search
 from .commands import example
@@ -60,8 +60,8 @@ def tune(
     `ingest --config` and `search --config`. Interrupted, the same command goes on where it was."""
     goal = Goal(budget, recall, depth)
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
-    rows = sample_embeddings(catalog, sample, seed=seed)
-    whole = items or catalog.rows or len(rows)
+    rows, there = draw_embeddings(catalog, sample, seed=seed)
+    whole = items or there
     space = Space(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),

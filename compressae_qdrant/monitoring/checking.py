@@ -28,6 +28,8 @@ from .observing import Observation, pool_recalls
 __all__ = ["Check", "Report", "Tolerances", "check"]
 
 _PERMUTATIONS: Final = 100
+_LEAST_QUERIES: Final = 5
+"""Of a segment, on either side, before their mean recall and its error say something."""
 _NAMED: Final = 20
 """Latents named in a report; their number is given in full."""
 
@@ -149,10 +151,10 @@ def check(
             left_out["latents"] = "the segment is new; its latents have nothing to be compared with"
         if recalls is None:
             left_out["recall"] = seen.missing
-        elif np.isfinite(recalls[rows]).any() and np.isfinite(against.recalls[place]).any():
+        elif min(np.isfinite(some).sum() for some in (recalls[rows], against.recalls[place])) >= _LEAST_QUERIES:
             checks["recall"] = _recall(recalls[rows], against.recalls[place], tolerances)
         else:
-            left_out["recall"] = "none of its items was drawn for the spot check"
+            left_out["recall"] = f"fewer than {_LEAST_QUERIES} of its items were drawn for the spot check"
         use, reference = Use.of(supports[rows], model.latents), Use.of(against.supports, model.latents)
         most_hot, most_dead = (f(use, reference)[:_NAMED].tolist() if whole else [] for f in (hot, dead))
         return Report(len(rows), checks, left_out, most_hot, most_dead, baseline=against.source)
@@ -193,9 +195,7 @@ def _recall(recalls: npt.NDArray[np.float32], known: npt.NDArray[np.float32], to
 
 
 def _error(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Standard error of the difference of two means; infinite where there is nothing to estimate it from."""
-    if min(len(a), len(b)) < 2:
-        return math.inf
+    """Standard error of the difference of the means of at least two values each."""
     return math.sqrt(float(a.var(ddof=1)) / len(a) + float(b.var(ddof=1)) / len(b))
 
 

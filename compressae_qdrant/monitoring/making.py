@@ -51,8 +51,8 @@ def make_baseline(
     assert seen.losses is not None
     pools = tuple(size for size in _POOLS if size <= len(seen))
     names = tuple(sorted({name for name in segments or () if name is not None}))
-    number = {name: at for at, name in enumerate(names)}
-    labels = None if segments is None else np.array([number.get(name or "", -1) for name in segments], np.int32)
+    number: dict[str | None, int] = {name: at for at, name in enumerate(names)}
+    labels = None if segments is None else np.array([number.get(name, -1) for name in segments], np.int32)
     recalls = np.stack([pool_recalls(model, seen, size, 2 * QUERIES, seed=seed) for size in pools])
     return Baseline(
         model.fingerprint, model.latents, seen.supports, seen.losses, pools, recalls, source, field, names, labels

@@ -20,12 +20,16 @@ from ..embedders import Embedder
 from ..errors import ConfigError, InvalidInputError, RowError, SourceError
 from ..index.ids import point_id
 
-__all__ = ["Batch", "Columns", "OnError", "Row", "Source", "batches_of", "file_identity", "sample_embeddings"]
+__all__ = [
+    "Batch", "Columns", "OnError", "Row", "Source", "batches_of", "draw_embeddings", "file_identity",
+    "sample_embeddings",
+]  # fmt: skip
 
 OnError = Literal["raise", "skip"]
 Row = tuple[int, "Mapping[str, Any] | RowError"]
 """A row's number in its source and its columns, or why it can't be read."""
 
+_READ_ROWS: Final = 4096
 _SEPARATORS: Final = re.compile(r"[\s,;]+")
 
 
@@ -142,7 +146,9 @@ def batches_of(
         at += taken
 
 
-def sample_embeddings(source: Source, limit: int, *, seed: int = 0, batch_size: int = 4096) -> npt.NDArray[np.floating]:
+def sample_embeddings(
+    source: Source, limit: int, *, seed: int = 0, batch_size: int = _READ_ROWS
+) -> npt.NDArray[np.floating]:
     """Embeddings of a source to train on: all of them as they lie in a file, or else at most `limit`, evenly drawn.
 
     Returns:
@@ -150,8 +156,25 @@ def sample_embeddings(source: Source, limit: int, *, seed: int = 0, batch_size: 
         (reservoir sampling).
     """
     matrix = source.matrix()
-    if matrix is not None:
-        return matrix
+    return matrix if matrix is not None else _reservoir(source, limit, seed, batch_size)[0]
+
+
+def draw_embeddings(source: Source, limit: int, *, seed: int = 0) -> tuple[npt.NDArray[np.floating], int]:
+    """At most `limit` embeddings of a source, evenly drawn, to measure something on.
+
+    Returns:
+        (n, d) rows, and the number of items in the source.
+    """
+    matrix = source.matrix()
+    if matrix is None:
+        return _reservoir(source, limit, seed, _READ_ROWS)
+    if len(matrix) <= limit:
+        return matrix, len(matrix)
+    return matrix[np.sort(np.random.default_rng(seed).choice(len(matrix), limit, replace=False))], len(matrix)
+
+
+def _reservoir(source: Source, limit: int, seed: int, batch_size: int) -> tuple[FloatArray, int]:
+    """A uniform sample of a stream, and how many items it had."""
     random = np.random.default_rng(seed)
     kept: FloatArray | None = None
     seen = 0
@@ -169,7 +192,7 @@ def sample_embeddings(source: Source, limit: int, *, seed: int = 0, batch_size: 
         seen += len(new)
     if kept is None:
         raise SourceError("the source has no rows; there is nothing to train on")
-    return kept
+    return kept, seen
 
 
 def file_identity(path: Path) -> str:

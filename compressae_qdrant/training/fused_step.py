@@ -62,7 +62,9 @@ class FusedStep:
     ) -> None:  # fmt: skip
         device, h, d = model.atoms.device, model.latents, model.dim
         self._model, self._feed, self._operations, self._ranks = model, feed, operations, ranks
-        self._batch, self._train_atoms, self._last_use = batch, train_atoms, last_use
+        self._batch, self._train_atoms = batch, train_atoms
+        # The kernels stamp what is used whatever is trained, but what counts is the use while atoms are.
+        self._last_use = last_use if train_atoms else last_use.clone()
         self._low, high = ranks.share(batch)
         items = high - self._low
         self._rows = math.ceil(items / math.ceil(items * h * 2 / _CODE_BYTES))

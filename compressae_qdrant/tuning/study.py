@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -172,15 +172,14 @@ class _Search:
 
 
 def _pairs(sample: Sample, space: Space, served: Served, goal: Goal) -> list[tuple[float, int, int]]:
-    """Bytes, h and k of the trainings, the smallest first; those that can't fit a budget left out."""
+    """Bytes by the smallest datatype, h and k of the trainings, the smallest first; those that can't fit a budget left
+    out."""
     pairs = []
     for latents in dict.fromkeys(space.latents):
         for k in dict.fromkeys(space.k):
             if 4 * k <= latents <= len(sample.items) // 2:
-                asked = Workload(
-                    items=served.items, dim=sample.items.shape[1], k=k, latents=latents, datatype=space.datatypes[0]
-                )
-                size, _ = served.cost(asked)
+                asked = Workload(items=served.items, dim=sample.items.shape[1], k=k, latents=latents)
+                size = min(served.cost(replace(asked, datatype=each))[0] for each in space.datatypes)
                 if goal.budget is None or size <= goal.budget:
                     pairs.append((size, latents, k))
     if not pairs:

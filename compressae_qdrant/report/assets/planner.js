@@ -48,7 +48,8 @@ function makePlan(constants, workload, node, prices) {
     const segments = Math.max(1, Math.min(node.vcpus, Math.floor(items / (shards * engine.segment_items))));
     const index = indexBytes(shards * segments);
     const planning = times.planning + (times.planning_latent + times.planning_product * dim) * latents;
-    const asMeasured = latents === 4096 && [null, 1024].includes(workload.first_stage);
+    const byDefault = [null, 1024].includes(workload.first_stage) && workload.prefetch === null;
+    const asMeasured = latents === 4096 && byDefault;
     const known = asMeasured && !workload.keep_dense ? Object.entries(constants.codes_recall100) : [];
     const alike = known.map(([key, value]) => [...key.split(","), value]).filter(([size]) => size === String(k));
     return estimate(`codes k=${k}, h=${latents}, ${datatype}`, index, index + itemBytes() * items, replicas, shards, segments,
