@@ -82,6 +82,13 @@ def test_of_a_large_catalog_only_the_sample_is_read(embeddings: FloatArray) -> N
         np.testing.assert_allclose(vector, embeddings[int(id) % 600], atol=1e-6)
 
 
+@pytest.mark.parametrize("limit", [2, 63, 65, *range(190, 201)])
+def test_a_catalog_just_above_the_sample_is_sampled(embeddings: FloatArray, limit: int) -> None:
+    sample = draw_sample(Rows(embeddings[:201], _payloads(201)), limit)
+    assert len(sample) == len(set(sample.ids)) == limit
+    assert sample.catalog_items == 201
+
+
 def test_a_catalog_of_unknown_length_is_sampled_uniformly(embeddings: FloatArray) -> None:
     source = Rows(np.tile(embeddings, (5, 1)), _payloads(3000), counted=False)
     sample = draw_sample(source, 600)

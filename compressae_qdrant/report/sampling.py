@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -66,8 +67,9 @@ def draw_sample(
     vectors: list[FloatArray] = []
     payloads: list[dict[str, Any]] = []
     seen = 0
-    known = source.rows is not None and source.rows > limit
-    for batch in _blocks(source, limit, random) if known else source.batches(_BATCH):
+    rows = source.rows
+    blocks = None if rows is None or rows <= limit else _blocks(source, rows, limit, random)
+    for batch in blocks or source.batches(_BATCH):
         for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
             seen += 1
             # Item number m (from 1) replaces a kept one with probability limit / m.
@@ -81,16 +83,20 @@ def draw_sample(
             on_batch(batch)
     if len(ids) < 2:
         raise SourceError(f"the source has {len(ids)} usable items; a report needs at least 2")
-    total = source.rows if known and source.rows is not None else seen
+    total = seen if blocks is None or rows is None else rows
     return Sample(ids, unit_rows(np.stack(vectors)), payloads, total)
 
 
-def _blocks(source: Source, limit: int, random: np.random.Generator) -> Iterator[Batch]:
-    """Blocks of consecutive rows, one somewhere in each of `_BLOCKS` equal parts of the catalog."""
-    assert source.rows is not None
+def _blocks(source: Source, rows: int, limit: int, random: np.random.Generator) -> Iterator[Batch]:
+    """Blocks of consecutive rows, one somewhere in each of `_BLOCKS` about equal parts of the catalog."""
     count = min(_BLOCKS, limit)
-    edges = np.linspace(0, source.rows, count + 1).astype(int)
-    sizes = np.diff(np.linspace(0, limit, count + 1).astype(int))
-    for low, high, size in zip(edges[:-1].tolist(), edges[1:].tolist(), sizes.tolist(), strict=True):
-        start = low + int(random.integers(0, high - low - size + 1))
-        yield next(iter(source.batches(size, start)))
+    low = 0
+    for size, rest in zip(_parts(limit, count), _parts(rows - limit, count), strict=True):
+        yield from itertools.islice(source.batches(size, low + int(random.integers(0, rest + 1))), 1)
+        low += size + rest
+
+
+def _parts(whole: int, count: int) -> list[int]:
+    """About equal parts that sum to the whole."""
+    parts: list[int] = np.diff(np.linspace(0, whole, count + 1).astype(int)).tolist()
+    return parts
