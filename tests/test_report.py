@@ -31,8 +31,10 @@ from compressae_qdrant.sources import Batch
 class Rows:
     """A source of numbered rows that counts what is read of it."""
 
-    def __init__(self, embeddings: FloatArray, payloads: list[dict[str, Any]], *, counted: bool = True) -> None:
-        self._embeddings, self._payloads, self._counted = embeddings, payloads, counted
+    def __init__(
+        self, embeddings: FloatArray, payloads: list[dict[str, Any]], *, counted: bool = True, seekable: bool = True
+    ) -> None:
+        self._embeddings, self._payloads, self._counted, self._seekable = embeddings, payloads, counted, seekable
         self.read = 0
 
     @property
@@ -42,6 +44,10 @@ class Rows:
     @property
     def rows(self) -> int | None:
         return len(self._embeddings) if self._counted else None
+
+    @property
+    def seekable(self) -> bool:
+        return self._seekable
 
     @property
     def identity(self) -> str:
@@ -89,11 +95,20 @@ def test_a_catalog_just_above_the_sample_is_sampled(embeddings: FloatArray, limi
     assert sample.catalog_items == 201
 
 
-def test_a_catalog_of_unknown_length_is_sampled_uniformly(embeddings: FloatArray) -> None:
-    source = Rows(np.tile(embeddings, (5, 1)), _payloads(3000), counted=False)
+@pytest.mark.parametrize("known", [{"counted": False}, {"seekable": False}])
+def test_a_catalog_without_a_length_or_a_way_to_its_middle_is_sampled_uniformly(
+    embeddings: FloatArray, known: dict[str, bool]
+) -> None:
+    source = Rows(np.tile(embeddings, (5, 1)), _payloads(3000), **known)
     sample = draw_sample(source, 600)
     assert (source.read, len(set(sample.ids)), sample.catalog_items) == (3000, 600, 3000)
     assert np.histogram(np.array(sample.ids, int), 3, (0, 3000))[0].min() >= 160
+
+
+def test_rows_that_vanish_meanwhile_are_left_out(embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rows, "rows", 1200)
+    sample = draw_sample(Rows(embeddings, _payloads(600)), 200)
+    assert 90 <= len(sample) == len(set(sample.ids)) <= 110
 
 
 def test_the_field_that_splits_best_is_found() -> None:

@@ -107,6 +107,7 @@ def test_a_matrix_with_a_table_beside_it(tmp_path: Path) -> None:
     assert [item for batch in source.batches(7, 5) for item in batch.ids] == [row["id"] for row in ROWS[5:]]
     assert next(source.batches(2)).payloads == [{"title": "Title, 0"}, {"title": "Title, 1"}]
     bare = open_source(tmp_path / "x.npy")
+    assert (bare.seekable, source.seekable) == (True, False)
     assert next(bare.batches(3, 20)).ids == [20, 21, 22]
     assert isinstance(sample_embeddings(bare, 10), np.memmap)
     for rows in (ROWS[:9], ROWS + ROWS):

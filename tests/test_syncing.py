@@ -138,7 +138,7 @@ def _dense(named: bool, embeddings: FloatArray) -> QdrantClient:
 def test_a_collection_is_a_source(named: bool, tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     client = _dense(named, embeddings)
     source = QdrantSource(client, "dense", "text" if named else None)
-    assert (source.dim, source.rows) == (24, 600)
+    assert (source.dim, source.rows, source.seekable) == (24, 600, False)
     np.testing.assert_allclose(sample_embeddings(source, 600), embeddings, atol=1e-6)
     assert [batch.ids for batch in source.batches(100, 550)] == [list(range(550, 600))]
     with EdgeIndex.create(tmp_path / "index", model) as index:

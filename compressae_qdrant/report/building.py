@@ -103,7 +103,8 @@ def build_report(
         InvalidInputError, ConfigError: a setting is out of range.
     """
     parts = _Parts()
-    read = progress("reading", min(settings.sample, source.rows) if source.rows else None)
+    rows = source.rows
+    read = progress("reading", min(settings.sample, rows) if rows is not None and source.seekable else rows)
     sample = draw_sample(source, settings.sample, seed=settings.seed, on_batch=lambda batch: read(len(batch.ids)))
     codes = _encode(model, sample, progress)
     truth = true_neighbours(sample, settings.queries, settings.seed)

@@ -54,8 +54,8 @@ def draw_sample(
 ) -> Sample:
     """At most `limit` items: all of a small catalog, else blocks of rows spread evenly over it.
 
-    Where the number of rows is known, only the blocks are read, so that the time doesn't grow with the catalog;
-    otherwise everything is read, and a uniform sample of it kept.
+    Where the number of rows is known and any can be read at once, only the blocks are read, so that the time doesn't
+    grow with the catalog; otherwise everything is read, and a uniform sample of it kept.
 
     Raises:
         SourceError: the source has no items.
@@ -67,7 +67,7 @@ def draw_sample(
     vectors: list[FloatArray] = []
     payloads: list[dict[str, Any]] = []
     seen = 0
-    rows = source.rows
+    rows = source.rows if source.seekable else None
     blocks = None if rows is None or rows <= limit else _blocks(source, rows, limit, random)
     for batch in blocks or source.batches(_BATCH):
         for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):

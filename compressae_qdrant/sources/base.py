@@ -61,6 +61,10 @@ class Source(Protocol):
         """Rows, where that is known without reading everything."""
 
     @property
+    def seekable(self) -> bool:
+        """Whether rows are read without those before them; otherwise a late start takes as long as reading on to it."""
+
+    @property
     def identity(self) -> str:
         """A short text that changes when the data, or the way it is read, does. Resuming depends on it."""
 

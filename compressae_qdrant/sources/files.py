@@ -12,7 +12,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, ClassVar, Final, TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,8 @@ def _reading(path: Path, from_row: int | None = None) -> Iterator[None]:
 class _Table(ABC):
     """Numbered rows of files of one kind."""
 
+    seekable: ClassVar = False
+
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path, self.files = path, files
         self.identity = hashlib.sha256(" ".join(map(file_identity, files)).encode()).hexdigest()[:16]
@@ -93,6 +95,8 @@ class _Table(ABC):
 
 
 class _Parquet(_Table):
+    seekable = True
+
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         super().__init__(path, files)
         opened = [pq.ParquetFile(file) for file in files]
@@ -193,6 +197,10 @@ class _TableSource:
         return self._table.rows
 
     @property
+    def seekable(self) -> bool:
+        return self._table.seekable
+
+    @property
     def identity(self) -> str:
         return f"{self._table.identity} {self._columns}"
 
@@ -231,6 +239,10 @@ class _MatrixSource:
     @property
     def rows(self) -> int | None:
         return len(self._vectors)
+
+    @property
+    def seekable(self) -> bool:
+        return self._table is None or self._table.seekable
 
     @property
     def identity(self) -> str:

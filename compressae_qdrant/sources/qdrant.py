@@ -81,6 +81,11 @@ class QdrantSource:
             return int(self._client.count(self._collection, count_filter=self._filter, exact=True).count)
 
     @property
+    def seekable(self) -> bool:
+        """False: pages follow one another."""
+        return False
+
+    @property
     def identity(self) -> str:
         """The collection and the vector; not what is in them, which may change while it is read."""
         return f"qdrant {self._collection} {self._vector}"
