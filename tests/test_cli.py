@@ -228,6 +228,16 @@ def test_queries_that_can_not_be_read(shell: Shell, catalog: None) -> None:
     assert (code, "--filter is no Qdrant filter" in err) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["evaluate catalog.jsonl", "report catalog.jsonl --out report.html"])
+def test_nothing_is_measured_on_an_empty_index(
+    shell: Shell, catalog: None, tmp_path: Path, model: CompresSAE, command: str
+) -> None:
+    EdgeIndex.create(tmp_path / "index", model).close()
+    code, out, err = shell(f"{command} --model model --index index")
+    assert (code, out, err.strip().count("\n")) == (2, "", 0)
+    assert "the index is empty; ingest the catalog" in err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["compressae", "info", "--index", "none", "--debug"])
     with pytest.raises(IndexNotFoundError, match="there is no index"):

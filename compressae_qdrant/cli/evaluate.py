@@ -103,8 +103,10 @@ def evaluate(
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
     coder = CompresSAE.load(model)
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
-    ids, bench = _read(catalog, fields, queries, seed, segment, source)
     with open_index(index, coder) as opened:
+        if not opened.count():
+            raise InvalidInputError("the index is empty; ingest the catalog before it is evaluated")
+        ids, bench = _read(catalog, fields, queries, seed, segment, source)
         way = Way("this index", "ours", *searches(Retriever(coder, opened), settings, ids))
         found, (p50, p95) = timed_search(way.search, bench.queries, DEPTH + 1)
         size = opened.info()

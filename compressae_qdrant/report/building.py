@@ -17,7 +17,7 @@ import torch
 
 from ..capacity import Constants, Workload, load_constants, plan
 from ..codes import SparseCodes
-from ..errors import ConfigError
+from ..errors import ConfigError, InvalidInputError
 from ..evaluation.running import Row
 from ..index import IndexSettings, create_index
 from ..index.base import CodeIndex, IndexInfo
@@ -100,8 +100,10 @@ def build_report(
     Raises:
         SourceError: the catalog can't be read.
         DimensionError: the model is of other embeddings.
-        InvalidInputError, ConfigError: a setting is out of range.
+        InvalidInputError, ConfigError: the index is empty, or a setting is out of range.
     """
+    if index is not None and not index.count():
+        raise InvalidInputError("the index is empty; ingest the catalog first, or report without an index")
     parts = _Parts()
     rows = source.rows
     read = progress("reading", min(settings.sample, rows) if rows is not None and source.seekable else rows)
