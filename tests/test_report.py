@@ -224,6 +224,30 @@ def test_a_part_of_a_catalog_is_measured_through_an_index_of_the_part(
     assert "against exact dense search, in a sample of 300" in page
 
 
+def test_an_index_of_as_many_other_items_is_not_searched(
+    embeddings: FloatArray, model: CompresSAE, tmp_path: Path
+) -> None:
+    with EdgeIndex.create(tmp_path / "other", model) as index:
+        index.upsert(list(range(1, 601)), model.encode(embeddings))
+        index.optimize()
+        page, _ = build_report(
+            Rows(embeddings, _payloads(600)), model, ReportSettings("Things", queries=20, other_k=()), index=index
+        )
+    hits = [hit["id"] for query in _data(page)["queries"] for hit in query["codes"]]
+    assert "600" not in hits
+    assert "through an index of the sample" in page
+
+
+def test_an_index_that_is_not_optimised_has_no_bytes_to_tell(
+    embeddings: FloatArray, model: CompresSAE, tmp_path: Path
+) -> None:
+    with EdgeIndex.create(tmp_path / "new", model) as index:
+        index.upsert(list(range(600)), model.encode(embeddings))
+        settings = ReportSettings("Things", queries=20, other_k=())
+        _, omitted = build_report(Rows(embeddings, _payloads(600)), model, settings, index=index)
+    assert [text.split(":")[0] for text in omitted] == ["Bytes saved"]
+
+
 def _rows() -> list[Row]:
     times = Timing(2.0, 3.0, 100.0, None, None)
     return [

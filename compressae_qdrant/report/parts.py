@@ -35,8 +35,9 @@ _RANKS: Final = 120
 
 
 def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
-    """Bytes of an item, dense and as codes. None where the engine doesn't say how large its index is."""
-    if info.index_bytes is None:
+    """Bytes of an item, dense and as codes. None where the engine doesn't say how large its index is, or there is none
+    before it is optimised."""
+    if not info.index_bytes:
         return None
     rows = [
         {"name": "dense float32, the vectors alone", "bytes": 4 * dim, "kind": "grey"},
