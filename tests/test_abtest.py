@@ -241,6 +241,9 @@ def test_times_of_events(tmp_path: Path) -> None:
     table = pa.table({"user": ["u"], "variant": ["a"], "event": ["click"], "at": [first.replace(tzinfo=None)]})
     pq.write_table(table, tmp_path / "e.parquet")
     assert next(read_events(tmp_path / "e.parquet", "at")).time == first
+    table = table.set_column(3, "at", pa.array([first.date()]))
+    pq.write_table(table, tmp_path / "e.parquet")
+    assert next(read_events(tmp_path / "e.parquet", "at")).time == first.replace(hour=0)
     path.write_text("".join(f'{{"user": "u", "variant": "a", "event": "click", "at": {at}}}\n' for at in (9, 8)))
     with pytest.raises(SourceError, match=r"row 1 .* sort the events"):
         list(read_events(path, "at"))
@@ -249,6 +252,29 @@ def test_times_of_events(tmp_path: Path) -> None:
     path.write_text('{"user": "u", "variant": "a", "event": "click", "at": "yesterday"}')
     with pytest.raises(SourceError, match=r"row 0 .*no readable time"):
         list(read_events(path, "at"))
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("1700000000", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        ("1700000000.5", datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)),
+        ("-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("20260131", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("20260131T12", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+    ],
+)
+def test_times_of_a_csv_are_texts(tmp_path: Path, text: str, time: datetime) -> None:
+    (tmp_path / "e.csv").write_text(f"user,variant,event,at\nu,a,click,{text}\n")
+    assert [event.time for event in read_events(tmp_path / "e.csv", "at")] == [time]
+
+
+@pytest.mark.parametrize("text", ["20261331", "", "1700000000 s", "9" * 30, "1_7"])
+def test_a_text_that_is_no_time_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "e.csv").write_text(f"user,variant,event,at\nu,a,click,{text}\n")
+    with pytest.raises(SourceError, match=r"row 0 .*no readable time"):
+        list(read_events(tmp_path / "e.csv", "at"))
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

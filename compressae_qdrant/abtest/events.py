@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from .statistics import Moments
 __all__ = ["Event", "UserTotals", "read_events"]
 
 _COLUMNS: Final = ("user", "variant", "event")
+_DATE: Final = re.compile(r"\d{8}", re.ASCII)
+_SECONDS: Final = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
 
     Args:
         path: the file.
-        time: column of the times: dates, ISO 8601 texts, or seconds since 1970.
+        time: column of the times: dates, ISO 8601 texts, or seconds since 1970, as numbers or texts. A text of eight
+            digits is a date, 20260131.
 
     Raises:
         SourceError: the file is missing, of another kind, lacks a column or a value, or its times go back.
@@ -113,8 +117,12 @@ def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
 
 def _time(value: Any, where: str) -> datetime:
     try:
+        if isinstance(value, str) and _SECONDS.fullmatch(value) and not _DATE.fullmatch(value):
+            value = float(value)
         if isinstance(value, (int, float)):
             return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = value.isoformat()
         at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (ValueError, TypeError, OverflowError, OSError) as exc:
         raise SourceError(f"{where} has no readable time ({exc}); write ISO 8601 or seconds since 1970") from exc
