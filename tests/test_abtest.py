@@ -168,6 +168,8 @@ def test_assignment_is_fixed_even_and_independent() -> None:
     for wrong in ({}, {"x": -1.0, "y": 2.0}, {"x": 0.0}):
         with pytest.raises(InvalidInputError, match="share"):
             assign("u", "e", wrong)
+        with pytest.raises(InvalidInputError, match="share"):
+            sample_ratio_p(dict.fromkeys(wrong, 0), wrong)
 
 
 def test_the_vectors_that_other_languages_are_to_give() -> None:
@@ -307,6 +309,8 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     code, _, err = shell(f"{line} --weights control=1")
     assert code == 2
     assert "at least one other variant" in err
+    code, _, err = shell(f"{line} --weights control=0,codes=0")
+    assert (code, "not all 0" in err) == (2, True)
 
 
 def test_events_that_can_not_be_read(tmp_path: Path) -> None:
@@ -315,6 +319,10 @@ def test_events_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user,event\nu,click\n")
     with pytest.raises(SourceError, match=r"row 0 .*variant"):
         list(read_events(tmp_path / "e.csv"))
+    for row in (",a,click", "u,,click", "u,a,"):
+        (tmp_path / "e.csv").write_text(f"user,variant,event\n{row}\n")
+        with pytest.raises(SourceError, match=r"row 0 .*lacks a user, variant or event"):
+            list(read_events(tmp_path / "e.csv"))
     with pytest.raises(SourceError, match="no events"):
         list(read_events(tmp_path / "none.csv"))
 

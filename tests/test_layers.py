@@ -11,8 +11,8 @@ ROOT = Path(compressae_qdrant.__file__).parent
 
 LAYERS = [
     ["errors", "files", "telemetry"],
-    ["codes", "default_plan", "retrying", "abtest.assignment", "abtest.statistics", "concepts.concept",
-     "concepts.naming"],
+    ["codes", "default_plan", "retrying", "abtest.assignment", "concepts.concept", "concepts.naming"],
+    ["abtest.statistics"],
     ["abtest.events"],
     ["abtest"],
     ["query_vector", "history", "embedders", "concepts.strongest", "baseline",

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 from ..errors import InvalidInputError
 
-__all__ = ["assign"]
+__all__ = ["assign", "check_weights"]
 
 
 def assign(user: str, experiment: str, weights: Mapping[str, float]) -> str:
@@ -37,13 +37,22 @@ def assign(user: str, experiment: str, weights: Mapping[str, float]) -> str:
     Raises:
         InvalidInputError: there is no variant, or a weight is negative or not finite, or all are zero.
     """
+    check_weights(weights)
     edges = list(itertools.accumulate(weights.values()))  # added one by one, as any language does
-    total = edges[-1] if edges else 0.0
-    if not total > 0 or not math.isfinite(total) or min(weights.values()) < 0:
-        raise InvalidInputError(f"weights are {dict(weights)}; give each variant a share of at least 0, not all 0")
     digest = hashlib.sha256(f"{experiment}:{user}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64 * total
+    place = int.from_bytes(digest[:8], "big") / 2**64 * edges[-1]
     for variant, edge in zip(weights, edges, strict=True):
         if place < edge:
             return variant
     return [variant for variant, weight in weights.items() if weight > 0][-1]  # rounding at the very end
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse weights that split nothing.
+
+    Raises:
+        InvalidInputError: there is no variant, or a weight is negative or not finite, or all are zero.
+    """
+    total = sum(weights.values())
+    if not total > 0 or not math.isfinite(total) or min(weights.values()) < 0:
+        raise InvalidInputError(f"weights are {dict(weights)}; give each variant a share of at least 0, not all 0")

@@ -106,7 +106,7 @@ def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
         if missing:
             raise SourceError(f"row {number} of {path} has no {', '.join(missing)}; events have {', '.join(wanted)}")
         user, variant, kind = (row[name] for name in _COLUMNS)
-        if user is None or variant is None or kind is None:
+        if any(value is None or value == "" for value in (user, variant, kind)):
             raise SourceError(f"row {number} of {path} lacks a user, variant or event; mend it")
         at = None if time is None else _time(row[time], f"row {number} of {path}")
         if at is not None and before is not None and at < before:

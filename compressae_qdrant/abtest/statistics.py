@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from ..errors import InvalidInputError
+from .assignment import check_weights
 
 __all__ = ["Comparison", "Moments", "compare", "half_width", "required_users", "sample_ratio_p"]
 
@@ -151,8 +152,10 @@ def sample_ratio_p(users: Mapping[str, int], weights: Mapping[str, float]) -> fl
     looked at every day cries wolf sooner or later.
 
     Raises:
-        InvalidInputError: users and weights name other variants.
+        InvalidInputError: users and weights name other variants, or a weight is negative or not finite, or all are
+            zero.
     """
+    check_weights(weights)
     if set(users) != set(weights):
         raise InvalidInputError(f"users are of variants {sorted(users)}, weights of {sorted(weights)}; give the same")
     whole = math.fsum(weights.values())

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..abtest import Comparison, Event, UserTotals, compare, read_events, required_users, sample_ratio_p
 from ..abtest import assign as assign_variant
+from ..abtest.assignment import check_weights
 from ..errors import ConfigError
 from ..files import atomic_path
 from .commands import app
@@ -181,4 +182,5 @@ def _weights(text: str) -> dict[str, float]:
         raise ConfigError(f"--weights is {text!r}; write it as control=1,codes=1") from exc
     if len(weights) < 2:
         raise ConfigError(f"--weights is {text!r}; a test has a control and at least one other variant")
+    check_weights(weights)
     return weights
