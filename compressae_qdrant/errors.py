@@ -89,6 +89,9 @@ class RowError(SourceError):
         super().__init__(message)
         self.row = row
 
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, int]]:
+        return type(self), (str(self), self.row)
+
 
 class CodeIndexError(CompresSAEError):
     """An index refused or failed an operation."""

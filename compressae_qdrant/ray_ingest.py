@@ -9,9 +9,10 @@ what a lost machine had begun.
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +20,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from .codes import SparseCodes
-from .errors import ConfigError, MissingExtraError, ModelMismatchError
+from .codes import FloatArray, SparseCodes
+from .errors import CompresSAEError, ConfigError, IngestError, MissingExtraError, ModelMismatchError
 from .files import write_text
 from .index import open_index
 from .index.base import CodeIndex
 from .model import CompresSAE, Method
 from .pursuit import ATOMS_PER_STEP
 from .retrying import RetryPolicy
-from .sources import Columns, open_source
+from .sources import Batch, Columns, open_source
 from .sources.base import OnError, file_identity
 from .writing import request_slices
 
@@ -95,6 +96,8 @@ def ingest_with_ray(
         MissingExtraError: Ray is not installed.
         ModelMismatchError: the index holds another model's codes.
         ConfigError: the journal is of another model or index, or Ray was not started.
+        IngestError: a file can't be read, encoded or written, which its cause tells, or the job broke off; says how
+            many files are in.
     """
     try:
         import ray
@@ -141,7 +144,8 @@ def ingest_with_ray(
                 batches = batches.map(
                     _Writing, fn_constructor_args=(location, retry), compute=writers, num_cpus=_WRITER_CPUS
                 )
-            report = _gather(batches.iter_rows(), here, index, done, retry, report, on_file)
+            rows = _received(batches.iter_rows(), done)
+            report = _gather(rows, here, index, done, retry, report, on_file)
         retry.run(index.optimize)
         index.flush()
     return RayReport(**{**report.__dict__, "seconds": time.perf_counter() - started})
@@ -171,6 +175,21 @@ def _gather(
     return RayReport(items, skipped, report.files, report.files_before, report.encoders, 0.0)
 
 
+def _received(rows: Iterable[dict[str, Any]], done: _Done) -> Iterator[dict[str, Any]]:
+    """What comes out of the job. Errors of ours come as rows, as Ray wraps those that are raised in its workers."""
+    from ray.exceptions import RayError
+
+    try:
+        for row in rows:
+            if row["error"]:
+                error: CompresSAEError = pickle.loads(row["error"])  # noqa: S301 (a worker's of this job)
+                raise IngestError(f"{row['path']}: {error}. {done.said()}") from error
+            yield row
+    except RayError as exc:
+        last = str(exc).strip().rpartition("\n")[2]
+        raise IngestError(f"the Ray job broke off: {last}. {done.said()}") from exc
+
+
 class _Done:
     """The files that are in, kept in a journal if there is one."""
 
@@ -192,6 +211,11 @@ class _Done:
         if index.count():  # otherwise it was emptied or made anew since
             self._files = files
 
+    def said(self) -> str:
+        """What is in, and how to go on."""
+        again = "goes through all of them" if self._file is None else "leaves them out"
+        return f"{len(self._files)} files are in; mend that and run the same job again, which {again}"
+
     def has(self, path: str) -> bool:
         """Whether the file is in, as it is now."""
         return path in self._files and self._files[path] == file_identity(Path(path))
@@ -211,19 +235,34 @@ class _Reader:
         self._columns, self._batch_size, self._on_error = columns, batch_size, on_error
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        source = open_source(row["path"], columns=self._columns, on_error=self._on_error)
         held: dict[str, Any] | None = None
-        number = -1
-        for number, batch in enumerate(source.batches(self._batch_size)):
-            if held is not None:
-                yield held
-            held = {
-                "path": row["path"], "number": number, "last": False, "items": len(batch.ids),
-                "skipped": batch.skipped, "ids": json.dumps(batch.ids), "payloads": json.dumps(batch.payloads),
-                "embeddings": np.ascontiguousarray(batch.embeddings, np.float32).tobytes(),
-            }  # fmt: skip
+        try:
+            source = open_source(row["path"], columns=self._columns, on_error=self._on_error)
+            for number, batch in enumerate(source.batches(self._batch_size)):
+                if held is not None:
+                    yield held
+                held = _row(row["path"], number, batch)
+        except CompresSAEError as exc:
+            yield _failed(_row(row["path"]), exc)
+            return
         if held is not None:
             yield held | {"last": True}
+
+
+def _row(path: str, number: int = 0, batch: Batch | None = None) -> dict[str, Any]:
+    """A batch of a file as plain columns; without one, none of its items."""
+    ids, payloads = ([], []) if batch is None else (batch.ids, batch.payloads)
+    embeddings = b"" if batch is None else np.ascontiguousarray(batch.embeddings, np.float32).tobytes()
+    return {
+        "path": path, "number": number, "last": False, "items": len(ids), "error": b"",
+        "skipped": 0 if batch is None else batch.skipped, "ids": json.dumps(ids), "payloads": json.dumps(payloads),
+        "embeddings": embeddings,
+    }  # fmt: skip
+
+
+def _failed(row: dict[str, Any], error: CompresSAEError) -> dict[str, Any]:
+    """A row that carries an error in place of its items."""
+    return row | {"items": 0, "error": pickle.dumps(error)}
 
 
 class _Encoder:
@@ -234,13 +273,19 @@ class _Encoder:
         self._method, self._atoms_per_step, self._scale, self._keep_dense = method, atoms_per_step, scale, keep_dense
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        embeddings = np.frombuffer(row["embeddings"], np.float32).reshape(row["items"], self._model.dim)
         indices = values = b""
-        if len(embeddings):
-            codes = self._model.encode(embeddings, self._method, atoms_per_step=self._atoms_per_step, scale=self._scale)
-            indices, values = codes.indices.tobytes(), codes.values.tobytes()
+        if row["items"]:
+            embeddings = np.frombuffer(row["embeddings"], np.float32).reshape(row["items"], -1)
+            try:
+                codes = self._encode(embeddings)
+                indices, values = codes.indices.tobytes(), codes.values.tobytes()
+            except CompresSAEError as exc:
+                row = _failed(row, exc)
         kept = row["embeddings"] if self._keep_dense else b""
         return row | {"embeddings": kept, "indices": indices, "values": values}
+
+    def _encode(self, embeddings: FloatArray) -> SparseCodes:
+        return self._model.encode(embeddings, self._method, atoms_per_step=self._atoms_per_step, scale=self._scale)
 
 
 class _Writing:
@@ -250,8 +295,11 @@ class _Writing:
         self._index, self._retry = open_index(location), retry
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        _write(row, self._index, self._retry)
-        return {name: row[name] for name in ("path", "number", "last", "items", "skipped")}
+        try:
+            _write(row, self._index, self._retry)
+        except CompresSAEError as exc:
+            row = _failed(row, exc)
+        return {name: row[name] for name in ("path", "number", "last", "items", "skipped", "error")}
 
 
 def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from compressae_qdrant import CompresSAE, IndexSettings
 from compressae_qdrant.cli import main
@@ -46,7 +47,7 @@ def main_ray() -> None:
     try:
         import ray
     except ImportError:
-        sys.exit("error: --ray needs the extra 'ray'; pip install 'compressae-qdrant[ray]'")
+        _stop("--ray needs the extra 'ray'; pip install 'compressae-qdrant[ray]'")
 
     memory = None if args.object_store_mb is None else args.object_store_mb << 20
     local = {} if args.cpus is None else {"num_cpus": args.cpus, "object_store_memory": memory, "address": "local"}
@@ -64,10 +65,15 @@ def main_ray() -> None:
             encoders=args.encoders, on_error="skip" if args.skip_bad_rows else "raise", journal=args.journal,
         )  # fmt: skip
     except CompresSAEError as exc:
-        sys.exit(f"error: {exc}")
+        _stop(str(exc))
     finally:
         ray.shutdown()
     print(json.dumps(dataclasses.asdict(report), indent=2))
+
+
+def _stop(complaint: str) -> NoReturn:
+    print(f"error: {complaint}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.errors import ConfigError, DimensionError, RowError
 from compressae_qdrant.index import create_index
-from compressae_qdrant.ray_ingest import _Done, ingest_with_ray
+from compressae_qdrant.ray_ingest import _Done, _Encoder, _Reader, ingest_with_ray
+from compressae_qdrant.sources import Columns
 from compressae_qdrant.sources.base import file_identity
 
 from .sink import Sink, serving
@@ -44,11 +46,16 @@ def folder(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> Path:
     return tmp_path
 
 
+def _run(folder: Path, index: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--ray", "catalog", "--model", "model", "--index", index, "--cpus", "2",
+               "--object-store-mb", "80", "--batch-size", "64", "--journal", str(folder / "journal"),
+               *more]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+
+
 def _job(folder: Path, index: str, *more: str) -> dict[str, Any]:
-    command = [sys.executable, str(SCRIPT), "--ray", str(folder / "catalog"), "--model", str(folder / "model"),
-               "--index", index, "--cpus", "2", "--object-store-mb", "80", "--batch-size", "64",
-               "--skip-bad-rows", "--journal", str(folder / "journal"), *more]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = _run(folder, index, "--skip-bad-rows", *more)
     assert done.returncode == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
     return report
@@ -64,6 +71,30 @@ def test_a_job_gives_what_one_process_gives(folder: Path, model: CompresSAE) -> 
             assert (ours.id, ours.payload) == (theirs.id, theirs.payload)
             np.testing.assert_array_equal(ours.indices, theirs.indices)
             np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+def test_a_row_that_can_not_be_read_stops_a_job(folder: Path) -> None:
+    done = _run(folder, str(folder / "index"))
+    assert done.returncode == 2, done.stderr[-3000:]
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "catalog/part-0.parquet: row 7 (10000) has an embedding that is all zero" in error
+    assert "mend that and run the same job again" in error
+    assert "Traceback" not in done.stderr
+
+
+def test_embeddings_of_another_length_are_an_error_of_ours(folder: Path) -> None:
+    rows: Any = _Reader(Columns(), 64, "raise")({"path": str(folder / "catalog" / "part-1.parquet")})
+    row = next(rows) | {"embeddings": np.ones((64, 5), np.float32).tobytes()}
+    failed = _Encoder(str(folder / "model"), "pursuit", 4, "projection", False)(row)
+    assert (failed["items"], failed["embeddings"]) == (0, b"")
+    error = pickle.loads(failed["error"])
+    assert isinstance(error, DimensionError)
+    assert "5 dimensions" in str(error)
+
+
+def test_a_row_error_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(RowError("row 7 is bad", 7)))
+    assert (type(error), str(error), error.row) == (RowError, "row 7 is bad", 7)
 
 
 def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
