@@ -9,6 +9,7 @@ what a lost machine had begun.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import time
 from collections import defaultdict
@@ -38,6 +39,8 @@ _FORMAT: Final = 1
 _READER_CPUS: Final = 0.5
 _WRITER_CPUS: Final = 0.25
 _WRITERS: Final = 2
+_CPU_STEP: Final = 2**-10
+"""Shares of a core are whole multiples: Ray counts in ten thousandths, and a sum must not exceed the cores."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ def ingest_with_ray(
 ) -> RayReport:
     """Encode the items of many files and write them to the index at a location, which must be there.
 
-    Ray must have been started (`ray.init`). On a cluster, files and model are read by every machine at these paths,
-    and the key of a server comes from each machine's own QDRANT_API_KEY. Ids must differ across files, which are done
-    in no particular order.
+    Ray must have been started (`ray.init`). On a cluster, files and model are read by every machine at these paths
+    (made absolute here), and the key of a server comes from each machine's own QDRANT_API_KEY. Ids must differ across
+    files, which are done in no particular order.
 
     Args:
         files: parquet, JSON lines, CSV or NumPy files, as `sources.open_source` reads them.
@@ -86,7 +89,8 @@ def ingest_with_ray(
         method: how codes are found; see `model.Method`.
         atoms_per_step: of pursuit.
         batch_size: rows read, encoded and written at once.
-        encoders: actors that encode; None takes one for each GPU, or else for each core but one.
+        encoders: actors that encode; None takes one for each GPU, or else for each core but one. More than there are
+            cores share them.
         on_error: what a malformed row does.
         journal: file that notes which files are done; a later run leaves them out.
         retry: what to do while a server fails.
@@ -95,7 +99,7 @@ def ingest_with_ray(
     Raises:
         MissingExtraError: Ray is not installed.
         ModelMismatchError: the index holds another model's codes.
-        ConfigError: the journal is of another model or index, or Ray was not started.
+        ConfigError: the journal is of another model or index, Ray was not started, or it lacks GPUs for the encoders.
         IngestError: a file can't be read, encoded or written, which its cause tells, or the job broke off; says how
             many files are in.
     """
@@ -108,7 +112,11 @@ def ingest_with_ray(
     started = time.perf_counter()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
-    actors = encoders or gpus or max(1, int(resources.get("CPU", 1)) - 1)
+    cpus = resources.get("CPU", 1.0)
+    actors = _encoders(encoders, cpus, gpus)
+    remote = "://" in location
+    reader, encoder, writer = _shares(cpus, actors, _WRITERS if remote else 0)
+    model = Path(model).resolve()
     with open_index(location) as index:
         fingerprint = CompresSAE.load(model).fingerprint
         if index.fingerprint != fingerprint:
@@ -117,12 +125,12 @@ def ingest_with_ray(
                 "index's own model, or create a new index"
             )
         done = _Done(None if journal is None else Path(journal), fingerprint, index)
-        left = [str(file) for file in files if not done.has(str(file))]
+        left = [path for path in (str(Path(file).resolve()) for file in files) if not done.has(path)]
         report = RayReport(0, 0, len(left), len(files) - len(left), actors, 0.0)
         if left:
             batches = (
                 ray.data.from_items([{"path": path} for path in left], override_num_blocks=len(left))
-                .flat_map(_Reader(columns, batch_size, on_error), num_cpus=_READER_CPUS)
+                .flat_map(_Reader(columns, batch_size, on_error), num_cpus=reader)
                 .map(
                     _Encoder,
                     fn_constructor_args=(
@@ -133,22 +141,41 @@ def ingest_with_ray(
                         index.settings.keep_dense,
                     ),
                     compute=ray.data.ActorPoolStrategy(size=actors),
-                    num_cpus=1,
+                    num_cpus=encoder,
                     num_gpus=1 if gpus else 0,
                 )
             )
             here: CodeIndex | None = index
-            if "://" in location:
+            if remote:
                 here = None
                 writers = ray.data.ActorPoolStrategy(size=_WRITERS)
-                batches = batches.map(
-                    _Writing, fn_constructor_args=(location, retry), compute=writers, num_cpus=_WRITER_CPUS
-                )
+                batches = batches.map(_Writing, fn_constructor_args=(location, retry), compute=writers, num_cpus=writer)
             rows = _received(batches.iter_rows(), done)
             report = _gather(rows, here, index, done, retry, report, on_file)
         retry.run(index.optimize)
         index.flush()
     return RayReport(**{**report.__dict__, "seconds": time.perf_counter() - started})
+
+
+def _encoders(asked: int | None, cpus: float, gpus: int) -> int:
+    """Actors that encode."""
+    if asked is None:
+        return gpus or max(1, int(cpus) - 1)
+    if asked < 1:
+        raise ConfigError(f"encoders is {asked}; it must be at least 1")
+    if gpus and asked > gpus:
+        raise ConfigError(f"encoders is {asked}, and each takes a GPU, of which Ray has {gpus}; ask for {gpus} at most")
+    return asked
+
+
+def _shares(cpus: float, encoders: int, writers: int) -> tuple[float, float, float]:
+    """CPUs that a reader, an encoder and a writer ask for: less each where cores are few, so that every stage has its
+    place."""
+    fit = min(1.0, cpus / (_READER_CPUS + encoders + writers * _WRITER_CPUS))
+    reader, encoder, writer = (
+        math.floor(fit * share / _CPU_STEP) * _CPU_STEP for share in (_READER_CPUS, 1.0, _WRITER_CPUS)
+    )
+    return reader, encoder, writer
 
 
 def _gather(

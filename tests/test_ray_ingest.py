@@ -20,7 +20,7 @@ from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, RowError
 from compressae_qdrant.index import create_index
-from compressae_qdrant.ray_ingest import _Done, _Encoder, _Reader, ingest_with_ray
+from compressae_qdrant.ray_ingest import _Done, _Encoder, _encoders, _Reader, _shares, ingest_with_ray
 from compressae_qdrant.sources import Columns
 from compressae_qdrant.sources.base import file_identity
 
@@ -77,7 +77,7 @@ def test_a_row_that_can_not_be_read_stops_a_job(folder: Path) -> None:
     done = _run(folder, str(folder / "index"))
     assert done.returncode == 2, done.stderr[-3000:]
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert "catalog/part-0.parquet: row 7 (10000) has an embedding that is all zero" in error
+    assert f"error: {folder}/catalog/part-0.parquet: row 7 (10000) has an embedding that is all zero" in error
     assert "mend that and run the same job again" in error
     assert "Traceback" not in done.stderr
 
@@ -92,6 +92,26 @@ def test_embeddings_of_another_length_are_an_error_of_ours(folder: Path) -> None
     assert "5 dimensions" in str(error)
 
 
+@pytest.mark.parametrize("cpus", [1, 2, 16])
+@pytest.mark.parametrize("encoders", [1, 2, 15, 16, 100])
+@pytest.mark.parametrize("writers", [0, 2])
+def test_every_stage_finds_a_place(cpus: int, encoders: int, writers: int) -> None:
+    reader, encoder, writer = _shares(cpus, encoders, writers)
+    assert min(reader, encoder, writer) > 0
+    assert reader + encoders * encoder + writers * writer <= cpus
+    assert encoder <= 1
+    if encoders < cpus:
+        assert (reader, encoder, writer) == (0.5, 1, 0.25)
+
+
+def test_encoders_are_as_many_as_can_run() -> None:
+    assert [_encoders(None, cpus, 0) for cpus in (1, 2, 16)] == [1, 1, 15]
+    assert (_encoders(None, 16, 4), _encoders(3, 16, 4), _encoders(3, 2, 0)) == (4, 3, 3)
+    for asked, complaint in ((0, "at least 1"), (5, "5, and each takes a GPU, of which Ray has 4")):
+        with pytest.raises(ConfigError, match=complaint):
+            _encoders(asked, 16, 4)
+
+
 def test_a_row_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(RowError("row 7 is bad", 7)))
     assert (type(error), str(error), error.row) == (RowError, "row 7 is bad", 7)
@@ -104,7 +124,7 @@ def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresS
         noted = {str(first): file_identity(first)}
         done = {"format": 1, "model": model.fingerprint, "index": "items", "files": noted}
         (folder / "journal").write_text(json.dumps(done))
-        report = _job(folder, f"http://127.0.0.1:{port}/items", "--encoders", "1")
+        report = _job(folder, f"http://127.0.0.1:{port}/items", "--cpus", "1", "--encoders", "2")
         assert set(json.loads((folder / "journal").read_text())["files"]) == {
             str(file) for file in (folder / "catalog").iterdir()
         }
