@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import ConfigError, DimensionError, RowError
+from compressae_qdrant.errors import ConfigError, DimensionError, IngestError, RowError
 from compressae_qdrant.index import create_index
-from compressae_qdrant.ray_ingest import _Done, _Encoder, _encoders, _Reader, _shares, ingest_with_ray
+from compressae_qdrant.ray_ingest import _Done, _Encoder, _encoders, _Reader, _received, _shares, ingest_with_ray
 from compressae_qdrant.sources import Columns
 from compressae_qdrant.sources.base import file_identity
 
@@ -115,6 +116,19 @@ def test_encoders_are_as_many_as_can_run() -> None:
 def test_a_row_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(RowError("row 7 is bad", 7)))
     assert (type(error), str(error), error.row) == (RowError, "row 7 is bad", 7)
+
+
+def test_a_job_that_breaks_off_is_an_error_of_ours(index: EdgeIndex) -> None:
+    from ray.exceptions import RayError
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"path": "a", "error": b""}
+        raise RayError("a long story\nthe worker was killed")
+
+    received = _received(rows(), _Done(None, "m-1", index))
+    assert next(received)["path"] == "a"
+    with pytest.raises(IngestError, match=r"^the Ray job broke off: the worker was killed\. 0 files are in; "):
+        next(received)
 
 
 def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
