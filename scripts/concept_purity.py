@@ -9,8 +9,9 @@ of the tagged ones; and with all labels, and without those on over a tenth of al
 package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
 them, or those of the largest value. Controls are counted alike: random items; the items closest to random directions
 (of all items, as nothing uses such a latent), any and such as have the atoms' mean and covariance; and the other side
-of the same latents. Prints Markdown; with --names also concepts by the names that they have in the model's
-concepts.json.
+of the same latents. The most used latents are those that are the main concept of most items (the largest share, value
+times cosine), as `compressae concepts` has it; those that most items use at all are counted too. Prints Markdown; with
+--names also concepts by the names that they have in the model's concepts.json.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from compressae_qdrant.model import unit_rows
 
 Rows = npt.NDArray[np.int64]
 STRONGEST = 20
+_BATCH = 4096
 _SECTION = "section:"
 
 
@@ -83,6 +85,16 @@ class Latents:
         squares = self._columns.multiply(abs(self._columns)).sum(axis=0)
         self.sign = np.where(np.asarray(squares).ravel() >= 0, 1, -1)
         self.use = np.array([len(self.users(latent)[0]) for latent in range(codes.latents)])
+        self.main = np.bincount(self._leading(codes), minlength=codes.latents)
+
+    def _leading(self, codes: SparseCodes) -> Rows:
+        """The latent of the largest share of each code."""
+        shares = np.empty_like(codes.values)
+        for start in range(0, len(codes), _BATCH):
+            part = slice(start, start + _BATCH)
+            cosines = np.einsum("nd,nkd->nk", self._embeddings[part], self.atoms[codes.indices[part]])
+            shares[part] = codes.values[part] * cosines
+        return np.take_along_axis(codes.indices, shares.argmax(axis=1)[:, None], axis=1)[:, 0].astype(np.int64)
 
     def users(self, latent: int, side: int = 1) -> tuple[Rows, FloatArray]:
         """Items that use a latent on the concept's side (1) or the other (-1), and the sizes of their values."""
@@ -115,7 +127,9 @@ def main() -> None:
     codes = model.encode(embeddings)
     labels = Labels(table)
     latents = Latents(codes, embeddings, model.atoms.detach().numpy())
-    most = np.argsort(-latents.use, kind="stable")[: arguments.latents].tolist()
+    most, common = (
+        np.lexsort((-latents.use, -count))[: arguments.latents].tolist() for count in (latents.main, latents.use)
+    )
     random = np.random.default_rng(arguments.seed)
     items, tagged = np.arange(len(codes)), np.flatnonzero(labels.tagged)
 
@@ -137,10 +151,11 @@ def main() -> None:
         "control: random items": drawn,
         "control: directions like the atoms": like_an_atom,
     }
-    first, last = latents.use[most[0]], latents.use[most[-1]]
     print(
         f"{len(codes):,} items, {labels.tagged.mean():.0%} with debtags; model {model.fingerprint}, "
-        f"h={model.latents}, k={model.k}; the {len(most)} most used latents ({last:,} to {first:,} items)"
+        f"h={model.latents}, k={model.k}; the {len(most)} latents that are the main concept of most items "
+        f"({latents.main[most[-1]]:,} to {latents.main[most[0]]:,} items), and those that most items use "
+        f"({latents.use[common[-1]]:,} to {latents.use[common[0]]:,})"
     )
     print()
     print(
@@ -150,6 +165,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name, ranking in rankings.items():
         print(f"| {name} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
+    for name, ranking in (("closest to the atom", latents.by_cosine), ("largest value", latents.by_value)):
+        shares = labels.shares(list(map(ranking, common)))
+        print(f"| {name}, of those that most items use | {' | '.join(f'{share:.1%}' for share in shares)} |")
     everything = labels.shares([latents.by_cosine(latent) for latent in np.flatnonzero(latents.use).tolist()])
     print(f"| closest to the atom, all latents | {' | '.join(f'{share:.1%}' for share in everything)} |")
     print(f"\nCommon labels: {', '.join(sorted(labels.common))}.")
@@ -167,10 +185,10 @@ def _show_names(model: CompresSAE, count: int) -> None:
         raise SystemExit("the model has no concepts.json; run `compressae concepts` first")
     ranked = model.concepts.most_used()
     for title, some in (("The most used", ranked[:count]), ("Evenly drawn", ranked[count :: len(ranked) // count])):
-        print(f"\n**{title}**\n\n| latent | name | items | closest items |\n|---|---|---|---|")
+        print(f"\n**{title}**\n\n| latent | name | main of | items | closest items |\n|---|---|---|---|---|")
         for concept in some[:count]:
             titles = "; ".join(item.title for item in concept.strongest[:3]).replace("|", "/")
-            print(f"| {concept.key} | {concept.name} | {concept.items:,} | {titles} |")
+            print(f"| {concept.key} | {concept.name} | {concept.main:,} | {concept.items:,} | {titles} |")
 
 
 def _arguments() -> argparse.Namespace:

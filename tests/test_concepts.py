@@ -70,6 +70,8 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
     for start in range(0, 500, 33):
         part = slice(start, start + 33)
         kept.add(codes[part], closeness[part], range(500)[part])
+    shares = codes.values * closeness
+    leading = [(int(codes.indices[row, at]), codes.values[row, at]) for row, at in enumerate(shares.argmax(axis=1))]
     dense = codes.to_csr().toarray()
     close = np.full((500, 20), -np.inf)
     np.put_along_axis(close, codes.indices.astype(np.int64), closeness.astype(np.float64), axis=1)
@@ -82,6 +84,7 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
         assert one.sign == (1 if positive >= negative else -1)
         side = column * one.sign
         assert (one.items, one.opposed) == ((side > 0).sum(), (side < 0).sum())
+        assert one.main == sum(latent == one.latent and value * one.sign > 0 for latent, value in leading)
         assert one.strength == pytest.approx(side[side > 0].mean())
         near = np.where(side > 0, one.sign * close[:, one.latent], -np.inf)
         order = np.lexsort((np.arange(500), -near))[:7]
@@ -101,10 +104,12 @@ def test_concepts_tell_how_latents_are_used(
     found: Concepts, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray, topics: list[str]
 ) -> None:
     assert (found.fingerprint, found.items) == (model.fingerprint, 600)
+    assert sum(concept.main for concept in found) > 590  # all items but those led by a value of a concept's other side
     dense = codes.to_csr().toarray()
     for concept in found:
         side = concept.sign * dense[:, concept.latent]
         assert concept.items == (side > 0).sum()
+        assert concept.main <= concept.items
         best = [int(str(item.id).removeprefix("item-")) for item in concept.strongest]
         assert [item.value for item in concept.strongest] == pytest.approx(side[best], abs=1e-4)
         cosines = concept.sign * (embeddings @ model.atoms[concept.latent].detach().numpy())
@@ -226,6 +231,9 @@ def test_search_looks_at_names_then_terms_then_titles() -> None:
     ))  # fmt: skip
     assert [concept.latent for concept in made.search("game")] == [3, 2, 1, 0]
     assert [concept.latent for concept in made.most_used(2)] == [4, 0]
+    leading = dataclasses.replace(made, concepts=(*made.concepts[:4], dataclasses.replace(made.concepts[4], main=0),
+                                                  _concept(5, "tiny", 1, main=1)))  # fmt: skip
+    assert [concept.latent for concept in leading.most_used(2)] == [5, 4]
 
 
 def test_a_callback_names_what_people_have_not(source: Source, model: CompresSAE, found: Concepts) -> None:

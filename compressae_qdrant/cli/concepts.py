@@ -84,13 +84,13 @@ def concepts(
         Console(stderr=True).print(as_is(f"no concept has {search!r} in its name, its terms or its items' titles"))
         return
     table = Table("latent", "name", box=None)
-    for column in ("items", "share", "strength"):
+    for column in ("main of", "items", "share", "strength"):
         table.add_column(column, justify="right")
     table.add_column("strongest items")
     for concept in shown:
         table.add_row(
-            concept.key, as_is(concept.name), f"{concept.items:,}", f"{concept.items / found.items:.2%}",
-            f"{concept.strength:.3f}", as_is("; ".join(_titles(concept, search))),
+            concept.key, as_is(concept.name), f"{concept.main:,}", f"{concept.items:,}",
+            f"{concept.items / found.items:.2%}", f"{concept.strength:.3f}", as_is("; ".join(_titles(concept, search))),
         )  # fmt: skip
     Console().print(table)
 

@@ -62,6 +62,9 @@ class Concept:
     """Mean |value| over the items that use it."""
     strongest: tuple[StrongItem, ...]
     """Closest first."""
+    main: int = 0
+    """Items whose main concept it is: it has the largest share in their codes, value times cosine with the atom. 0 in
+    files of older versions."""
 
     @property
     def key(self) -> str:
@@ -112,8 +115,8 @@ class Concepts:
         return found
 
     def search(self, word: str) -> list[Concept]:
-        """The concepts that have a text in their name, their terms or a title of their strongest items, the most used
-        first; names before terms before titles."""
+        """The concepts that have a text in their name, their terms or a title of their strongest items, as `most_used`
+        orders them; names before terms before titles."""
         wanted = _key(word)
 
         def rank(concept: Concept) -> int | None:
@@ -124,13 +127,12 @@ class Concepts:
             )
             return next((n for n, texts in enumerate(places) if any(wanted in _key(text) for text in texts)), None)
 
-        ranked = [(place, -concept.items, concept.latent, concept) for concept in self
-                  if (place := rank(concept)) is not None]  # fmt: skip
-        return [found[-1] for found in sorted(ranked, key=lambda found: found[:3])]
+        ranked = [(place, concept) for concept in self.most_used() if (place := rank(concept)) is not None]
+        return [concept for _, concept in sorted(ranked, key=lambda found: found[0])]
 
     def most_used(self, count: int | None = None) -> list[Concept]:
-        """The concepts that most items use, the most used first."""
-        return sorted(self, key=lambda concept: (-concept.items, concept.latent))[:count]
+        """The concepts that are the main one of most items first; of as many, those that more items use."""
+        return sorted(self, key=lambda concept: (-concept.main, -concept.items, concept.latent))[:count]
 
     def save(self, directory: Path) -> None:
         """Write `concepts.json` to a model's directory, in one step. One of another model is set aside, not lost."""
@@ -242,4 +244,5 @@ def _concept(data: dict[str, Any]) -> Concept:
         strongest=tuple(
             StrongItem(one["id"], str(one["title"]), float(one["value"]), float(one["cosine"])) for one in strongest
         ),
+        main=int(data.get("main", 0)),
     )  # fmt: skip

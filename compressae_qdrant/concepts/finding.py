@@ -107,7 +107,7 @@ def _named(
     """Concepts with names; the most used ones choose theirs first."""
     taken = {name.casefold() for name in by_hand.values()}
     concepts = []
-    for one, own in sorted(zip(used, terms, strict=True), key=lambda pair: (-pair[0].items, pair[0].latent)):
+    for one, own in sorted(zip(used, terms, strict=True), key=lambda pair: _most_used(pair[0])):
         suggested = unique_name(own, one.latent, taken)
         concept = Concept(
             latent=one.latent, sign=one.sign, name=suggested, suggested=suggested, terms=tuple(own), items=one.items,
@@ -116,6 +116,7 @@ def _named(
                 StrongItem(kept.item.id, kept.item.title, round(kept.value, _DIGITS), round(kept.closeness, _DIGITS))
                 for kept in one.strongest
             ),
+            main=one.main,
         )  # fmt: skip
         if one.latent in by_hand:
             concept = dataclasses.replace(concept, name=by_hand[one.latent])
@@ -124,6 +125,10 @@ def _named(
             concept = dataclasses.replace(concept, name=name, suggested=name)
         concepts.append(concept)
     return concepts
+
+
+def _most_used(one: Used) -> tuple[int, int, int]:
+    return -one.main, -one.items, one.latent
 
 
 def _asked(namer: Namer, concept: Concept, taken: set[str]) -> str:

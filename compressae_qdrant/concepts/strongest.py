@@ -34,6 +34,8 @@ class Used(NamedTuple):
     """The one that carries most of the squares of its values."""
     items: int
     """Items that use it with this sign."""
+    main: int
+    """Of those, the items in whose code it has the largest share."""
     opposed: int
     """Items that use it with the other."""
     strength: float
@@ -59,6 +61,7 @@ class StrongestItems:
         self._least = np.full(2 * latents, -np.inf, np.float32)
         """What must be exceeded to get into each heap, once it is full."""
         self._count = np.zeros(2 * latents, np.int64)
+        self._main = np.zeros(2 * latents, np.int64)
         self._sum = np.zeros(2 * latents)
         self._squares = np.zeros(2 * latents)
         self._rows = 0
@@ -69,7 +72,8 @@ class StrongestItems:
         return self._rows
 
     def add(self, codes: SparseCodes, closeness: FloatArray, items: Sequence[Any]) -> None:
-        """Take in a batch.
+        """Take in a batch. The share of a latent in a code is its value times the cosine with its atom: shares sum to
+        what the code keeps of the item's cosine with itself.
 
         Args:
             codes: n codes.
@@ -84,6 +88,10 @@ class StrongestItems:
         self._sum += np.bincount(sides, size, 2 * self._latents)
         self._squares += np.bincount(sides, np.square(size, dtype=np.float64), 2 * self._latents)
         close = closeness[row, column] * np.sign(values)
+        leading = np.argmax(codes.values * closeness, axis=1)[:, None]
+        largest = np.take_along_axis(codes.values, leading, 1)
+        main = np.take_along_axis(codes.indices, leading, 1) + self._latents * (largest < 0)
+        self._main += np.bincount(main[largest != 0], minlength=2 * self._latents)
         fits = np.flatnonzero(close > self._least[sides])
         fitting = (array[fits].tolist() for array in (sides, close, size, row))
         for side, cosine, value, at in zip(*fitting, strict=True):
@@ -110,6 +118,7 @@ class StrongestItems:
                     latent=latent,
                     sign=sign,
                     items=int(self._count[side]),
+                    main=int(self._main[side]),
                     opposed=int(self._count[other]),
                     strength=float(self._sum[side] / self._count[side]),
                     strongest=[Kept(item, value, cosine) for cosine, _, value, item in best],
