@@ -104,12 +104,14 @@ def test_concepts_tell_how_latents_are_used(
     found: Concepts, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray, topics: list[str]
 ) -> None:
     assert (found.fingerprint, found.items) == (model.fingerprint, 600)
-    assert sum(concept.main for concept in found) > 590  # all items but those led by a value of a concept's other side
+    products = embeddings @ model.atoms.detach().numpy().T
+    leading = (codes.values * np.take_along_axis(products, codes.indices, 1)).argmax(axis=1)[:, None]
+    latents, values = (np.take_along_axis(each, leading, 1)[:, 0] for each in (codes.indices, codes.values))
     dense = codes.to_csr().toarray()
     for concept in found:
         side = concept.sign * dense[:, concept.latent]
         assert concept.items == (side > 0).sum()
-        assert concept.main <= concept.items
+        assert concept.main == ((latents == concept.latent) & (values * concept.sign > 0)).sum()
         best = [int(str(item.id).removeprefix("item-")) for item in concept.strongest]
         assert [item.value for item in concept.strongest] == pytest.approx(side[best], abs=1e-4)
         cosines = concept.sign * (embeddings @ model.atoms[concept.latent].detach().numpy())

@@ -139,11 +139,12 @@ def test_concepts_are_the_most_used_latents_and_their_strongest_items() -> None:
     first = concept_data(sample, codes, None, 2)[0]
     assert (first["latent"], first["use"], first["items"]) == (0, 1.0, [("B", 2.0), ("A", 0.5)])
     strong = tuple(StrongItem(n, title, 0.5, 0.9 - n / 10) for n, title in enumerate("XYZ"))
-    named = Concept(7, 1, "games", "game", ("game", "play"), 30, 2, 0.4, strong)
+    named = Concept(7, 1, "games", "game", ("game", "play"), 30, 2, 0.4, strong, 12)
     found = Concepts("m-1", 120, (replace(named, latent=3, items=9), named))
     assert concept_data(sample, codes, found, 1, items=2) == [
-        {"latent": 7, "name": "games", "use": 0.25, "terms": ["game", "play"], "items": [("X", 0.9), ("Y", 0.8)]}
-    ]
+        {"latent": 7, "name": "games", "use": 0.25, "main": 0.1, "terms": ["game", "play"],
+         "items": [("X", 0.9), ("Y", 0.8)]}
+    ]  # fmt: skip
 
 
 def test_latents_are_ranked_by_use(model: CompresSAE, codes: SparseCodes) -> None:

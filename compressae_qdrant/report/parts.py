@@ -199,6 +199,7 @@ def concept_data(
                 "latent": concept.latent,
                 "name": concept.name,
                 "use": concept.items / concepts.items,
+                "main": concept.main / concepts.items,
                 "terms": list(concept.terms),
                 "items": [(item.title, item.cosine) for item in concept.strongest[:items]],
             }
@@ -214,6 +215,13 @@ def concept_data(
         best = np.argsort(-side * values, kind="stable")[:items]
         strongest = [(sample.title(int(rows[i])), float(side * values[i])) for i in best if side * values[i] > 0]
         shown.append(
-            {"latent": latent, "name": f"Latent {latent}", "use": count / len(sample), "terms": [], "items": strongest}
+            {
+                "latent": latent,
+                "name": f"Latent {latent}",
+                "use": count / len(sample),
+                "main": 0.0,
+                "terms": [],
+                "items": strongest,
+            }
         )
     return shown

@@ -2,6 +2,7 @@
 const CONCEPTS_A_PAGE = 12;
 
 const ORDERS = {
+  main: ["main concept of most items", (a, b) => b.main - a.main || b.use - a.use],
   used: ["most used", (a, b) => b.use - a.use],
   rare: ["least used", (a, b) => a.use - b.use],
   name: ["name", (a, b) => a.name.localeCompare(b.name)],
@@ -44,11 +45,11 @@ function conceptBrowser(host, concepts) {
   show();
 }
 
-function conceptCard({ name, latent, use, terms, items }, most) {
+function conceptCard({ name, latent, use, main, terms, items }, most) {
   const bar = svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true", class: "share" },
     svg("rect", { width: 100, height: 4, class: "rest" }), svg("rect", { width: Math.max((100 * use) / most, 1), height: 4, class: "ours dot" }));
   return el("li", { tabindex: -1 },
-    el("h3", {}, name), el("p", { class: "facts" }, `${name === `Latent ${latent}` ? "" : `latent ${latent} · `}in ${percent(use, use < 0.001 ? 2 : 1)} of items`), bar,
+    el("h3", {}, name), el("p", { class: "facts" }, `${name === `Latent ${latent}` ? "" : `latent ${latent} · `}in ${percent(use, use < 0.001 ? 2 : 1)} of items${main ? `, the main one of ${percent(main, main < 0.001 ? 2 : 1)}` : ""}`), bar,
     terms.length ? el("p", { class: "terms" }, terms.join(", ")) : null,
     el("ol", {}, items.map(([title, value]) => el("li", {}, el("span", {}, title), el("span", { class: "number" }, decimals(2)(value))))));
 }
