@@ -46,8 +46,8 @@ class IngestReport:
     rows: int
     """Rows of the source gone through by all runs."""
     repeated: int | None
-    """Items that aren't in the index as a later row has their id; None where it can't be told, as the index held items
-    before the first row."""
+    """Items that aren't in the index as a later row has their id; None where it can't be told: the index held items
+    before the first row, or doesn't say how many it holds."""
     seconds: float
     """Time of this run, with the building of compressed segments."""
 
@@ -115,7 +115,7 @@ def ingest(
     if note.complete:
         return IngestReport(0, note.skipped, first, note.next_row, None, time.perf_counter() - started)
     if not first:
-        note.empty = not retry.run(index.count)
+        note.empty = _count(index) == 0
 
     def confirmed(batch: Batch) -> None:
         nonlocal items, noted
@@ -147,10 +147,19 @@ def ingest(
         ) from exc
     note.complete = True
     _make_durable(index, file, note)
-    repeated = max(0, note.next_row - note.skipped - retry.run(index.count)) if note.empty else None
+    there = _count(index) if note.empty else None
+    repeated = None if there is None else max(0, note.next_row - note.skipped - there)
     if repeated:
         _LOG.warning("%d items are not in the index, as a later row has their id; give every item its own", repeated)
     return IngestReport(items, note.skipped, first, note.next_row, repeated, time.perf_counter() - started)
+
+
+def _count(index: CodeIndex) -> int | None:
+    """How many items there are, if the index says so at once: only a figure of the report depends on it."""
+    try:
+        return index.count()
+    except CodeIndexError:
+        return None
 
 
 def _make_durable(index: CodeIndex, file: Path | None, note: _Journal) -> None:
