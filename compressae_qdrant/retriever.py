@@ -52,7 +52,7 @@ class _Planned:
 
     def _plans(self, queries: Any, limit: int, settings: SearchOptions, items: int) -> list[QueryPlan]:
         asked = self._settings(limit, settings)
-        if _are_none(queries):
+        if _is_empty(queries):
             return []
         vectors = self._embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
@@ -340,7 +340,7 @@ def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchValue(value=tenant))
 
 
-def _are_none(queries: Any) -> bool:
+def _is_empty(queries: Any) -> bool:
     """Whether a batch is empty: a list without queries, or a (0, d) matrix."""
     if isinstance(queries, Sequence):
         return not isinstance(queries, str) and len(queries) == 0

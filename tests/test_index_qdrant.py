@@ -224,6 +224,13 @@ def test_failures_become_ours(failure: Exception, error: Any, complaint: str) ->
     assert type(caught.value) is error
 
 
+def test_what_the_local_mode_lacks_is_an_error_of_ours_and_leaves_nothing(model: CompresSAE) -> None:
+    client = QdrantClient(":memory:")
+    with pytest.raises(CodeIndexError, match=r"collection .items.*Sharding is not supported in the local Qdrant"):
+        QdrantIndex.create(client, "items", model, IndexSettings(shard_keys=["eu"]))
+    assert not client.collection_exists("items")
+
+
 def _waited(retry_after: str, status: int) -> float | None:
     """As the client's own lower layer answers such a response."""
     answer = httpx.Response(status, headers={"Retry-After": retry_after}, content=b"{}")

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from ..errors import InvalidInputError, ModelFileError, ModelMismatchError
 from ..files import write_text
 
-__all__ = ["CONCEPTS_FILE", "Concept", "Concepts", "StrongItem", "set_aside"]
+__all__ = ["CONCEPTS_FILE", "Concept", "Concepts", "StrongItem", "set_aside", "use_order"]
 
 CONCEPTS_FILE: Final = "concepts.json"
 
@@ -132,7 +132,7 @@ class Concepts:
 
     def most_used(self, count: int | None = None) -> list[Concept]:
         """The concepts that are the main one of most items first; of as many, those that more items use."""
-        return sorted(self, key=lambda concept: (-concept.main, -concept.items, concept.latent))[:count]
+        return sorted(self, key=lambda one: use_order(one.main, one.items, one.latent))[:count]
 
     def save(self, directory: Path) -> None:
         """Write `concepts.json` to a model's directory, in one step. One of another model is set aside, not lost."""
@@ -203,6 +203,11 @@ class Concepts:
         for concept in self:
             names.setdefault(_key(concept.name), []).append(concept)
         return names
+
+
+def use_order(main: int, items: int, latent: int) -> tuple[int, int, int]:
+    """The key that puts the most used concepts first: see `Concepts.most_used`."""
+    return -main, -items, latent
 
 
 def set_aside(directory: Path, fingerprint: str) -> None:

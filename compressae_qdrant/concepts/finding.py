@@ -15,7 +15,7 @@ from ..errors import InvalidInputError, SourceError
 from ..model import CompresSAE, Method, unit_rows
 from ..pursuit import ATOMS_PER_STEP
 from ..sources.base import Batch, Source
-from .concept import Concept, Concepts, StrongItem
+from .concept import Concept, Concepts, StrongItem, use_order
 from .naming import Namer, distinctive_terms, unique_name
 from .strongest import StrongestItems, Used
 
@@ -107,7 +107,8 @@ def _named(
     """Concepts with names; the most used ones choose theirs first."""
     taken = {name.casefold() for name in by_hand.values()}
     concepts = []
-    for one, own in sorted(zip(used, terms, strict=True), key=lambda pair: _most_used(pair[0])):
+    pairs = zip(used, terms, strict=True)
+    for one, own in sorted(pairs, key=lambda pair: use_order(pair[0].main, pair[0].items, pair[0].latent)):
         suggested = unique_name(own, one.latent, taken)
         concept = Concept(
             latent=one.latent, sign=one.sign, name=suggested, suggested=suggested, terms=tuple(own), items=one.items,
@@ -125,10 +126,6 @@ def _named(
             concept = dataclasses.replace(concept, name=name, suggested=name)
         concepts.append(concept)
     return concepts
-
-
-def _most_used(one: Used) -> tuple[int, int, int]:
-    return -one.main, -one.items, one.latent
 
 
 def _asked(namer: Namer, concept: Concept, taken: set[str]) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codes import SparseCodes
-from .base import Hit, IndexInfo, IndexSettings, ItemId, Payload, QueryPlan, Record, all_pages
+from .base import Hit, IndexInfo, ItemId, Payload, QueryPlan, Record, all_pages
+from .manifest import Described
 from .qdrant import AsyncQdrantIndex
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ T = TypeVar("T")
 _STOPPED: Final = "the task that this work was for has been cancelled"
 
 
-class BlockingIndex:
+class BlockingIndex(Described):
     """A `CodeIndex` whose calls run on the event loop of an `AsyncQdrantIndex`. Use it in any thread but the loop's.
 
     Args:
@@ -35,27 +36,12 @@ class BlockingIndex:
     """
 
     def __init__(self, index: AsyncQdrantIndex, loop: asyncio.AbstractEventLoop) -> None:
-        self._index, self._loop = index, loop
+        self._index, self._loop, self._manifest = index, loop, index._manifest
         self._stopped = threading.Event()
 
     def stop(self) -> None:
         """Let no further call begin; they raise `asyncio.CancelledError`."""
         self._stopped.set()
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
-        return self._index.fingerprint
-
-    @property
-    def latents(self) -> int:
-        """h of that model."""
-        return self._index.latents
-
-    @property
-    def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
-        return self._index.settings
 
     @property
     def parallel_upserts(self) -> int:
