@@ -148,6 +148,7 @@ def test_concepts_are_filtered_ordered_and_shown_page_by_page(opened: Opened) ->
     expect(count).to_have_text(f"0 of {everything} concepts")
     expect(more).to_be_hidden()
     page.get_by_label("Filter").fill("")
+    expect(page.get_by_label("Order").locator("option").first).to_have_text("most used")  # these have no main items
     uses = []
     for order in ("used", "rare"):
         page.get_by_label("Order").select_option(order)
@@ -309,7 +310,7 @@ def test_named_concepts_and_planned_rivals(
     named.load_state_dict(model.state_dict())
     strong = (StrongItem(1, "X", 0.5, 0.9),)
     every = [
-        Concept(n, 1, f"{HOSTILE} {n}", "concept", ("term",), 600 - n, 1, 0.4, strong) for n in range(model.latents)
+        Concept(n, 1, f"{HOSTILE} {n}", "concept", ("term",), 600 - n, 1, 0.4, strong, n) for n in range(model.latents)
     ]
     named.concepts = Concepts(named.fingerprint, 600, tuple(every))
     rows = Rows(embeddings, [{"title": f"thing {i}"} for i in range(600)])
@@ -317,6 +318,9 @@ def test_named_concepts_and_planned_rivals(
     file = tmp_path / "named.html"
     file.write_text(page, encoding="utf-8")
     opened = Opened(browser.new_page(), file.as_uri())
+    expect(opened.page.get_by_label("Order").locator("option").first).to_have_text("main concept of most items")
+    share = f"{100 * (model.latents - 1) / 600:.1f}%"
+    expect(opened.page.locator(".concepts > li").first).to_contain_text(f"the main one of {share}")
     shown = opened.page.locator(".hits-why")
     expect(shown).to_have_count(10)
     for text in shown.all_text_contents():

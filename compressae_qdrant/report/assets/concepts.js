@@ -15,7 +15,9 @@ function conceptBrowser(host, concepts) {
     ...one, text: [one.name, one.latent, ...one.terms, ...one.items.map(([title]) => title)].join("\n").toLowerCase(),
   }));
   const filter = el("input", { type: "search", id: "concept-filter", autocomplete: "off", spellcheck: "false", placeholder: "a word of a name or an item" });
-  const order = el("select", { id: "concept-order" }, Object.entries(ORDERS).map(([value, [label]]) => el("option", { value }, label)));
+  // Latents without names, and concepts of older versions, don't say what they are the main concept of.
+  const orders = Object.entries(ORDERS).filter(([value]) => value !== "main" || concepts.some((one) => one.main));
+  const order = el("select", { id: "concept-order" }, orders.map(([value, [label]]) => el("option", { value }, label)));
   const count = el("output", { for: "concept-filter", "aria-live": "polite" });
   const list = el("ul", { class: "concepts" });
   const more = el("button", { type: "button", class: "more" });
