@@ -82,14 +82,17 @@ def test_nothing_is_lost_or_wrong(
 
 
 def test_every_kind_of_fault_strikes(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
-    """So that the seeded plans above are known to hold them all."""
+    """So that the seeded plans above, gone through here until each kind has struck, are known to hold them all."""
+    wanted = {"reset", "truncate", "delay", "drop", "429", "500", "503"}
     seen: Counter[str] = Counter()
-    for seed in range(4):
+    for seed in range(20):
+        if wanted <= set(seen):
+            break
         sink = Sink(seed)
         with serving(sink) as port:
             QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
             sink.failures = 0.3
-            with faulty(port, seed, share=0.9) as (proxied, struck):
+            with faulty(port, seed, share=0.3) as (proxied, struck):
                 for _ in range(4):
                     with (
                         contextlib.suppress(IngestError, IndexUnavailableError),
@@ -98,7 +101,7 @@ def test_every_kind_of_fault_strikes(tmp_path: Path, model: CompresSAE, catalog:
                         ingest(open_source(catalog), model, index, batch_size=40, retry=QUICK)
             seen.update({str(status): count for status, count in sink.refused.items()})
             seen.update(struck)
-    assert {"reset", "truncate", "delay", "drop", "429", "500", "503"} <= set(seen)
+    assert wanted <= set(seen)
 
 
 def test_a_server_that_stays_away_stops_it_with_what_is_in(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
