@@ -273,7 +273,7 @@ class CompresSAE(nn.Module):
         """A model with the same atoms and encoder whose codes have another number of non-zeros.
 
         One training serves several sizes of index. Codes of more non-zeros than the atoms were trained for rank as well
-        as codes on atoms trained for that many; codes of half as many lose 0.025 recall@100 (EXPERIMENTS.md), which a
+        as codes on atoms trained for that many; codes of half as many lose 0.005 recall@100 (EXPERIMENTS.md), which a
         training of their own avoids. The encoder alone (`method="encoder"`) was fitted to the old k.
 
         Args:

@@ -8,9 +8,10 @@ of them that can have the label (all have a section; debtags count if at least t
 of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
 package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
 them, or those of the largest value. Controls are counted alike: random items; the items closest to random directions
-(of all items, as nothing uses such a latent), any and such as have the atoms' mean and covariance; and the other side
-of the same latents. The most used latents are those that are the main concept of most items (the largest share, value
-times cosine), as `compressae concepts` has it; those that most items use at all are counted too. Prints Markdown; with
+(of all items, as nothing uses such a latent), any and such as have the atoms' mean and covariance; the other side of
+the same latents; and the latents that lead most items in codes by an untrained dictionary, of such directions. The most
+used latents are those that are the main concept of most items (the largest share, value times cosine), as
+`compressae concepts` has it; those that most items use at all are counted too. Prints Markdown; with
 --names also concepts by the names that they have in the model's concepts.json.
 """
 
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+import torch
 
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.codes import FloatArray
@@ -85,9 +87,14 @@ class Latents:
         squares = self._columns.multiply(abs(self._columns)).sum(axis=0)
         self.sign = np.where(np.asarray(squares).ravel() >= 0, 1, -1)
         self.use = np.array([len(self.users(latent)[0]) for latent in range(codes.latents)])
-        self.main = np.bincount(self._leading(codes), minlength=codes.latents)
+        self.main = np.bincount(self._largest(codes), minlength=codes.latents)
 
-    def _leading(self, codes: SparseCodes) -> Rows:
+    def leading(self, count: int) -> list[int]:
+        """The latents that are the main concept of most items; of as many, those that more items use."""
+        found: list[int] = np.lexsort((-self.use, -self.main))[:count].tolist()
+        return found
+
+    def _largest(self, codes: SparseCodes) -> Rows:
         """The latent of the largest share of each code."""
         shares = np.empty_like(codes.values)
         for start in range(0, len(codes), _BATCH):
@@ -119,6 +126,15 @@ def like_the_atoms(atoms: FloatArray, random: np.random.Generator, count: int) -
     return unit_rows(drawn.astype(np.float32))
 
 
+def _untrained(model: CompresSAE, embeddings: FloatArray, random: np.random.Generator) -> Latents:
+    """Codes by pursuit on directions like the atoms: of the same size, sparsity, mean and covariance as the model's."""
+    directions = like_the_atoms(model.atoms.detach().numpy(), random, model.latents)
+    other = CompresSAE(model.config)
+    with torch.no_grad():
+        other.atoms.copy_(torch.from_numpy(directions))
+    return Latents(other.encode(embeddings), embeddings, directions)
+
+
 def main() -> None:
     arguments = _arguments()
     table = arguments.table or Path(str(arguments.embeddings).replace("_384.npy", ".parquet"))
@@ -127,9 +143,8 @@ def main() -> None:
     codes = model.encode(embeddings)
     labels = Labels(table)
     latents = Latents(codes, embeddings, model.atoms.detach().numpy())
-    most, common = (
-        np.lexsort((-latents.use, -count))[: arguments.latents].tolist() for count in (latents.main, latents.use)
-    )
+    most = latents.leading(arguments.latents)
+    common = np.argsort(-latents.use, kind="stable")[: arguments.latents].tolist()
     random = np.random.default_rng(arguments.seed)
     items, tagged = np.arange(len(codes)), np.flatnonzero(labels.tagged)
 
@@ -151,6 +166,7 @@ def main() -> None:
         "control: random items": drawn,
         "control: directions like the atoms": like_an_atom,
     }
+    untrained = _untrained(model, embeddings, random)
     print(
         f"{len(codes):,} items, {labels.tagged.mean():.0%} with debtags; model {model.fingerprint}, "
         f"h={model.latents}, k={model.k}; the {len(most)} latents that are the main concept of most items "
@@ -165,6 +181,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name, ranking in rankings.items():
         print(f"| {name} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
+    shares = labels.shares([untrained.by_cosine(latent) for latent in untrained.leading(len(most))])
+    print(f"| control: an untrained dictionary's latents | {' | '.join(f'{share:.1%}' for share in shares)} |")
     for name, ranking in (("closest to the atom", latents.by_cosine), ("largest value", latents.by_value)):
         shares = labels.shares(list(map(ranking, common)))
         print(f"| {name}, of those that most items use | {' | '.join(f'{share:.1%}' for share in shares)} |")

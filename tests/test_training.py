@@ -13,6 +13,8 @@ from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError
 from compressae_qdrant.history import Record
+from compressae_qdrant.kernels import sparse_decode
+from compressae_qdrant.pursuit import pursue
 from compressae_qdrant.training.config import choose_latents
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations, replace_dead_atoms
@@ -133,6 +135,36 @@ def test_normal_equations_are_least_squares() -> None:
     torch.testing.assert_close(equations.solve(torch.zeros(6, 4), 1e-6), wanted, atol=1e-3, rtol=1e-3)
 
 
+def test_weighed_codes_count_as_often_as_that() -> None:
+    random = torch.Generator().manual_seed(0)
+    indices = torch.stack([torch.randperm(6, generator=random)[:3] for _ in range(50)])
+    values, x = torch.randn(50, 3, generator=random), torch.randn(50, 4, generator=random)
+    twice, weighed = NormalEquations.zero(6, 4), NormalEquations.zero(6, 4)
+    twice.add(indices, values, x)
+    twice.add(indices, values, x)
+    weighed.add(indices, values, x, weight=2.0)
+    for name in ("gram", "moments", "use"):
+        torch.testing.assert_close(getattr(weighed, name), getattr(twice, name), atol=1e-4, rtol=1e-4)
+
+
+def test_coarse_codes_in_refinement_serve_codes_of_half_the_non_zeros(embeddings: FloatArray) -> None:
+    """And don't harm the full ones."""
+    settings = dataclasses.replace(SMALL, rounds=8)
+    x = torch.from_numpy(embeddings)
+
+    def losses(weight: float) -> list[float]:
+        atoms = train(embeddings, dataclasses.replace(settings, coarse_weight=weight)).atoms.detach()
+        found = []
+        for k in (SMALL.k // 2, SMALL.k):
+            indices, values = pursue(x, atoms, k, 1)
+            found.append(float((x - sparse_decode(indices, values, atoms)).square().sum(dim=1).mean()))
+        return found
+
+    without, coarse = losses(0.0), losses(1.0)
+    assert coarse[0] < 0.93 * without[0]
+    assert coarse[1] < 1.02 * without[1]
+
+
 def test_the_number_of_latents_is_chosen_and_explained(
     embeddings: FloatArray, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,8 +193,8 @@ def test_unusable_embeddings_are_refused_before_training(embeddings: FloatArray,
 
 @pytest.mark.parametrize(
     "setting",
-    [{"k": 0}, {"latents": 5}, {"learning_rate": 0.0}, {"forgetting": 1.0}, {"damping": 0.0}, {"init": "magic"},
-     {"precision": "float8"}, {"batch_size": 0}, {"seed": -1}],
+    [{"k": 0}, {"latents": 5}, {"learning_rate": 0.0}, {"forgetting": 1.0}, {"coarse_weight": -1.0}, {"damping": 0.0},
+     {"init": "magic"}, {"precision": "float8"}, {"batch_size": 0}, {"seed": -1}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):

@@ -37,7 +37,7 @@ class NormalEquations:
     moments: Tensor
     """(h, d) float32 `S'X`."""
     use: Tensor
-    """(h,) float32 items that used each latent."""
+    """(h,) float32 items that used each latent, by what their codes count."""
 
     @classmethod
     def zero(cls, latents: int, dim: int, device: torch.device | None = None) -> NormalEquations:
@@ -53,17 +53,18 @@ class NormalEquations:
         for total in (self.gram, self.moments, self.use):
             total.mul_(factor)
 
-    def add(self, indices: Tensor, values: Tensor, x: Tensor) -> None:
+    def add(self, indices: Tensor, values: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """Add the codes of a chunk of items.
 
         Args:
             indices: (n, k) int64.
             values: (n, k) float32, undivided.
             x: (n, d) float32.
+            weight: what these codes count beside others.
         """
-        _add_gram(self.gram, indices, values)
-        self.moments += scatter_outer(indices, values, x, len(self.use))
-        self.use += torch.bincount(indices.reshape(-1), minlength=len(self.use))
+        _add_gram(self.gram, indices, values * weight**0.5)
+        self.moments += scatter_outer(indices, values * weight, x, len(self.use))
+        self.use += weight * torch.bincount(indices.reshape(-1), minlength=len(self.use))
 
     def merge(self, ours: NormalEquations, ranks: Ranks) -> None:
         """Add what each process has summed up over its share of the items; `ours` becomes the sum of all."""

@@ -6,6 +6,8 @@ lack; only the codes are kept in between, so the memory of a round doesn't grow 
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -16,6 +18,9 @@ from .dictionary import NormalEquations, replace_dead_atoms
 from .run import Run
 
 __all__ = ["refine"]
+
+_COARSER: Final = 2
+"""Times fewer non-zeros in the codes that `TrainConfig.coarse_weight` weighs."""
 
 
 @torch.no_grad()
@@ -39,12 +44,14 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
     dictionary = Dictionary(model.atoms)
     ours = equations if ranks.size == 1 else NormalEquations.zero(model.latents, model.dim, run.device)
     equations.discount(config.forgetting)
-    codes = []
+    codes, coarse = [], max(1, model.k // _COARSER)
     x = model.atoms.new_empty(0, model.dim)
     for piece in pieces:
         x = run.feed.batch(*piece)
         codes.append(dictionary.pursue_all(x, model.k, config.atoms_per_step))
         ours.add(*codes[-1], x)
+        if config.coarse_weight:
+            ours.add(*dictionary.pursue_all(x, coarse, config.atoms_per_step), x, config.coarse_weight)
     if ours is not equations:
         equations.merge(ours, ranks)
     model.atoms.copy_(equations.solve(model.atoms, config.damping))
