@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["FIRST_STAGE", "candidates_of", "default_plan", "dense_candidates_of"]
 
-FIRST_STAGE: Final = 1024
+FIRST_STAGE: Final = 1280
 """Latents that search for candidates by default, up to `_ITEMS` items."""
 _ITEMS: Final = 1 << 16
 _LEAST_FIRST_STAGE: Final = 64
@@ -27,7 +27,7 @@ def default_plan(items: int, limit: int, k: int, *, keep_dense: bool = False) ->
     """Latents of the first stage, and candidates of it, for a catalog of so many items and a search for so many hits.
     k is the number of non-zeros of a code.
 
-    1,024 latents up to 65,536 items; then their number falls with the root of the items, to 256 at a million and 64 at
+    1,280 latents up to 65,536 items; then their number falls with the root of the items, to 320 at a million and 80 at
     16 million, and candidates rise as latents fall.
     """
     share = math.sqrt(_ITEMS / max(items, _ITEMS))
@@ -36,7 +36,7 @@ def default_plan(items: int, limit: int, k: int, *, keep_dense: bool = False) ->
 
 
 def candidates_of(limit: int, k: int, *, keep_dense: bool = False) -> int:
-    """Candidates that 1,024 latents find for so many hits by default: three a hit. Of longer codes the same latents
+    """Candidates that 1,280 latents find for so many hits by default: three a hit. Of longer codes the same latents
     see a smaller part, so it is one more for every 16 non-zeros above 32; and one more where embeddings rescore the
     best, as what the codes alone can't tell apart is worth finding then."""
     longer = math.ceil(max(k - _NON_ZEROS, 0) / _NON_ZEROS_A_CANDIDATE)

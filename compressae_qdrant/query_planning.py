@@ -44,11 +44,11 @@ class SearchSettings:
     """Candidates of the first stage; None takes 100, or three times the limit if that is more; it is four times where
     embeddings rescore, and once more for every 16 non-zeros of a code above 32. A candidate costs about 6 microseconds,
     whatever the number of items. Where `first_stage` isn't given either, a catalog of more than 65,536 items is
-    searched by fewer latents for more candidates, as `default_plan` has it: 256 latents and 400 candidates for 10 of a
+    searched by fewer latents for more candidates, as `default_plan` has it: 320 latents and 400 candidates for 10 of a
     million items."""
     first_stage: int | None = None
-    """Latents of the query-side vector that search for candidates; None takes 1,024. 0 uses the query's own code. A
-    latent costs about 20 nanoseconds for every 1,000 items: 1.2 ms for 1,024 latents and 63,666 items."""
+    """Latents of the query-side vector that search for candidates; None takes 1,280. 0 uses the query's own code. A
+    latent costs about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
     target_recall: float | None = None
     """Instead of `prefetch` and `first_stage`: recall@limit against exact dense search that the search shall reach, by
     the cheapest plan that surely does as the model's calibration has it (`compressae calibrate`)."""

@@ -111,7 +111,7 @@ def test_more_of_anything_never_takes_less() -> None:
 
 def test_recall_is_told_of_the_settings_it_was_measured_with_only() -> None:
     known = Workload(items=1_000_000, dim=384)
-    for same in (known, dataclasses.replace(known, first_stage=1024)):
+    for same in (known, dataclasses.replace(known, first_stage=1280)):
         assert codes(same).recall100 == CONSTANTS.codes_recall100["32,384"]
     for change in ({"latents": 16_384}, {"first_stage": 128}, {"keep_dense": True}, {"k": 31}, {"prefetch": 50}):
         assert codes(dataclasses.replace(known, **change)).recall100 is None

@@ -294,9 +294,9 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
 @pytest.mark.parametrize(
     ("items", "limit", "k", "keep_dense", "wanted"),
     [
-        (0, 10, 6, False, (1024, 100)), (65_536, 100, 32, False, (1024, 300)), (262_144, 100, 32, False, (512, 600)),
-        (1 << 20, 10, 32, False, (256, 400)), (1 << 20, 100, 32, True, (256, 1600)), (10**9, 10, 8, False, (64, 1600)),
-        (9, 100, 33, False, (1024, 400)), (9, 100, 64, False, (1024, 500)), (9, 100, 64, True, (1024, 600)),
+        (0, 10, 6, False, (1280, 100)), (65_536, 100, 32, False, (1280, 300)), (262_144, 100, 32, False, (640, 600)),
+        (1 << 20, 10, 32, False, (320, 400)), (1 << 20, 100, 32, True, (320, 1600)), (10**9, 10, 8, False, (64, 2000)),
+        (9, 100, 33, False, (1280, 400)), (9, 100, 64, False, (1280, 500)), (9, 100, 64, True, (1280, 600)),
     ],
 )  # fmt: skip
 def test_default_plans_are_of_the_catalog_and_the_codes(
