@@ -22,7 +22,7 @@ from .ranks import Ranks
 __all__ = ["NormalEquations", "replace_dead_atoms"]
 
 _MIN_USE = 3.0
-"""Items, older ones discounted, below which an atom counts as dead: fewer can't determine it."""
+"""Codes, older ones discounted and each as weighed, below which an atom counts as dead: fewer can't determine it."""
 
 _DENSE_ROWS = 2048
 """Codes that are made dense at once where a GPU has no kernel for their products, 32 MB at h=4096."""
