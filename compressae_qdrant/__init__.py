@@ -1,34 +1,119 @@
-"""Vector search over large catalogs at a tenth of the bytes: k-sparse codes of embeddings, in Qdrant.
+"""Vector search over large catalogs at a tenth of the memory: k-sparse codes of embeddings, in Qdrant.
 
 An embedding enters through `train` and `ingest`, becomes a code in `CompresSAE.encode`, and is kept by an index. A
-query is planned and answered by a `Retriever`, or an `AsyncRetriever`.
+query is planned and answered by a `Retriever` or an `AsyncRetriever`.
+
+Names are imported when they are first used, so that `import compressae_qdrant` loads neither torch nor qdrant-client.
 """
 
-from .codes import SparseCodes
-from .datasets import load_sample
-from .embedders import load_embedder
-from .errors import CompresSAEError
-from .index import AsyncQdrantIndex, EdgeIndex, IndexSettings, QdrantIndex
-from .ingest import ingest
-from .model import CompresSAE
-from .retriever import AsyncRetriever, Retriever
-from .sources import open_source
-from .training import TrainConfig, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CodeIndexError,
+    CompresSAEError,
+    ConfigError,
+    DimensionError,
+    IndexExistsError,
+    IndexNotFoundError,
+    IndexUnavailableError,
+    IngestError,
+    InvalidCodeError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelFileError,
+    ModelMismatchError,
+    RowError,
+    SourceError,
+    UnsupportedFilterError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from .codes import SparseCodes
+    from .datasets import load_sample
+    from .embedders import load_embedder
+    from .index import AsyncQdrantIndex, EdgeIndex, Hit, IndexSettings, QdrantIndex, QueryPlan
+    from .ingestion.ingest import ingest
+    from .ingestion.sync import sync
+    from .model import CompresSAE
+    from .retry import RetryPolicy
+    from .search import AliasRetriever, AsyncRetriever, Retriever
+    from .sources import open_source
+    from .training import TrainConfig, train
+
+__version__ = "0.2.0"
 
 __all__ = [
+    "AliasRetriever",
     "AsyncQdrantIndex",
     "AsyncRetriever",
+    "CodeIndexError",
     "CompresSAE",
     "CompresSAEError",
+    "ConfigError",
+    "DimensionError",
     "EdgeIndex",
+    "Hit",
+    "IndexExistsError",
+    "IndexNotFoundError",
     "IndexSettings",
+    "IndexUnavailableError",
+    "IngestError",
+    "InvalidCodeError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "ModelFileError",
+    "ModelMismatchError",
     "QdrantIndex",
+    "QueryPlan",
     "Retriever",
+    "RetryPolicy",
+    "RowError",
+    "SourceError",
     "SparseCodes",
     "TrainConfig",
+    "UnsupportedFilterError",
+    "VerificationError",
+    "__version__",
     "ingest",
     "load_embedder",
     "load_sample",
     "open_source",
+    "sync",
     "train",
 ]
+
+_MODULES = {
+    "AliasRetriever": "search",
+    "AsyncQdrantIndex": "index",
+    "AsyncRetriever": "search",
+    "CompresSAE": "model",
+    "EdgeIndex": "index",
+    "Hit": "index",
+    "IndexSettings": "index",
+    "QdrantIndex": "index",
+    "QueryPlan": "index",
+    "Retriever": "search",
+    "RetryPolicy": "retry",
+    "SparseCodes": "codes",
+    "TrainConfig": "training",
+    "ingest": "ingestion.ingest",
+    "load_embedder": "embedders",
+    "load_sample": "datasets",
+    "open_source": "sources",
+    "sync": "ingestion.sync",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

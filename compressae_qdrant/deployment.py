@@ -17,19 +17,20 @@ from qdrant_client import QdrantClient, models
 
 from .codes import FloatArray
 from .errors import ConfigError, IndexNotFoundError, VerificationError
-from .evaluation import exact_neighbours, recall
 from .index import IndexSettings, QdrantIndex
-from .index.base import ItemId
-from .index.collection_requests import delete_call, exists_call, target_call
 from .index.ids import id_digests
 from .index.points import point_ids
-from .index.qdrant import run_call
-from .index.qdrant_errors import client_errors
-from .ingest import ingest
-from .model import CompresSAE
-from .retriever import Retriever
-from .retrying import RetryPolicy
+from .index.qdrant.collections import delete_call, exists_call, target_call
+from .index.qdrant.errors import client_errors
+from .index.qdrant.index import run_call
+from .index.results import ItemId
+from .ingestion.ingest import ingest
+from .metrics import recall
+from .model.compressae import CompresSAE
+from .retry import RetryPolicy
+from .search.retriever import Retriever
 from .sources import Batch, Source
+from .vectors import exact_neighbours
 
 __all__ = ["DeployReport", "collection_of", "deploy", "drop_previous", "rollback"]
 

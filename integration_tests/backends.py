@@ -12,7 +12,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient
 
 from compressae_qdrant import EdgeIndex, IndexSettings, QdrantIndex
-from compressae_qdrant.index.base import CodeIndex, CodeModel
+from compressae_qdrant.index.protocol import CodeIndex, CodeModel
 
 from .containers import Server, container
 

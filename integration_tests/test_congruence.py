@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pytest
 from qdrant_client import models
 
-from compressae_qdrant import IndexSettings, SparseCodes, similarity
+from compressae_qdrant import IndexSettings, SparseCodes
+from compressae_qdrant import scoring as similarity
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index import QueryPlan
-from compressae_qdrant.index.base import CodeIndex, QueryVector
-from compressae_qdrant.similarity import truncate
+from compressae_qdrant.index.protocol import CodeIndex
+from compressae_qdrant.scoring import QueryVector, truncate
 
 from .backends import Create
 

@@ -12,7 +12,8 @@ from qdrant_client import models
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidCodeError, InvalidInputError
 from compressae_qdrant.index import QueryPlan
-from compressae_qdrant.index.base import CodeIndex, QueryVector
+from compressae_qdrant.index.protocol import CodeIndex
+from compressae_qdrant.scoring import QueryVector
 
 from .backends import Create
 from .test_congruence import StandIn

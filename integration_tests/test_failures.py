@@ -15,9 +15,9 @@ from qdrant_client import QdrantClient, models
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, Retriever, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IngestError
-from compressae_qdrant.following import AliasRetriever
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.retrying import RetryPolicy
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.retry import RetryPolicy
+from compressae_qdrant.search.alias_retriever import AliasRetriever
 from compressae_qdrant.sources import Batch
 from tests.sink import faulty
 

@@ -21,15 +21,15 @@ from compressae_qdrant import (
     Retriever,
     open_source,
 )
-from compressae_qdrant.async_ingest import ingest_async, sync_async
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
 from compressae_qdrant.errors import IndexNotFoundError, ModelMismatchError
-from compressae_qdrant.following import AliasRetriever
-from compressae_qdrant.migrating import add_codes
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.ingestion.aio import ingest_async, sync_async
+from compressae_qdrant.ingestion.migrate import add_codes
+from compressae_qdrant.ingestion.sync import sync
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.alias_retriever import AliasRetriever
 from compressae_qdrant.sources import QdrantSource
-from compressae_qdrant.syncing import sync
 from tests.test_cli import Shell
 
 from .backends import remove

@@ -34,13 +34,13 @@ from capacity_report import report, worst_bytes
 from capacity_runs import CodeRun, DenseRun, cells_of_codes, timed
 
 from compressae_qdrant import CompresSAE, SparseCodes
-from compressae_qdrant.capacity.fitting import fit_constants
+from compressae_qdrant.capacity.fit import fit_constants
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.evaluation.rivals import OVERSAMPLING, quantisers
-from compressae_qdrant.evaluation.running import read_rows
+from compressae_qdrant.evaluation.baselines import OVERSAMPLING, quantisers
+from compressae_qdrant.evaluation.comparison import read_rows
 from compressae_qdrant.files import write_text
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 QUARTER, MILLION = 250_000, 1_000_000
 LARGEST_ERROR = 0.1

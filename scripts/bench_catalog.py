@@ -23,13 +23,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, SparseCodes, TrainConfig, similarity, train
+from compressae_qdrant import (
+    CompresSAE,
+    EdgeIndex,
+    Retriever,
+    SparseCodes,
+    TrainConfig,
+    train,
+)
+from compressae_qdrant import (
+    scoring as similarity,
+)
 from compressae_qdrant.codes import FloatArray, Scale
-from compressae_qdrant.evaluation import evaluate_search, exact_neighbours, recall
-from compressae_qdrant.model import Method
-from compressae_qdrant.pursuit import ATOMS_PER_STEP
-from compressae_qdrant.query_planning import SearchOptions
-from compressae_qdrant.similarity import Scoring
+from compressae_qdrant.evaluation import evaluate_search
+from compressae_qdrant.metrics import recall
+from compressae_qdrant.model.encoder import Method
+from compressae_qdrant.model.pursuit import ATOMS_PER_STEP
+from compressae_qdrant.scoring import Scoring
+from compressae_qdrant.search.planner import SearchOptions
+from compressae_qdrant.vectors import exact_neighbours
 
 SCALES: dict[Scoring, Scale] = {"sparse": "code", "reconstructed": "reconstruction", "asymmetric": "projection"}
 """The paper's two modes are cosines; the asymmetric one ranks best by projections."""

@@ -33,7 +33,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, SparseCodes, ingest, open_source
 from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.sources import Batch
 
 DIM, LATENTS, K = 64, 4096, 32

@@ -21,8 +21,15 @@ import torch
 
 from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.monitoring import append_report, check, make_baseline, observe, plot_history, read_history
-from compressae_qdrant.monitoring.checking import Report
+from compressae_qdrant.monitoring import (
+    append_report,
+    check,
+    make_baseline,
+    observe,
+    plot_history,
+    read_history,
+)
+from compressae_qdrant.monitoring.checks import Report
 
 RESERVE = 8000
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -20,8 +20,8 @@ import numpy as np
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.evaluation import exact_neighbours, recall
-from compressae_qdrant.model import unit_rows
+from compressae_qdrant.metrics import recall
+from compressae_qdrant.vectors import exact_neighbours, unit_rows
 
 PLANS = ["1024,3", "512,5,200", "512,3", "768,3", "1024,2", "1536,2", "256,10"]
 LOAD = 4096

@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from compressae_qdrant import CompresSAE, TrainConfig, load_sample, similarity, train
+from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
+from compressae_qdrant import scoring as similarity
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.evaluation import agreement, paired_difference
+from compressae_qdrant.evaluation.baselines import rivals
 from compressae_qdrant.evaluation.bench import Bench
-from compressae_qdrant.evaluation.contenders import Contender, codes
-from compressae_qdrant.evaluation.report import write_report
-from compressae_qdrant.evaluation.rivals import rivals
-from compressae_qdrant.evaluation.running import run
+from compressae_qdrant.evaluation.comparison import run
+from compressae_qdrant.evaluation.methods import Contender, codes
+from compressae_qdrant.evaluation.tables import write_report
 from compressae_qdrant.files import write_text
-from compressae_qdrant.query_planning import SearchOptions
+from compressae_qdrant.metrics import agreement, paired_difference
+from compressae_qdrant.search.planner import SearchOptions
 
 TUNED_ON = (7, 11)
 """Seeds of the queries that EXPERIMENTS.md picked defaults by; they are never asked here."""

@@ -31,15 +31,15 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from compressae_qdrant import CompresSAE, TrainConfig, kernels, train
 from compressae_qdrant.kernels import encode_topk, scatter_outer, signed_topk, sparse_decode
-from compressae_qdrant.model import Method
-from compressae_qdrant.pursuit import selection_dtype
+from compressae_qdrant.model.encoder import Method
+from compressae_qdrant.model.pursuit import selection_dtype
 from compressae_qdrant.training.autoencoder import normalise_atoms_, project_gradient_
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations
 from compressae_qdrant.training.fused_step import FusedStep
 from compressae_qdrant.training.loop import learning_rate
 from compressae_qdrant.training.refinement import refine
-from compressae_qdrant.training.run import Run
+from compressae_qdrant.training.state import Run
 from compressae_qdrant.training.steps import Step, make_step
 
 Row = tuple[str, str]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from compressae_qdrant.evaluation.running import Row
+from compressae_qdrant.evaluation.comparison import Row
 
 __all__ = ["recalls"]
 

@@ -18,11 +18,11 @@ import qdrant_edge as qe
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.evaluation.rivals import dense_bytes, dense_request, dense_shard
+from compressae_qdrant.evaluation.baselines import dense_bytes, dense_request, dense_shard
 from compressae_qdrant.files import write_text
-from compressae_qdrant.index.base import Datatype
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.index.settings import Datatype
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 __all__ = ["CodeRun", "DenseRun", "cells_of_codes", "timed"]
 

@@ -24,7 +24,7 @@ from concept_purity import Labels, Latents, Rows, like_the_atoms
 
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.model import unit_rows
+from compressae_qdrant.vectors import unit_rows
 
 Score = Callable[[Rows, FloatArray], FloatArray]
 """Of the items of these rows along a direction, which is an atom with its sign."""

@@ -29,7 +29,7 @@ import torch
 
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.model import unit_rows
+from compressae_qdrant.vectors import unit_rows
 
 Rows = npt.NDArray[np.int64]
 STRONGEST = 20

@@ -21,7 +21,7 @@ from compressae_qdrant import CompresSAE, IndexSettings
 from compressae_qdrant.cli import main
 from compressae_qdrant.errors import CompresSAEError, IndexNotFoundError
 from compressae_qdrant.index import create_index, open_index
-from compressae_qdrant.ray_ingest import ingest_with_ray
+from compressae_qdrant.ingestion.ray import ingest_with_ray
 from compressae_qdrant.sources import Columns
 
 

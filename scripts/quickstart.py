@@ -15,7 +15,8 @@ from compressae_qdrant import EdgeIndex, Retriever, TrainConfig, ingest, load_sa
 from compressae_qdrant.cli.output import progress_bar
 from compressae_qdrant.codes import BYTES_PER_NONZERO
 from compressae_qdrant.datasets import sample_path
-from compressae_qdrant.evaluation import evaluate_search, exact_neighbours
+from compressae_qdrant.evaluation import evaluate_search
+from compressae_qdrant.vectors import exact_neighbours
 
 QUERIES = 500
 FULL_CATALOG_BYTES = 100

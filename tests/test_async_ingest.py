@@ -11,11 +11,11 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from compressae_qdrant import AsyncQdrantIndex, CompresSAE, QdrantIndex, ingest, open_source
-from compressae_qdrant.async_ingest import ingest_async, sync_async
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.index.base import CodeIndex
-from compressae_qdrant.index.blocking import BlockingIndex
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.index.protocol import CodeIndex
+from compressae_qdrant.index.qdrant.blocking import BlockingIndex
+from compressae_qdrant.ingestion.aio import ingest_async, sync_async
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 from .sink import Sink, serving
 

@@ -11,7 +11,7 @@ import pytest
 
 from compressae_qdrant.capacity import load_constants
 from compressae_qdrant.codes import FloatArray, SparseCodes
-from compressae_qdrant.evaluation.running import Row
+from compressae_qdrant.evaluation.comparison import Row
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
-from compressae_qdrant import AsyncQdrantIndex, AsyncRetriever, CompresSAE, EdgeIndex, IndexSettings, Retriever
-from compressae_qdrant.calibrating import calibrate
-from compressae_qdrant.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, Found
+from compressae_qdrant import (
+    AsyncQdrantIndex,
+    AsyncRetriever,
+    CompresSAE,
+    EdgeIndex,
+    IndexSettings,
+    Retriever,
+)
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
-from compressae_qdrant.evaluation import exact_neighbours, recall
-from compressae_qdrant.query_planning import SearchSettings
+from compressae_qdrant.evaluation.calibrate import calibrate
+from compressae_qdrant.metrics import recall
+from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, Found
+from compressae_qdrant.search.planner import SearchSettings
+from compressae_qdrant.vectors import exact_neighbours
 
 from .test_cli import Shell
 

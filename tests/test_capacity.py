@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 
 from compressae_qdrant import capacity
-from compressae_qdrant.capacity import GIB, Constants, Estimate, Node, Prices, Workload, load_constants, plan
+from compressae_qdrant.capacity import (
+    GIB,
+    Constants,
+    Estimate,
+    Node,
+    Prices,
+    Workload,
+    load_constants,
+    plan,
+)
 from compressae_qdrant.capacity.chart import draw_plan
-from compressae_qdrant.capacity.fitting import fit_constants
+from compressae_qdrant.capacity.fit import fit_constants
 from compressae_qdrant.capacity.planner import index_bytes, item_bytes, item_ms, search_ms, shard_ms
 from compressae_qdrant.errors import ConfigError
 

@@ -14,8 +14,8 @@ from compressae_qdrant import CompresSAE, EdgeIndex, SparseCodes
 from compressae_qdrant.cli import main
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError
-from compressae_qdrant.evaluation.contenders import Contender
-from compressae_qdrant.evaluation.rivals import rivals
+from compressae_qdrant.evaluation.baselines import rivals
+from compressae_qdrant.evaluation.methods import Contender
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",

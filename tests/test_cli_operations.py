@@ -37,7 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> QdrantClient:
 
 
 def test_notices_are_shown_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    log = logging.getLogger("compressae_qdrant.index.steps")
+    log = logging.getLogger("compressae_qdrant.index.qdrant.steps")
     with progress_bar("ingest", 10, quiet=False):
         log.info("collection %r: optimisers at work", "[b]items")
     log.info("nobody asked")

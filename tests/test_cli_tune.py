@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.settings_file import Settings
+from compressae_qdrant.tuning.settings_file import Settings
 
 from .test_cli import Shell
 

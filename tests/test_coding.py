@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from compressae_qdrant import CompresSAE, coding, pursuit
+from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.kernels import dispatch, sparse_decode, twins
-from compressae_qdrant.pursuit import Dictionary
-from compressae_qdrant.streaming import Download, Upload
+from compressae_qdrant.kernels import dispatch, sparse_decode
+from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.kernels.transfer import Download, Upload
+from compressae_qdrant.model import encoder as coding
+from compressae_qdrant.model import pursuit
+from compressae_qdrant.model.pursuit import Dictionary
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")

@@ -13,13 +13,13 @@ import pytest
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, ModelFileError
+from compressae_qdrant.evaluation.baselines import dense, faiss_index, rivals
 from compressae_qdrant.evaluation.bench import Bench
-from compressae_qdrant.evaluation.contenders import Built, Contender, Way, codes
-from compressae_qdrant.evaluation.measures import pareto
-from compressae_qdrant.evaluation.plotting import Panel, figure
-from compressae_qdrant.evaluation.report import table, write_report
-from compressae_qdrant.evaluation.rivals import dense, faiss_index, rivals
-from compressae_qdrant.evaluation.running import Row, run
+from compressae_qdrant.evaluation.comparison import Row, run
+from compressae_qdrant.evaluation.methods import Built, Contender, Way, codes
+from compressae_qdrant.evaluation.plots import Panel, figure
+from compressae_qdrant.evaluation.tables import table, write_report
+from compressae_qdrant.metrics import pareto
 
 
 @pytest.fixture(scope="module")

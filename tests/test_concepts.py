@@ -12,10 +12,11 @@ import pytest
 
 from compressae_qdrant import CompresSAE, SparseCodes, open_source
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.concepts import Concept, Concepts, StrongItem, find_concepts
-from compressae_qdrant.concepts.naming import distinctive_terms, unique_name
-from compressae_qdrant.concepts.strongest import StrongestItems
+from compressae_qdrant.concepts import find_concepts
+from compressae_qdrant.concepts.names import distinctive_terms, unique_name
+from compressae_qdrant.concepts.strongest_items import StrongestItems
 from compressae_qdrant.errors import InvalidInputError, ModelFileError, ModelMismatchError, SourceError
+from compressae_qdrant.model.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.sources import Source
 
 from .test_cli import Shell

@@ -19,11 +19,16 @@ from compressae_qdrant import (
     open_source,
     train,
 )
-from compressae_qdrant.async_ingest import ingest_async
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
-from compressae_qdrant.errors import ConfigError, IndexNotFoundError, ModelMismatchError, VerificationError
-from compressae_qdrant.following import AliasRetriever, AsyncAliasRetriever
+from compressae_qdrant.errors import (
+    ConfigError,
+    IndexNotFoundError,
+    ModelMismatchError,
+    VerificationError,
+)
+from compressae_qdrant.ingestion.aio import ingest_async
+from compressae_qdrant.search.alias_retriever import AliasRetriever, AsyncAliasRetriever
 
 from .conftest import SMALL
 

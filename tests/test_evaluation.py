@@ -3,19 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compressae_qdrant import vectors as neighbours
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.evaluation import (
-    agreement,
-    bootstrap,
-    by_segment,
-    evaluate_search,
-    exact_neighbours,
-    neighbours,
-    paired_difference,
-    recall,
-)
+from compressae_qdrant.evaluation import evaluate_search
 from compressae_qdrant.evaluation.bench import Bench
+from compressae_qdrant.metrics import agreement, bootstrap, by_segment, paired_difference, recall
+from compressae_qdrant.vectors import exact_neighbours
 
 
 def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] | None) -> list[list[int]]:

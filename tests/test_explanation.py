@@ -22,9 +22,9 @@ from compressae_qdrant import (
     SparseCodes,
 )
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.concepts import Concept, Concepts
 from compressae_qdrant.errors import IndexNotFoundError, InvalidInputError
 from compressae_qdrant.index import Hit
+from compressae_qdrant.model.concepts import Concept, Concepts
 
 from .test_cli import Shell
 

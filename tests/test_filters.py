@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from compressae_qdrant import CompresSAE, EdgeIndex, QdrantIndex, SparseCodes
 from compressae_qdrant.errors import InvalidInputError, UnsupportedFilterError
-from compressae_qdrant.index.base import CodeIndex
+from compressae_qdrant.index.protocol import CodeIndex
 
 F = models.FieldCondition
 IDS: list[Any] = [*range(20), *(f"s{n}" for n in range(20))]
@@ -47,7 +47,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CodeIndex, 
 
 
 def models_config() -> Any:
-    from compressae_qdrant.model import ModelConfig
+    from compressae_qdrant.model.config import ModelConfig
 
     return ModelConfig(dim=4, latents=8, k=2)
 

@@ -18,7 +18,7 @@ from compressae_qdrant.errors import (
     InvalidInputError,
     ModelMismatchError,
 )
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.model.config import ModelConfig
 
 OTHER = CompresSAE(ModelConfig(24, 96, 6), seed=77)
 CODES = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 96)
@@ -62,7 +62,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path, model: CompresSAE, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("compressae_qdrant.index.edge.write_text", full)
+    monkeypatch.setattr("compressae_qdrant.index.edge.index.write_text", full)
     with pytest.raises(CodeIndexError, match="No space left"):
         EdgeIndex.create(tmp_path / "index", model)
     assert list(tmp_path.iterdir()) == []

@@ -25,8 +25,10 @@ from compressae_qdrant.errors import (
     ModelMismatchError,
 )
 from compressae_qdrant.index import open_index
-from compressae_qdrant.index.calls import Call, Transport
-from compressae_qdrant.index.collection_requests import (
+from compressae_qdrant.index.location import connect
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.qdrant.calls import Call, Transport
+from compressae_qdrant.index.qdrant.collections import (
     add_vector_call,
     adoptable_call,
     create_call,
@@ -38,13 +40,11 @@ from compressae_qdrant.index.collection_requests import (
     setup_calls,
     target_call,
 )
-from compressae_qdrant.index.location import connect
-from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.index.qdrant import run_call
-from compressae_qdrant.index.qdrant_errors import client_errors
-from compressae_qdrant.index.requests import Requests
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.index.qdrant.errors import client_errors
+from compressae_qdrant.index.qdrant.index import run_call
+from compressae_qdrant.index.qdrant.requests import Requests
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, IngestError, ModelMismatchError, RowError
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.model.config import ModelConfig
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ _RUN = """
 import sys
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 import importlib  # the package has a function of the module's name
-importlib.import_module("compressae_qdrant.ingest")._FLUSH_SECONDS = 0.0
+importlib.import_module("compressae_qdrant.ingestion.ingest")._FLUSH_SECONDS = 0.0
 model = CompresSAE.load(sys.argv[1])
 index = EdgeIndex.open(sys.argv[2], model)
 seen = 0

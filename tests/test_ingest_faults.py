@@ -15,8 +15,8 @@ from qdrant_client import QdrantClient
 from compressae_qdrant import CompresSAE, QdrantIndex, SparseCodes, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailableError, IngestError
-from compressae_qdrant.retrying import RetryPolicy
-from compressae_qdrant.syncing import sync
+from compressae_qdrant.ingestion.sync import sync
+from compressae_qdrant.retry import RetryPolicy
 
 from .sink import Sink, faulty, serving, serving_grpc
 

@@ -26,7 +26,7 @@ import importlib, sys
 from compressae_qdrant import CompresSAE, ingest, open_source
 from compressae_qdrant.index import IndexSettings, create_index, open_index
 from compressae_qdrant.errors import IndexNotFoundError
-importlib.import_module("compressae_qdrant.ingest")._FLUSH_SECONDS = 0.05
+importlib.import_module("compressae_qdrant.ingestion.ingest")._FLUSH_SECONDS = 0.05
 model = CompresSAE.load(sys.argv[1])
 print("ready", flush=True)
 try:

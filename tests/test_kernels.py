@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 
 from compressae_qdrant.kernels import encode_topk, scatter_outer, signed_topk, sparse_decode
-from compressae_qdrant.model import CompresSAE, ModelConfig
+from compressae_qdrant.model.compressae import CompresSAE
+from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.training.autoencoder import cosine_losses
 
 

@@ -17,7 +17,8 @@ import torch
 from torch.nn.functional import normalize
 
 from compressae_qdrant import kernels
-from compressae_qdrant.kernels import dispatch, twins
+from compressae_qdrant.kernels import dispatch
+from compressae_qdrant.kernels import torch_reference as twins
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -12,7 +12,7 @@ import torch
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, InvalidInputError, ModelFileError
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.model.config import ModelConfig
 
 
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
@@ -174,7 +174,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, model: CompresSAE, m
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("compressae_qdrant.model_files.write_text", full)
+    monkeypatch.setattr("compressae_qdrant.model.storage.write_text", full)
     with pytest.raises(OSError, match="No space"):
         CompresSAE(ModelConfig(4, 8, 2)).save(tmp_path)
     assert CompresSAE.load(tmp_path).fingerprint == model.fingerprint

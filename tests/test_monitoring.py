@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes, TrainConfig, train
-from compressae_qdrant.baseline import Baseline
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError, SourceError
-from compressae_qdrant.index.base import CodeIndex
+from compressae_qdrant.errors import (
+    ConfigError,
+    InvalidInputError,
+    ModelFileError,
+    ModelMismatchError,
+    SourceError,
+)
+from compressae_qdrant.index.protocol import CodeIndex
+from compressae_qdrant.model.baseline import Baseline
+from compressae_qdrant.model.observation import pool_recalls
 from compressae_qdrant.monitoring import (
     Tolerances,
     append_report,
@@ -25,8 +32,8 @@ from compressae_qdrant.monitoring import (
     plot_history,
     read_history,
 )
-from compressae_qdrant.monitoring.measures import Use, dead, hot, posting_mass, psi
-from compressae_qdrant.monitoring.observing import _sampled, pool_recalls
+from compressae_qdrant.monitoring.latent_use import Use, dead, hot, posting_mass, psi
+from compressae_qdrant.monitoring.samples import _sampled
 
 from .test_cli import Shell
 

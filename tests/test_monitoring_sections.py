@@ -8,7 +8,7 @@ import pytest
 from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.monitoring import check, observe
-from compressae_qdrant.monitoring.checking import Report
+from compressae_qdrant.monitoring.checks import Report
 
 SEEDS = 20
 WITHOUT = ("haskell", "games")

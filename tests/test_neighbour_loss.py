@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from compressae_qdrant import CompresSAE, TrainConfig, load_sample, similarity, train
+from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
+from compressae_qdrant import scoring as similarity
 from compressae_qdrant.errors import ConfigError
-from compressae_qdrant.evaluation import exact_neighbours, recall
 from compressae_qdrant.kernels import encode_topk
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.metrics import recall
+from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.training.autoencoder import cosine_losses, neighbour_loss
+from compressae_qdrant.vectors import exact_neighbours
 
 
 def _items(n: int, d: int) -> torch.Tensor:

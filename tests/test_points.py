@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.index.base import QueryPlan, Record
 from compressae_qdrant.index.ids import item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import check_batch, check_plan, rescore, to_points
-from compressae_qdrant.query_vector import QueryVector
+from compressae_qdrant.index.results import Record
+from compressae_qdrant.scoring import QueryVector
 
 ids = st.one_of(
     st.integers(0, 2**64 - 1), st.uuids().map(str), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

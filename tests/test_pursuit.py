@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from compressae_qdrant.kernels import sparse_decode
-from compressae_qdrant.pursuit import _least_missed, _normal_equations, pursue, refit
+from compressae_qdrant.model.pursuit import _least_missed, _normal_equations, pursue, refit
 
 
 def _unit(n: int, d: int, seed: int) -> torch.Tensor:

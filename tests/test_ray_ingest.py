@@ -21,9 +21,17 @@ from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, IngestError, RowError
 from compressae_qdrant.index import create_index
-from compressae_qdrant.ray_ingest import _Done, _Encoder, _encoders, _Reader, _received, _shares, ingest_with_ray
+from compressae_qdrant.ingestion.ray import (
+    _Done,
+    _Encoder,
+    _encoders,
+    _Reader,
+    _received,
+    _shares,
+    ingest_with_ray,
+)
 from compressae_qdrant.sources import Columns
-from compressae_qdrant.sources.base import file_identity
+from compressae_qdrant.sources.source import file_identity
 
 from .sink import Sink, serving
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from compressae_qdrant import CompresSAE, pursuit, train
+from compressae_qdrant import CompresSAE, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.kernels import dispatch, twins
+from compressae_qdrant.kernels import dispatch
+from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.model import pursuit
 from compressae_qdrant.training import dictionary, refinement
+from compressae_qdrant.training.batches import _Resident, _Streamed, make_feed
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations
-from compressae_qdrant.training.feed import _Resident, _Streamed, make_feed
 
 from .conftest import SMALL
 
@@ -41,7 +43,7 @@ def test_rows_that_do_not_fit_are_streamed(embeddings: FloatArray, monkeypatch: 
     for free in (8, 2):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free * embeddings.nbytes // 2, 0))
         for name in ("_Resident", "_Streamed"):
-            monkeypatch.setattr(f"compressae_qdrant.training.feed.{name}", lambda *_, name=name: name)
+            monkeypatch.setattr(f"compressae_qdrant.training.batches.{name}", lambda *_, name=name: name)
         kinds.append(make_feed(data, torch.device("cuda"), twins))
     assert kinds == ["_Resident", "_Streamed"]
 

@@ -16,15 +16,15 @@ import pytest
 from compressae_qdrant import CompresSAE, EdgeIndex
 from compressae_qdrant.capacity import Workload, load_constants, plan
 from compressae_qdrant.codes import FloatArray, SparseCodes
-from compressae_qdrant.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.errors import InvalidInputError, ModelFileError
 from compressae_qdrant.evaluation.bench import Bench
-from compressae_qdrant.evaluation.running import Row, Timing, read_rows, save_rows
+from compressae_qdrant.evaluation.comparison import Row, Timing, read_rows, save_rows
+from compressae_qdrant.model.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.report import ReportSettings, build_report
-from compressae_qdrant.report.measuring import Searches, Truth
+from compressae_qdrant.report.measurement import Searches, Truth
 from compressae_qdrant.report.page import render_page
-from compressae_qdrant.report.parts import concept_data, latent_data, query_data, segment_data, segment_field
-from compressae_qdrant.report.sampling import Sample, draw_sample
+from compressae_qdrant.report.sample import Sample, draw_sample
+from compressae_qdrant.report.sections import concept_data, latent_data, query_data, segment_data, segment_field
 from compressae_qdrant.sources import Batch
 
 

@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, expect
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.capacity import Estimate, Node, Prices, Workload, load_constants, plan
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.concepts import Concept, Concepts, StrongItem
-from compressae_qdrant.evaluation.running import Row, Timing
+from compressae_qdrant.evaluation.comparison import Row, Timing
+from compressae_qdrant.model.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.report import ReportSettings, build_report
 
 from .browser import chromium

@@ -20,11 +20,12 @@ from compressae_qdrant import (
     QdrantIndex,
     Retriever,
     SparseCodes,
-    similarity,
+)
+from compressae_qdrant import (
+    scoring as similarity,
 )
 from compressae_qdrant.capacity import Workload
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.default_plan import default_plan
 from compressae_qdrant.errors import (
     DimensionError,
     IndexNotFoundError,
@@ -33,9 +34,10 @@ from compressae_qdrant.errors import (
     ModelMismatchError,
 )
 from compressae_qdrant.index import Hit
-from compressae_qdrant.index.base import QueryPlan
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.index.plan import QueryPlan
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.defaults import default_plan
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressae_qdrant import SparseCodes, similarity
+from compressae_qdrant import SparseCodes
+from compressae_qdrant import scoring as similarity
 from compressae_qdrant.errors import InvalidInputError
 
 D, H, K = 6, 15, 4

@@ -12,9 +12,9 @@ from qdrant_client import models
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.concepts import Concept, Concepts
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.model.concepts import Concept, Concepts
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 

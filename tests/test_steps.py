@@ -13,14 +13,20 @@ from qdrant_client import QdrantClient, grpc, models
 
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexNotFoundError, ModelMismatchError, SourceError
-from compressae_qdrant.index import calls, steps
-from compressae_qdrant.index.collection_requests import create_call, setup_calls
+from compressae_qdrant.errors import (
+    CodeIndexError,
+    ConfigError,
+    IndexNotFoundError,
+    ModelMismatchError,
+    SourceError,
+)
 from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.index.requests import Requests
-from compressae_qdrant.migrating import add_codes
-from compressae_qdrant.model import ModelConfig
-from compressae_qdrant.query_planning import QueryPlanner, SearchSettings
+from compressae_qdrant.index.qdrant import calls, steps
+from compressae_qdrant.index.qdrant.collections import create_call, setup_calls
+from compressae_qdrant.index.qdrant.requests import Requests
+from compressae_qdrant.ingestion.migrate import add_codes
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
 from .sink import Sink, serving
 

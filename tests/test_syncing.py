@@ -16,9 +16,9 @@ from qdrant_client import QdrantClient, models
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, QdrantIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError, IngestError, InvalidInputError, SourceError
-from compressae_qdrant.index.base import CodeIndex
+from compressae_qdrant.index.protocol import CodeIndex
+from compressae_qdrant.ingestion.sync import sync
 from compressae_qdrant.sources import QdrantSource, sample_embeddings
-from compressae_qdrant.syncing import sync
 
 
 @pytest.fixture(params=["edge", "local"])

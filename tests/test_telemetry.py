@@ -18,10 +18,18 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import start_http_server
 from qdrant_client import AsyncQdrantClient
 
-from compressae_qdrant import AsyncQdrantIndex, AsyncRetriever, CompresSAE, EdgeIndex, Retriever, ingest, telemetry
+from compressae_qdrant import (
+    AsyncQdrantIndex,
+    AsyncRetriever,
+    CompresSAE,
+    EdgeIndex,
+    Retriever,
+    ingest,
+    telemetry,
+)
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import DimensionError, IndexUnavailableError, IngestError
-from compressae_qdrant.retrying import RetryPolicy
+from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.sources import open_source
 
 SECRET = "confidential-4711"

@@ -12,9 +12,9 @@ import torch
 from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError
-from compressae_qdrant.history import Record
 from compressae_qdrant.kernels import sparse_decode
-from compressae_qdrant.pursuit import pursue
+from compressae_qdrant.model.history import Record
+from compressae_qdrant.model.pursuit import pursue
 from compressae_qdrant.training.config import choose_latents
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations, replace_dead_atoms

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.history import Record
-from compressae_qdrant.kernels import dispatch, twins
-from compressae_qdrant.model import ModelConfig
+from compressae_qdrant.kernels import dispatch
+from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.model.history import Record
 from compressae_qdrant.training import fused_step, steps
+from compressae_qdrant.training.batches import make_feed
 from compressae_qdrant.training.data import TrainingData
-from compressae_qdrant.training.feed import make_feed
+from compressae_qdrant.training.distributed import Ranks
 from compressae_qdrant.training.fused_step import FusedStep
-from compressae_qdrant.training.ranks import Ranks
 from compressae_qdrant.training.steps import AutogradStep
 
 from .conftest import SMALL

@@ -15,9 +15,9 @@ from compressae_qdrant import CompresSAE, IndexSettings, train
 from compressae_qdrant.capacity import load_constants
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError
-from compressae_qdrant.history import Record
-from compressae_qdrant.settings_file import Settings
+from compressae_qdrant.model.history import Record
 from compressae_qdrant.tuning import Goal, Point, Sample, Served, Space, TuneResult, choose, front, tune
+from compressae_qdrant.tuning.settings_file import Settings
 
 SPACE = Space(
     latents=(64, 128), k=(4, 8), datatypes=("uint8",), first_stage=(16, 64), prefetch=(2, 5), steps=8, rounds=2

@@ -16,7 +16,7 @@ from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
-from compressae_qdrant.index.wire import grpc_points, rest_body
+from compressae_qdrant.index.qdrant.wire import grpc_points, rest_body
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 PAYLOADS: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..errors import ConfigError
-from ..index.base import Datatype
+from ..index.settings import Datatype
 
 __all__ = ["CodeBytes", "CodeTimes", "Constants", "DenseCosts", "load_constants"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self, get_args
 
-from ..default_plan import FIRST_STAGE, candidates_of, default_plan
 from ..errors import ConfigError
-from ..index.base import Datatype
+from ..index.settings import Datatype
+from ..search.defaults import FIRST_STAGE, candidates_of, default_plan
 from .constants import Constants, DenseCosts
 
 __all__ = ["GIB", "Estimate", "Node", "Prices", "Workload", "plan"]

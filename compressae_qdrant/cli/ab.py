@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from ..abtest import Comparison, Event, UserTotals, compare, read_events, required_users, sample_ratio_p
+from ..abtest import (
+    Comparison,
+    Event,
+    UserTotals,
+    compare,
+    read_events,
+    required_users,
+    sample_ratio_p,
+)
 from ..abtest import assign as assign_variant
 from ..abtest.assignment import check_weights
 from ..errors import ConfigError

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..calibrating import LIMITS
-from ..calibrating import calibrate as measure
-from ..calibration import CALIBRATION_FILE, CalibratedPlan, Calibration
 from ..capacity import load_constants
 from ..errors import InvalidInputError
+from ..evaluation.calibrate import LIMITS
+from ..evaluation.calibrate import calibrate as measure
 from ..index import open_index
-from ..model import CompresSAE
+from ..model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration
+from ..model.compressae import CompresSAE
 from ..sources import draw_embeddings
 from .commands import example
 from .options import (

@@ -16,19 +16,26 @@ from ..embedders import load_embedder
 from ..errors import ConfigError
 from ..files import write_text
 from ..index import open_index
-from ..ingest import IngestReport
-from ..ingest import ingest as ingest_source
-from ..model import CompresSAE
-from ..pursuit import ATOMS_PER_STEP
-from ..query_planning import SearchOptions
-from ..retriever import Retriever
-from ..settings_file import Settings
+from ..ingestion.ingest import IngestReport
+from ..ingestion.ingest import ingest as ingest_source
+from ..ingestion.sync import SyncReport
+from ..ingestion.sync import sync as synchronise
+from ..model.compressae import CompresSAE
+from ..model.pursuit import ATOMS_PER_STEP
+from ..search.planner import SearchOptions
+from ..search.retriever import Retriever
 from ..sources import sample_embeddings
-from ..syncing import SyncReport
-from ..syncing import sync as synchronise
 from ..training import TrainConfig
 from ..training import train as train_model
-from .hits import ConceptOption, ExplainOption, WithinOption, WithinStrengthOption, show_hits, weights_of
+from ..tuning.settings_file import Settings
+from .hits import (
+    ConceptOption,
+    ExplainOption,
+    WithinOption,
+    WithinStrengthOption,
+    show_hits,
+    weights_of,
+)
 from .options import (
     AtomsOption,
     BackfillOption,

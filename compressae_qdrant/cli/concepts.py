@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..concepts import Concept, Concepts, find_concepts
+from ..concepts import find_concepts
 from ..errors import ConfigError
-from ..model import CompresSAE
+from ..model.compressae import CompresSAE
+from ..model.concepts import Concept, Concepts
 from .commands import example
 from .options import (
     EmbedderOption,

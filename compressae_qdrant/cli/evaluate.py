@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
-from ..evaluation import agreement, bootstrap, by_segment, paired_difference, recall
+from ..evaluation.baselines import rivals as all_rivals
 from ..evaluation.bench import DEPTH, Bench
-from ..evaluation.contenders import Built, Contender, Way, searches
-from ..evaluation.report import write_report
-from ..evaluation.rivals import rivals as all_rivals
-from ..evaluation.running import run
-from ..evaluation.searching import timed_search
+from ..evaluation.comparison import run
+from ..evaluation.methods import Built, Contender, Way, searches
+from ..evaluation.tables import write_report
+from ..evaluation.timed_search import timed_search
 from ..index import open_index
-from ..index.base import IndexInfo, ItemId
-from ..model import CompresSAE
-from ..query_planning import SearchOptions
-from ..retriever import Retriever
+from ..index.results import IndexInfo, ItemId
+from ..metrics import agreement, bootstrap, by_segment, paired_difference, recall
+from ..model.compressae import CompresSAE
+from ..search.planner import SearchOptions
+from ..search.retriever import Retriever
 from ..sources import Source
 from .commands import example
 from .options import (

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..explanation import Explanation, Share
 from ..index import Hit
+from ..scoring import Explanation, Share
 from .output import as_is, print_json
 
 ConceptOption = Annotated[

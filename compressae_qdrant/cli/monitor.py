@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..baseline import BASELINE_FILE, Baseline
-from ..concepts import Concepts
 from ..errors import ConfigError, ModelFileError
 from ..index import open_index
-from ..model import CompresSAE
+from ..model.baseline import BASELINE_FILE, Baseline
+from ..model.compressae import CompresSAE
+from ..model.concepts import Concepts
 from ..monitoring import (
     Observation,
     Report,

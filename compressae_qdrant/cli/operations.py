@@ -14,9 +14,9 @@ from ..deployment import rollback as roll_back
 from ..errors import ConfigError
 from ..index import IndexSettings
 from ..index.location import connect
-from ..migrating import add_codes
-from ..model import CompresSAE
-from ..pursuit import ATOMS_PER_STEP
+from ..ingestion.migrate import add_codes
+from ..model.compressae import CompresSAE
+from ..model.pursuit import ATOMS_PER_STEP
 from .commands import example, ingest
 from .options import (
     AtomsOption,

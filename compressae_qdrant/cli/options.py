@@ -17,12 +17,13 @@ from ..datasets import sample_path
 from ..embedders import Embedder, load_embedder
 from ..errors import ConfigError, IndexNotFoundError
 from ..index import IndexSettings, create_index, open_index
-from ..index.base import CodeIndex
 from ..index.location import connect
-from ..model import CompresSAE, Method
-from ..settings_file import Settings
-from ..similarity import Scoring
+from ..index.protocol import CodeIndex
+from ..model.compressae import CompresSAE
+from ..model.encoder import Method
+from ..scoring import Scoring
 from ..sources import Columns, QdrantSource, Source, open_source
+from ..tuning.settings_file import Settings
 
 SourceArgument = Annotated[
     str,

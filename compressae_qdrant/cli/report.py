@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..evaluation.running import read_rows
+from ..evaluation.comparison import read_rows
 from ..files import write_text
 from ..index import open_index
-from ..model import CompresSAE
+from ..model.compressae import CompresSAE
 from ..report import ReportSettings, build_report
 from .commands import example
 from .options import (

@@ -4,9 +4,17 @@
 `report` writes them as a table and plots. `compressae evaluate` and `scripts/bench_retrieval.py` are thin shells.
 """
 
-from .measures import Estimate, Segment, agreement, bootstrap, by_segment, paired_difference, recall
-from .neighbours import exact_neighbours
-from .searching import RetrievalReport, evaluate_search
+from ..metrics import (
+    Estimate,
+    Segment,
+    agreement,
+    bootstrap,
+    by_segment,
+    paired_difference,
+    recall,
+)
+from ..vectors import exact_neighbours
+from .timed_search import RetrievalReport, evaluate_search
 
 __all__ = [
     "Estimate",

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from ..codes import FloatArray
 from ..errors import InvalidInputError
-from ..model import unit_rows
-from .measures import values_of
-from .neighbours import exact_neighbours
+from ..metrics import values_of
+from ..vectors import exact_neighbours, unit_rows
 
 __all__ = ["DEPTH", "Bench"]
 

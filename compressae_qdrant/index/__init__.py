@@ -1,9 +1,12 @@
 """Indexes of codes: embedded (`EdgeIndex`), on a server (`QdrantIndex`, `AsyncQdrantIndex`), or by location."""
 
-from .base import CodeIndex, Hit, IndexInfo, IndexSettings, QueryPlan, Record
-from .edge import EdgeIndex
+from .edge.index import EdgeIndex
 from .location import create_index, open_index
-from .qdrant import AsyncQdrantIndex, QdrantIndex
+from .plan import QueryPlan
+from .protocol import CodeIndex
+from .qdrant.index import AsyncQdrantIndex, QdrantIndex
+from .results import Hit, IndexInfo, Record
+from .settings import IndexSettings
 
 __all__ = [
     "AsyncQdrantIndex",

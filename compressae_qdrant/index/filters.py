@@ -1,27 +1,23 @@
 """Filters: written once as qdrant-client's `models.Filter`, read by both engines.
 
-`point_filter` maps the catalog's ids in it to point ids, for either engine; `edge_filter` translates the result for
+`point_filter` maps the catalog's ids in it to point ids; `edge.filters` translates the result for
 Qdrant Edge. Conditions are told apart by the names of their classes, because older clients lack some of the classes.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import date
 from typing import Any, Final
 
-import numpy as np
-import qdrant_edge as qe
 from qdrant_client import models
 
 from ..errors import InvalidInputError, UnsupportedFilterError
 from .ids import point_id
 
-__all__ = ["edge_filter", "point_filter"]
+__all__ = ["FIELD_TESTS", "clause_conditions", "point_filter"]
 
 _CLAUSES: Final = ("must", "should", "must_not")
-_TESTS: Final = (
+FIELD_TESTS: Final = (
     "match", "range", "geo_bounding_box", "geo_radius", "geo_polygon", "values_count", "is_empty", "is_null",
 )  # fmt: skip
 
@@ -36,7 +32,7 @@ def point_filter(filter: models.Filter) -> models.Filter:
     if not isinstance(filter, models.Filter):
         raise InvalidInputError(f"filter is a {type(filter).__name__}; pass a qdrant_client.models.Filter")
     changes: dict[str, Any] = {
-        clause: [_point_condition(condition) for condition in _listed(getattr(filter, clause))]
+        clause: [_point_condition(condition) for condition in clause_conditions(getattr(filter, clause))]
         for clause in _CLAUSES
         if getattr(filter, clause) is not None
     }
@@ -46,17 +42,7 @@ def point_filter(filter: models.Filter) -> models.Filter:
     return filter.model_copy(update=changes)
 
 
-def edge_filter(filter: models.Filter) -> qe.Filter:
-    """The filter as Qdrant Edge takes it, its item ids mapped.
-
-    Raises:
-        InvalidInputError: a path, date or coordinate in it is malformed.
-        UnsupportedFilterError: Edge can't evaluate it; the message says which part and what to do.
-    """
-    return _edge_filter(point_filter(filter))
-
-
-def _listed(conditions: Any) -> list[Any]:
+def clause_conditions(conditions: Any) -> list[Any]:
     """The conditions of a clause, which the client's types let be one condition or a list of them."""
     return conditions if isinstance(conditions, list) else [conditions]
 
@@ -71,100 +57,10 @@ def _point_condition(condition: Any) -> Any:
         nested = condition.nested.model_copy(update={"filter": point_filter(condition.nested.filter)})
         return condition.model_copy(update={"nested": nested})
     if isinstance(condition, models.FieldCondition):
-        tests = [name for name in _TESTS if getattr(condition, name) is not None]
+        tests = [name for name in FIELD_TESTS if getattr(condition, name) is not None]
         if len(tests) != 1:
             raise UnsupportedFilterError(
                 f"the condition on field {condition.key!r} states {len(tests)} tests ({', '.join(tests) or 'none'}); "
                 "state one test in each condition, and join conditions by must or should"
             )
     return condition
-
-
-def _edge_filter(filter: models.Filter) -> qe.Filter:
-    clauses: dict[str, Any] = {
-        clause: [_edge_condition(condition) for condition in _listed(getattr(filter, clause))]
-        for clause in _CLAUSES
-        if getattr(filter, clause) is not None
-    }
-    if filter.min_should is not None:
-        conditions = [_edge_condition(condition) for condition in filter.min_should.conditions]
-        clauses["min_should"] = qe.MinShould(conditions, filter.min_should.min_count)
-    return qe.Filter(**clauses)
-
-
-def _edge_condition(condition: Any) -> Any:
-    if isinstance(condition, models.Filter):
-        return _edge_filter(condition)
-    translate = _CONDITIONS.get(type(condition).__name__)
-    if translate is None:
-        raise UnsupportedFilterError(
-            f"Qdrant Edge can't evaluate a {type(condition).__name__}; leave it out, or use a Qdrant server"
-        )
-    try:
-        return translate(condition)
-    except (ValueError, OverflowError) as exc:
-        raise InvalidInputError(f"filter condition ({condition!r}) is malformed: {exc}") from exc
-
-
-def _edge_field(condition: Any) -> qe.FieldCondition:
-    test = next(name for name in _TESTS if getattr(condition, name) is not None)
-    value = getattr(condition, test)
-    translate = _FIELD_TESTS.get(type(value).__name__)
-    if translate is None:
-        raise UnsupportedFilterError(
-            f"Qdrant Edge can't evaluate {type(value).__name__} on field {condition.key!r}; use another test, or a "
-            "Qdrant server"
-        )
-    tests: dict[str, Any] = {test: translate(value)}
-    return qe.FieldCondition(condition.key, **tests)
-
-
-def _edge_value(match: Any) -> qe.MatchValue:
-    value = match.value
-    # qdrant-edge 0.9 takes a Python bool for the integer 0 or 1, which no boolean field matches; NumPy's bool it
-    # takes for what it is.
-    return qe.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
-
-
-def _edge_dates(dates: Any) -> qe.RangeDateTime:
-    def text(value: date | None) -> str | None:
-        return None if value is None else value.isoformat()
-
-    return qe.RangeDateTime(text(dates.gte), text(dates.gt), text(dates.lte), text(dates.lt))
-
-
-def _edge_point(point: Any) -> qe.GeoPoint:
-    return qe.GeoPoint(point.lon, point.lat)
-
-
-def _edge_polygon(polygon: Any) -> qe.GeoPolygon:
-    interiors = [[_edge_point(point) for point in line.points] for line in polygon.interiors or []]
-    return qe.GeoPolygon([_edge_point(point) for point in polygon.exterior.points], interiors or None)
-
-
-_CONDITIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "FieldCondition": _edge_field,
-    "IsEmptyCondition": lambda c: qe.IsEmptyCondition(c.is_empty.key),
-    "IsNullCondition": lambda c: qe.IsNullCondition(c.is_null.key),
-    "HasIdCondition": lambda c: qe.HasIdCondition(set(c.has_id)),
-    "HasVectorCondition": lambda c: qe.HasVectorCondition(c.has_vector),
-    "NestedCondition": lambda c: qe.NestedCondition(c.nested.key, _edge_filter(c.nested.filter)),
-}
-
-_FIELD_TESTS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "MatchValue": _edge_value,
-    "MatchText": lambda m: qe.MatchText(m.text),
-    "MatchTextAny": lambda m: qe.MatchTextAny(m.text_any),
-    "MatchPhrase": lambda m: qe.MatchPhrase(m.phrase),
-    "MatchPrefix": lambda m: qe.MatchPrefix(m.prefix),
-    "MatchSubstring": lambda m: qe.MatchSubstring(m.substring),
-    "MatchAny": lambda m: qe.MatchAny(list(m.any)),
-    "MatchExcept": lambda m: qe.MatchExcept(list(m.except_)),
-    "Range": lambda r: qe.RangeFloat(r.gte, r.gt, r.lte, r.lt),
-    "DatetimeRange": _edge_dates,
-    "GeoBoundingBox": lambda g: qe.GeoBoundingBox(_edge_point(g.top_left), _edge_point(g.bottom_right)),
-    "GeoRadius": lambda g: qe.GeoRadius(_edge_point(g.center), g.radius),
-    "GeoPolygon": _edge_polygon,
-    "ValuesCount": lambda v: qe.ValuesCount(lt=v.lt, gt=v.gt, lte=v.lte, gte=v.gte),
-    "bool": bool,
-}

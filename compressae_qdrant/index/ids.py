@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError
-from .base import ItemId
+from .results import ItemId
 
 __all__ = [
     "HASH_FIELD",

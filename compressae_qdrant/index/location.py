@@ -19,9 +19,10 @@ from urllib.parse import unquote, urlsplit
 from qdrant_client import QdrantClient
 
 from ..errors import ConfigError
-from .base import CodeIndex, CodeModel, IndexSettings, ShardKey
-from .edge import EdgeIndex
-from .qdrant import QdrantIndex
+from .edge.index import EdgeIndex
+from .protocol import CodeIndex, CodeModel
+from .qdrant.index import QdrantIndex
+from .settings import IndexSettings, ShardKey
 
 __all__ = ["connect", "create_index", "open_index"]
 

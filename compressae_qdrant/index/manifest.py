@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
-from .base import CodeModel, IndexSettings
+from .protocol import CodeModel
+from .settings import IndexSettings
 
 __all__ = ["DENSE_NAME", "METADATA_KEY", "VECTOR_NAME", "Described", "Manifest"]
 

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import InvalidCodeError, InvalidInputError
+from ..scoring import QueryVector
 from ..telemetry import timed
-from .base import Hit, ItemId, Payload, QueryPlan, QueryVector, Record
 from .ids import PointId, point_id, stored_payload
 from .manifest import Manifest
+from .plan import QueryPlan
+from .results import Hit, ItemId, Payload, Record
 
 __all__ = ["CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of", "to_points"]
 

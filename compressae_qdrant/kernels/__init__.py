@@ -1,6 +1,6 @@
 """What everything is made of: the signed top-k of pre-activations, the decode of codes, and a GPU's fused steps."""
 
 from .dispatch import Status, available
-from .reference import encode_topk, scatter_outer, signed_topk, sparse_decode
+from .operations import encode_topk, scatter_outer, signed_topk, sparse_decode
 
 __all__ = ["Status", "available", "encode_topk", "scatter_outer", "signed_topk", "sparse_decode"]

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, int16
 
-from .twins import GRAM_UNIT
+from .torch_reference import GRAM_UNIT
 
 __all__ = ["add_gram", "pick_atoms", "solve_least_squares"]
 

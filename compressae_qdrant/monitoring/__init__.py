@@ -1,9 +1,9 @@
 """Watching a model in service: is it still good enough for what comes in?"""
 
-from .checking import Check, Report, Tolerances, check
+from ..model.observation import Observation, make_baseline, observe
+from .checks import Check, Report, Tolerances, check
 from .history import append_report, plot_history, read_history
-from .making import make_baseline
-from .observing import Observation, observe, observe_index, sample_source
+from .samples import observe_index, sample_source
 
 __all__ = [
     "Check",

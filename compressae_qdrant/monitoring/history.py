@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..files import atomic_path
-from .checking import Report
+from .checks import Report
 
 __all__ = ["append_report", "plot_history", "read_history"]
 

@@ -1,5 +1,5 @@
 """A report of a compressed catalog: one HTML page to put before a colleague."""
 
-from .building import ReportSettings, build_report
+from .build import ReportSettings, build_report
 
 __all__ = ["ReportSettings", "build_report"]

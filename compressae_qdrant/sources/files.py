@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..embedders import Embedder
 from ..errors import ConfigError, RowError, SourceError
-from .base import Batch, Columns, OnError, Row, Source, batches_of, file_identity
+from .source import Batch, Columns, OnError, Row, Source, batches_of, file_identity
 
 __all__ = ["open_source"]
 

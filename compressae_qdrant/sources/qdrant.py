@@ -13,9 +13,9 @@ from qdrant_client import QdrantClient, models
 from ..errors import SourceError
 from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
-from ..index.qdrant_errors import client_errors
-from ..retrying import RetryPolicy
-from .base import Batch, Columns, OnError, Row, batches_of
+from ..index.qdrant.errors import client_errors
+from ..retry import RetryPolicy
+from .source import Batch, Columns, OnError, Row, batches_of
 
 __all__ = ["QdrantSource"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, kl_div, log_softmax, normalize, softmax
 
 from ..kernels import encode_topk, sparse_decode
-from ..model import CompresSAE
+from ..model.compressae import CompresSAE
 
 __all__ = [
     "AUXILIARY_WEIGHT", "WIDE", "Loss", "cosine_losses", "neighbour_loss", "normalise_atoms_", "project_gradient_",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInputError
-from ..model import check_embeddings, unit_rows
+from ..vectors import check_embeddings, unit_rows
 
 __all__ = ["TrainingData"]
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..kernels import scatter_outer, twins
+from ..kernels import scatter_outer
+from ..kernels import torch_reference as twins
 from ..kernels.dispatch import MAX_SUPPORT, fused
-from .ranks import Ranks
+from .distributed import Ranks
 
 __all__ = ["NormalEquations", "replace_dead_atoms"]
 

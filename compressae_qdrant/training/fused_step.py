@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.dispatch import Fused, matmul_float32
-from ..model import CompresSAE
+from ..model.compressae import CompresSAE
 from .autoencoder import AUXILIARY_WEIGHT, WIDE
-from .feed import Feed
-from .ranks import Ranks
+from .batches import Feed
+from .distributed import Ranks
 
 __all__ = ["FusedStep"]
 

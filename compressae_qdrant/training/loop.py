@@ -21,15 +21,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..history import Phase, Record
-from ..model import CompresSAE
-from ..monitoring.making import LEAST_ITEMS, make_baseline
+from ..model.compressae import CompresSAE
+from ..model.history import Phase, Record
+from ..model.observation import LEAST_ITEMS, make_baseline
 from .config import TrainConfig, choose_latents
 from .data import TrainingData
 from .dictionary import NormalEquations
 from .progress import Progress, ProgressBars
 from .refinement import refine
-from .run import WARM_UP, Run
+from .state import WARM_UP, Run
 from .steps import Step, make_step
 
 __all__ = ["TrainConfig", "learning_rate", "train"]

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..kernels import sparse_decode
-from ..pursuit import Dictionary, batch_rows
+from ..model.pursuit import Dictionary, batch_rows
 from .dictionary import NormalEquations, replace_dead_atoms
-from .run import Run
+from .state import Run
 
 __all__ = ["refine"]
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.dispatch import MAX_LATENTS, fused
-from ..model import CompresSAE
-from ..pursuit import selection_dtype
+from ..model.compressae import CompresSAE
+from ..model.pursuit import selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
+from .batches import Feed
 from .config import TrainConfig
-from .feed import Feed
+from .distributed import Ranks
 from .fused_step import FusedStep
-from .ranks import Ranks
 
 __all__ = ["AutogradStep", "Step", "make_step"]
 

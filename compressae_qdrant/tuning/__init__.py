@@ -1,7 +1,7 @@
 """Searching k, h, index datatype, first stage and prefetch for a byte budget or a wanted recall, on a sample."""
 
 from .chart import draw_front
-from .measuring import Sample, Served
+from .measurement import Sample, Served
 from .points import Goal, Point, Space, choose, front
 from .study import TuneResult, tune
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self, get_args
 
 from ..errors import ConfigError
-from ..index.base import Datatype
-from ..settings_file import Settings
+from ..index.settings import Datatype
+from .settings_file import Settings
 
 __all__ = ["Goal", "Point", "Space", "choose", "front"]
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from ..capacity import Workload
 from ..errors import ConfigError, MissingExtraError
-from ..history import Record
+from ..model.history import Record
 from ..training import TrainConfig, train
-from .measuring import Sample, Served, measure
+from .measurement import Sample, Served, measure
 from .points import Goal, Point, Space
 
 if TYPE_CHECKING:

@@ -1,0 +1,198 @@
+"""From measurements to constants: least squares over indexes and searches of several sizes, relative errors weighed.
+
+Measurements are what `scripts/bench_capacity.py` writes; see its functions for their fields.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+
+from ..index.settings import Datatype
+from .constants import CodeBytes, CodeTimes, Constants, DenseCosts
+from .planner import VISIT_ITEMS, loose_postings
+
+__all__ = ["fit_constants"]
+
+Row = dict[str, Any]
+Vector = npt.NDArray[np.float64]
+
+_CELL: Final = 128
+"""Bytes: the engine's allocation unit of stored codes and payloads."""
+_SHARPNESS: Final = np.arange(1, 8.01, 0.25)
+
+
+def fit_constants(measured: Row) -> Constants:
+    """The constants that a measurement file's measurements give."""
+    return Constants(
+        _bytes(measured), _times(measured), tuple(_dense(measured)), measured["recall"]["codes"], measured["machine"]
+    )
+
+
+def _fit(columns: Sequence[Iterable[float]], wanted: Iterable[float], known: Iterable[float] | None = None) -> Vector:
+    """Non-negative weights of columns, whose sum and what is known make what is wanted, least in relative square."""
+    target = np.array(list(wanted), float)
+    rest = target if known is None else target - np.array(list(known), float)
+    matrix = np.array([list(column) for column in columns], float).T / target[:, None]
+    size = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(float).tiny)
+    weights, _ = nnls(matrix / size, rest / target, maxiter=10_000)
+    return np.asarray(weights / size, float)
+
+
+def _bytes(measured: Row) -> CodeBytes:
+    plain = [row for row in measured["builds"] if not row["run"]["payload_bytes"]]
+    sharpness, weights, kinds = _index(plain)
+    code, nonzero, bit = _stored_code(measured["stored_codes"])
+    rest = [
+        (row["disk_bytes"] - row["index_bytes"]) / row["run"]["items"]
+        - _CELL * math.ceil((code + (nonzero + bit * math.log2(row["run"]["latents"])) * row["run"]["k"]) / _CELL)
+        for row in plain
+    ]
+    ones, items = [1.0] * len(plain), [row["run"]["items"] for row in plain]
+    opened = _fit([ones, items], [row["opened_bytes"] - row["index_bytes"] for row in plain])
+    payload_item, payload = _payload(measured["builds"])
+    return CodeBytes(
+        list=float(weights[0]),
+        loose=float(weights[1]),
+        packed={kind: float(weight) for kind, weight in zip(kinds, weights[2:], strict=True)},
+        loose_sharpness=sharpness,
+        item=float(opened[1]),
+        disk_item=float(np.median(rest)),
+        code=code,
+        code_nonzero=nonzero,
+        code_nonzero_bit=bit,
+        cell=_CELL,
+        payload=payload,
+        payload_item=payload_item,
+        dense_dimension=measured["dense_dimension"],
+    )
+
+
+def _index(builds: Sequence[Row]) -> tuple[float, Vector, list[Datatype]]:
+    """Sharpness, and the weights of lists, loose postings, and packed postings of each datatype."""
+    kinds = sorted({row["run"]["datatype"] for row in builds})
+    sizes = [row["index_bytes"] for row in builds]
+    fits = []
+    for sharpness in _SHARPNESS:
+        rows, known = [], []
+        for run in (row["run"] for row in builds):
+            lists = run["segments"] * run["latents"]
+            length = run["items"] * run["k"] / lists
+            loose = lists * loose_postings(length, sharpness)
+            packed = lists * length - loose
+            rows.append([lists, loose, *(packed * (kind == run["datatype"]) for kind in kinds)])
+            known.append(packed * math.log2(run["latents"] / run["k"]) / 8)
+        weights = _fit(list(zip(*rows, strict=True)), sizes, known)
+        error = float(np.square((np.array(rows) @ weights + known) / sizes - 1).sum())
+        fits.append((error, float(sharpness), weights))
+    _, sharpness, weights = min(fits, key=lambda fit: fit[0])
+    return sharpness, weights, kinds
+
+
+def _stored_code(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """The bytes of a code, a non-zero, and a non-zero for each bit of h, that explain the cells of codes best."""
+    grids = np.meshgrid(np.arange(0, 33), np.arange(3, 6.01, 0.05), np.arange(0, 0.41, 0.02), indexing="ij")
+    code, nonzero, bit = (grid.ravel() for grid in grids)
+    error = np.zeros(len(code))
+    for row in rows:
+        size = code + (nonzero + bit * math.log2(row["latents"])) * row["k"]
+        error += np.square(np.ceil(size / _CELL) - row["cells"])
+    least = np.flatnonzero(error <= error.min() * (1 + 1e-9))
+    middle = least[len(least) // 2]  # many explain the steps alike
+    return float(code[middle]), float(nonzero[middle]), float(bit[middle])
+
+
+def _payload(builds: Sequence[Row]) -> tuple[float, float]:
+    """Bytes on disk of an item that has a payload, and of a byte of it."""
+    rows = [row for row in builds if row["run"]["payload_bytes"]]
+    runs = [row["run"] for row in rows]
+    without = {
+        tuple(sorted((row["run"] | {"timed": False}).items())): row["disk_bytes"]
+        for row in builds
+        if not row["run"]["payload_bytes"]
+    }
+    extra = [
+        (row["disk_bytes"] - without[tuple(sorted((row["run"] | {"payload_bytes": 0, "timed": False}).items()))])
+        / row["run"]["items"]
+        for row in rows
+    ]
+    item, byte = _fit([[1.0] * len(rows), [run["payload_bytes"] for run in runs]], extra)
+    return float(item), float(byte)
+
+
+def _times(measured: Row) -> CodeTimes:
+    rows = measured["searches"]
+    columns: list[list[float]] = []
+    for row in rows:
+        run = row["run"]
+        columns.append([
+            1.0, run["latents"], run["items"], row["postings"], row["first_stage"] * run["items"] / VISIT_ITEMS,
+            row["prefetch"], row["prefetch"] * run["latents"], run["segments"] - 1.0,
+        ])  # fmt: skip
+    cost = _fit(list(zip(*columns, strict=True)), [row["cpu_ms"] for row in rows])
+    asked = measured["planning"]
+    planning = _fit(
+        [[1.0] * len(asked), [row["latents"] for row in asked], [row["latents"] * row["dim"] for row in asked]],
+        [row["cpu_ms"] for row in asked],
+    )
+    part = [row for row in rows if row["first_stage"] < row["run"]["latents"]]
+    of_latents = np.log([row["first_stage"] / row["run"]["latents"] for row in part])
+    of_postings = np.log([row["postings"] / (row["run"]["items"] * row["run"]["k"]) for row in part])
+    ratio = float(np.median([row["p95_over_p50"] for row in rows]))
+    fixed, latent, item, posting, visit, candidate, candidate_latent, segment = map(float, cost)
+    return CodeTimes(
+        fixed=fixed,
+        latent=latent,
+        item=item,
+        posting=posting,
+        visit=visit,
+        candidate=candidate,
+        candidate_latent=candidate_latent,
+        segment=segment,
+        planning=float(planning[0]),
+        planning_latent=float(planning[1]),
+        planning_product=float(planning[2]),
+        share_exponent=float(of_latents @ of_postings / (of_latents @ of_latents)),
+        spread=math.log(ratio) / math.log(19),
+    )
+
+
+def _dense(measured: Row) -> list[DenseCosts]:
+    """Least memory first, in whichever order they were measured."""
+    found = []
+    for method in dict.fromkeys(row["run"]["method"] for row in measured["dense_builds"]):
+        builds = [row for row in measured["dense_builds"] if row["run"]["method"] == method]
+        ones, dims = [1.0] * len(builds), [row["run"]["dim"] for row in builds]
+        index, disk = (
+            _fit([ones, dims], [row[field] / row["run"]["items"] for row in builds])
+            for field in ("index_bytes", "disk_bytes")
+        )
+        searches = [row for row in measured["dense_searches"] if row["run"]["method"] == method]
+        for rescored in sorted({row["rescored"] for row in searches}):
+            rows = [row for row in searches if row["rescored"] == rescored]
+            depth = [math.log(row["run"]["items"]) for row in rows]
+            wide = [each * row["run"]["dim"] for each, row in zip(depth, rows, strict=True)]
+            fixed, log_item, log_item_dimension = map(
+                float, _fit([[1.0] * len(rows), depth, wide], [row["cpu_ms"] for row in rows])
+            )
+            name = f"{method} + originals" if rescored else method
+            found.append(
+                DenseCosts(
+                    name=name,
+                    resident_dimension=float(index[1]),
+                    resident_item=float(index[0]),
+                    disk_dimension=float(disk[1]),
+                    disk_item=float(disk[0]),
+                    fixed=fixed,
+                    log_item=log_item,
+                    log_item_dimension=log_item_dimension,
+                    originals=measured["oversampling"] if rescored else 0,
+                    recall100=measured["recall"]["dense"].get(name, {}),
+                )
+            )
+    return sorted(found, key=lambda costs: (costs.resident_dimension, costs.originals))

@@ -1,0 +1,131 @@
+"""A checked batch as the bytes of an upsert, built from its arrays: JSON for REST, protobuf messages for gRPC.
+
+The client's own models cost more than everything else an upload does (`scripts/bench_ingest.py`). What is built here
+still goes through the client's own connection, with its key, TLS and timeouts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from qdrant_client import grpc
+from qdrant_client.conversions.conversion import RestToGrpc
+
+from ...codes import FloatArray, SparseCodes
+from ...errors import InvalidInputError
+from ..ids import PointId
+from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..points import CheckedBatch, rows_of
+
+__all__ = ["JsonBody", "grpc_points", "rest_body"]
+
+_DECIMALS: Final = 10
+_VALUES, _INDICES = 1 << 3 | 2, 2 << 3 | 2
+"""Tags of the fields `values` and `indices` of qdrant.SparseVector: field number, then wire type 2 (packed)."""
+
+
+class JsonBody:
+    """The body of a request in JSON already, for those methods of the client that ask a model to dump itself."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def model_dump_json(self, **_: Any) -> bytes:
+        """The body as it is."""
+        return self._text
+
+
+def rest_body(batch: CheckedBatch, **options: Any) -> JsonBody:
+    """The body of `PUT /collections/.../points`, with what else `options` say."""
+    indices, values = rows_of(batch.codes, _decimal(batch.codes.values))
+    vectors: list[dict[str, Any]] = [
+        {VECTOR_NAME: {"indices": i, "values": v}} for i, v in zip(indices, values, strict=True)
+    ]
+    if batch.dense is not None:
+        for vector, dense in zip(vectors, _decimal(batch.dense).tolist(), strict=True):
+            vector[DENSE_NAME] = dense
+    points = [
+        {"id": point, "vector": vector, "payload": payload}
+        for point, vector, payload in zip(batch.ids, vectors, batch.payloads, strict=True)
+    ]
+    return JsonBody(orjson.dumps({"points": points, **options}, default=_plain))
+
+
+def grpc_points(batch: CheckedBatch) -> list[grpc.PointStruct]:
+    """The points of `qdrant.Points/Upsert`."""
+    points = []
+    for row, sparse in enumerate(_sparse_vectors(batch.codes)):
+        payload = batch.payloads[row]
+        try:
+            point = grpc.PointStruct(payload=RestToGrpc.convert_payload(payload) if payload else None)
+        except ValueError as exc:
+            raise InvalidInputError(
+                f"payload of point {batch.ids[row]!r} can't go by gRPC ({exc}), which has integers below 2**63 only; "
+                "store larger ones as strings, or load by REST"
+            ) from exc
+        _set_id(point, batch.ids[row])
+        named = point.vectors.vectors.vectors
+        named[VECTOR_NAME].sparse.MergeFromString(sparse)
+        if batch.dense is not None:
+            named[DENSE_NAME].dense.data.extend(batch.dense[row].tolist())
+        points.append(point)
+    return points
+
+
+def _set_id(point: grpc.PointStruct, id: PointId) -> None:
+    if isinstance(id, int):
+        point.id.num = id
+    else:
+        point.id.uuid = id
+
+
+def _decimal(x: FloatArray) -> npt.NDArray[np.float64]:
+    """The same numbers, as the doubles that print shortest: whoever reads them as float32 gets `x`, bit for bit.
+
+    A float32 as a double has some 17 digits. Where it survives rounding to ten decimals, those are written.
+    """
+    exact = x.astype(np.float64)
+    short = np.round(exact, _DECIMALS)
+    return np.where(short.astype(np.float32) == x, short, exact)
+
+
+def _sparse_vectors(codes: SparseCodes) -> list[bytes]:
+    """Each code as a serialised qdrant.SparseVector."""
+    n, k = codes.indices.shape
+    width = max(1, -(-(codes.latents - 1).bit_length() // 7))
+    # Every index takes as many bytes as the largest could: a reader takes such varints, and writes them shorter.
+    varints = (codes.indices[:, :, None] >> (7 * np.arange(width)) & 0x7F).astype(np.uint8)
+    varints[:, :, :-1] |= 0x80
+    values = codes.values.astype("<f4", copy=False).view(np.uint8).reshape(n, 4 * k)
+    parts = [_repeated(_head(_VALUES, 4 * k), n), values, _repeated(_head(_INDICES, width * k), n),
+             varints.reshape(n, width * k)]  # fmt: skip
+    vectors = [row.tobytes() for row in np.concatenate(parts, axis=1)]
+    for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
+        indices, kept = codes.row(row)
+        vectors[row] = grpc.SparseVector(values=kept.tolist(), indices=indices.tolist()).SerializeToString()
+    return vectors
+
+
+def _repeated(text: bytes, n: int) -> npt.NDArray[np.uint8]:
+    return np.broadcast_to(np.frombuffer(text, np.uint8), (n, len(text)))
+
+
+def _head(tag: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a packed field."""
+    head = bytearray([tag])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*head, size])
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a number or a sequence of a type of someone's own."""
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise TypeError

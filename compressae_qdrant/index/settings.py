@@ -1,0 +1,72 @@
+"""Settings of an index, fixed when it is created and stored with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ..codes import Scale
+from ..errors import ConfigError
+
+__all__ = ["Datatype", "FieldType", "IndexSettings", "Memory", "ShardKey"]
+
+ShardKey = int | str
+"""Name of a part of a collection that is sharded by hand."""
+
+Datatype = Literal["float32", "float16", "uint8"]
+Memory = Literal["pinned", "cached", "cold"]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "uuid"]
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """Engine settings of one index. They are fixed when the index is created, and stored with it."""
+
+    datatype: Datatype = "uint8"
+    """How the inverted index stores values. uint8 is affine for each posting list. Measured on 63,666 items at k=32:
+    float32 183 bytes an item, uint8 100, with no loss of recall@100."""
+    memory: Memory = "pinned"
+    """Where the inverted index lives: pinned in RAM, in the page cache, or cold on disk."""
+    full_scan_threshold: int = 100_000
+    """Candidates of a filter up to which the engine scores them one by one from stored vectors instead of walking
+    postings. Must exceed the largest prefetch, or rescoring turns into an index walk."""
+    segments: int = 1
+    """Segments that optimisation aims for. One segment answers a single query fastest; use one per core for load."""
+    scale: Scale = "projection"
+    """Of stored values. "projection" ranks best; "reconstruction" makes scores cosines of reconstructions, as the paper
+    has them; "code" makes `sparse` scoring exactly the cosine of the codes."""
+    keep_dense: bool = False
+    """Keep each item's dense embedding too: float16, on disk, without a graph. Searches then rescore their last
+    candidates by it. Memory stays that of the codes; disk grows by 2 d bytes an item."""
+    tenant_field: str | None = None
+    """Payload field that names the tenant of an item. It is indexed so that a tenant's items lie together; a
+    retriever with `tenant=` sees that tenant's items only."""
+    payload_fields: Mapping[str, FieldType] = field(default_factory=dict)
+    """Payload fields to index for fast filters."""
+    shards: int = 1
+    """Server only: shards of the collection."""
+    replicas: int = 1
+    """Server only: copies of each shard."""
+    write_consistency: int = 1
+    """Server only: replicas that must confirm a write."""
+    shard_keys: Sequence[ShardKey] = ()
+    """Server only: keys of custom sharding; `shards` is then the number for each key. Items are written through
+    `of_shard(key)`; searches cover all keys unless they go that way too."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
+        if len(set(self.shard_keys)) != len(self.shard_keys):
+            raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each is named once")
+        for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        chosen: list[tuple[str, str, tuple[str, ...]]] = [
+            ("datatype", self.datatype, get_args(Datatype)),
+            ("memory", self.memory, get_args(Memory)),
+            ("scale", self.scale, get_args(Scale)),
+            *((f"payload_fields[{name!r}]", kind, get_args(FieldType)) for name, kind in self.payload_fields.items()),
+        ]
+        for name, value, allowed in chosen:
+            if value not in allowed:
+                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")

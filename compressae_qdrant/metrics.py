@@ -1,0 +1,130 @@
+"""What is counted for each query, and means of it over queries with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from .codes import FloatArray
+from .errors import InvalidInputError
+
+__all__ = [
+    "Estimate",
+    "Segment",
+    "agreement",
+    "bootstrap",
+    "by_segment",
+    "paired_difference",
+    "pareto",
+    "recall",
+    "values_of",
+]
+
+_RESAMPLES: Final = 1000
+_TOP: Final = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over queries, with its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The queries whose item has one value of a payload field."""
+
+    value: str
+    queries: int
+    recall: Estimate
+
+
+def recall(found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], k: int) -> FloatArray:
+    """Recall@k of each query: the share of the true top k among the first k found, (q,) float32."""
+    return np.array([len(set(f[:k]) & set(t[:k])) / k for f, t in zip(found, truth, strict=True)], np.float32)
+
+
+def bootstrap(each: FloatArray, seed: int = 0) -> Estimate:
+    """The mean of (q,) figures of queries, q at least 1.
+
+    Raises:
+        InvalidInputError: there are none.
+    """
+    if not len(each):
+        raise InvalidInputError("there are no queries to take a mean of; ask for at least one")
+    random = np.random.default_rng(seed)
+    # Resample by resample, as all at once would hold 1,000 times the queries.
+    means = [each[random.integers(0, len(each), len(each))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(each.mean()), float(low), float(high))
+
+
+def paired_difference(ours: FloatArray, theirs: FloatArray, seed: int = 0) -> Estimate:
+    """The mean of `ours - theirs` over the queries that both have a figure for (not NaN).
+
+    A query is resampled with both of its figures, so that what is hard about it doesn't widen the interval.
+    """
+    both = ours - theirs
+    return bootstrap(both[np.isfinite(both)], seed)
+
+
+def by_segment(each: FloatArray, values: Sequence[object], seed: int = 0) -> list[Segment]:
+    """Means of (q,) figures over the queries of each value, worst first.
+
+    Args:
+        each: a figure of each query.
+        values: the payload field of each query's item. A list puts a query into a segment for each of its elements;
+            a missing one puts it into "(none)".
+        seed: of the bootstrap.
+    """
+    members: dict[str, list[int]] = {}
+    for query, value in enumerate(values):
+        for name in values_of(value) or ["(none)"]:
+            members.setdefault(name, []).append(query)
+    segments = [Segment(name, len(rows), bootstrap(each[rows], seed)) for name, rows in members.items()]
+    return sorted(segments, key=lambda segment: (segment.recall.mean, -segment.queries, segment.value))
+
+
+def agreement(found: Sequence[Sequence[int]], own: Sequence[int], values: Sequence[object]) -> FloatArray:
+    """How much the first ten found have in common with each query's item in a payload field, (q,) in 0..1.
+
+    Args:
+        found: rows of the catalog found for each query, its own left out.
+        own: the row that each query is.
+        values: the field of every row of the catalog. For single values, the share of the ten that has the query's;
+            for lists, nDCG@10 of sharing an element with it.
+
+    Returns:
+        (q,) float32; NaN for a query whose item has no value.
+    """
+    discounts = 1 / np.log2(np.arange(2, _TOP + 2))
+    result = np.full(len(own), np.nan, np.float32)
+    for query, (row, rows) in enumerate(zip(own, found, strict=True)):
+        wanted = set(values_of(values[row]))
+        if wanted:
+            weights = discounts if isinstance(values[row], (list, tuple)) else np.ones(_TOP)
+            shared = np.array([bool(wanted & set(values_of(values[other]))) for other in rows[:_TOP]], np.float64)
+            result[query] = shared @ weights[: len(shared)] / weights.sum()
+    return result
+
+
+def values_of(value: object) -> list[str]:
+    """The values of a payload field as text: none, one, or the elements of a list."""
+    if value is None:
+        return []
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, gain) those that no cheaper one equals or beats, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or gain > best[-1][1]:
+            best.append((cost, gain))
+    return best

@@ -1,0 +1,151 @@
+"""Coding of many batches by the same weights, and of a whole matrix as a stream of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..codes import FloatArray, Scale
+from ..kernels import signed_topk, sparse_decode
+from ..kernels.dispatch import MAX_LATENTS, fused
+from ..kernels.transfer import Download, Upload
+from ..vectors import unit_rows
+from .pursuit import Dictionary
+
+__all__ = ["Coder", "Method", "encode_rows"]
+
+Method = Literal["pursuit", "refit", "encoder"]
+"""How a code is found: supports by pursuit; supports by the encoder with least-squares values; both by the encoder."""
+
+_LEAST_COSINE: Final = 1e-3
+"""What cos(x, x_hat) counts at least at projection scale: a code must not vanish, however bad its encoder."""
+
+
+class Coder:
+    """The weights of a model, with what coding needs of them prepared once.
+
+    Args:
+        atoms: (h, d) float32.
+        encoder_weight: (h, d) float32.
+        encoder_bias: (h,) float32.
+        k: non-zeros of a code.
+    """
+
+    def __init__(self, atoms: Tensor, encoder_weight: Tensor, encoder_bias: Tensor, k: int) -> None:
+        self._atoms, self._weight, self._bias, self._k = atoms, encoder_weight, encoder_bias, k
+        self._dictionary = Dictionary(atoms)
+        self._operations = fused(atoms.device) if len(atoms) <= MAX_LATENTS else None
+
+    @torch.no_grad()
+    def code(self, x: Tensor, method: Method, atoms_per_step: int) -> tuple[Tensor, Tensor]:
+        """(n, k) int64 latents, in no order, and (n, k) float32 raw values of (n, d) float32 rows of unit norm."""
+        if method == "pursuit":
+            return self._dictionary.pursue(x, self._k, atoms_per_step)
+        indices, values = self._select(torch.addmm(self._bias, x, self._weight.t()))
+        return (indices, values.float()) if method == "encoder" else (indices, self._dictionary.refit(x, indices))
+
+    @torch.no_grad()
+    def factor(self, x: Tensor, support: Tensor, values: Tensor, scale: Scale) -> Tensor:
+        """(n, 1): what raw values are multiplied by to have that scale."""
+        if scale == "raw":
+            return values.new_ones(len(values), 1)
+        x_hat = values if scale == "code" else sparse_decode(support, values, self._atoms)
+        norm: Tensor = x_hat.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        if scale != "projection":
+            return norm.reciprocal()
+        cosine: Tensor = (x * x_hat).sum(dim=1, keepdim=True) / norm
+        return cosine.clamp_min(_LEAST_COSINE) / norm
+
+    def _select(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        if self._operations is None:
+            return signed_topk(e, self._k)
+        indices = torch.empty((len(e), self._k), dtype=torch.int64, device=e.device)
+        values = torch.empty((len(e), self._k), dtype=torch.float32, device=e.device)
+        self._operations.top_entries(e, indices, values)
+        return indices, values
+
+
+def encode_rows(
+    rows: npt.NDArray[np.floating],
+    code: Callable[[Tensor], tuple[Tensor, Tensor]],
+    k: int,
+    size: int,
+    device: torch.device,
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Codes of all rows, latents ascending; memory beyond the result doesn't grow with their number.
+
+    Args:
+        rows: (n, d) array or memory map of real numbers.
+        code: gives the (b, k) int64 latents and (b, k) float32 values of (b, d) float32 rows of unit norm.
+        k: non-zeros of a code.
+        size: rows at once.
+        device: where they are coded.
+
+    Returns:
+        (n, k) int32 and (n, k) float32.
+
+    Raises:
+        InvalidInputError: a row is zero, NaN or infinite; the first one is named.
+    """
+    indices = np.empty((len(rows), k), np.int32)
+    values = np.empty((len(rows), k), np.float32)
+    if device.type == "cuda":
+        _encode_streaming(rows, code, min(size, len(rows)), device, indices, values)
+        return indices, values
+    for start in range(0, len(rows), size):
+        support, scaled = code(torch.from_numpy(unit_rows(rows[start : start + size], start)).to(device))
+        order = support.argsort(dim=1)
+        indices[start : start + len(support)] = support.gather(1, order).int().cpu().numpy()
+        values[start : start + len(support)] = scaled.gather(1, order).cpu().numpy()
+    return indices, values
+
+
+def _encode_streaming(
+    rows: npt.NDArray[np.floating],
+    code: Callable[[Tensor], tuple[Tensor, Tensor]],
+    size: int,
+    device: torch.device,
+    indices: npt.NDArray[np.int32],
+    values: FloatArray,
+) -> None:
+    """While a batch is coded, the next is copied to the device and the one before it from there."""
+    pieces = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    download = Download(device)
+    with Upload(rows, size, device) as upload:
+        upload.request(pieces[0])
+        for number in range(len(pieces)):
+            x, bad = _unit(upload.take())
+            if number + 1 < len(pieces):
+                upload.request(pieces[number + 1])
+            support, scaled = code(x)
+            order = support.argsort(dim=1)
+            done = download.put(support.gather(1, order).int(), scaled.gather(1, order), bad)
+            if done is not None:
+                _keep(rows, pieces[number - 1], done, indices, values)
+        _keep(rows, pieces[-1], download.last(), indices, values)
+
+
+def _keep(
+    rows: npt.NDArray[np.floating],
+    piece: slice,
+    done: list[npt.NDArray[np.generic]],
+    indices: npt.NDArray[np.int32],
+    values: FloatArray,
+) -> None:
+    support, scaled, bad = done
+    if bad.any():
+        unit_rows(rows[piece], piece.start)  # names the row
+    indices[piece], values[piece] = support, scaled
+
+
+def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows as (b, d) float32 of unit norm, in memory of their own, and () whether one of them can't be scaled."""
+    x = raw.to(torch.float32, copy=True)
+    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
+    x /= norms
+    return x, ~(norms.isfinite() & (norms > 0)).all()

@@ -1,0 +1,113 @@
+"""Items as the monitor sees them: the latents of their codes, and as much of the rest as can be had.
+
+| from                                        | latents, posting mass | cosine loss | recall |
+|---------------------------------------------|-----------------------|-------------|--------|
+| embeddings                                  | yes                   | yes         | yes    |
+| an index with `keep_dense`                  | yes                   | yes         | yes    |
+| an index at scale "projection" (default)    | yes                   | yes         | no     |
+| an index at scale "raw"                     | yes                   | no          | no     |
+| at "reconstruction" or "code"               | yes                   | no          | no     |
+
+At projection scale a stored code still tells its loss: its reconstruction has the norm cos(x, x_hat).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from ..codes import FloatArray, SparseCodes
+from ..errors import InvalidInputError
+from ..index.protocol import CodeIndex
+from ..index.results import ItemId, Record
+from ..model.compressae import CompresSAE
+from ..model.observation import Observation, projection_losses
+from ..sources.source import Source
+from ..vectors import unit_rows
+
+__all__ = ["observe_index", "sample_source"]
+
+_READ: Final = 1024
+
+T = TypeVar("T")
+
+
+def observe_index(
+    model: CompresSAE, index: CodeIndex, size: int, *, field: str | None = None, seed: int = 0
+) -> Observation:
+    """A random sample of an index's items, from what is stored. Every id is read, and the codes of the sample.
+
+    Raises:
+        InvalidInputError: the index is empty.
+    """
+    ids: list[ItemId] = _sampled(itertools.chain.from_iterable(index.scan()), size, seed)
+    if not ids:
+        raise InvalidInputError("the index is empty; there is nothing to monitor")
+    records: list[Record] = []
+    for start in range(0, len(ids), _READ):
+        records += index.retrieve(ids[start : start + _READ])
+    segments = None if field is None else [_segment(record.payload, field) for record in records]
+    scale = index.settings.scale
+    codes = _codes_of(records, model.k, model.latents)
+    dense = [record.dense for record in records if record.dense is not None]
+    if len(dense) == len(records):
+        x = unit_rows(np.stack(dense))
+        x_hat = model.decode(codes)
+        norms = np.maximum(np.linalg.norm(x_hat, axis=1), np.finfo(np.float32).tiny)
+        return Observation(codes, np.asarray(1 - (x * x_hat).sum(axis=1) / norms, np.float32), x, segments)
+    if scale == "projection":
+        missing = "the index keeps no embeddings (keep_dense)"
+        return Observation(codes, projection_losses(model, codes), None, segments, missing)
+    missing = f"the index keeps no embeddings (keep_dense), and values at scale {scale!r} don't tell the loss"
+    return Observation(codes, None, None, segments, missing)
+
+
+def sample_source(
+    source: Source, size: int, *, field: str | None = None, seed: int = 0
+) -> tuple[FloatArray, list[str | None] | None]:
+    """A random sample of a source, streamed: (at most size, d) embeddings, and the segment of each if asked for.
+
+    Raises:
+        InvalidInputError: the source is empty.
+    """
+
+    def rows() -> Iterator[tuple[FloatArray, str | None]]:
+        for batch in source.batches(_READ):
+            for embedding, payload in zip(batch.embeddings, batch.payloads, strict=True):
+                yield embedding, None if field is None else _segment(payload, field)
+
+    kept = _sampled(rows(), size, seed)
+    if not kept:
+        raise InvalidInputError("the source has no usable rows; there is nothing to monitor")
+    return np.stack([row for row, _ in kept]), None if field is None else [segment for _, segment in kept]
+
+
+def _codes_of(records: Sequence[Record], k: int, latents: int) -> SparseCodes:
+    """Stored codes as one value, padded by zeros where padding was left out."""
+    indices, values = np.empty((len(records), k), np.int32), np.zeros((len(records), k), np.float32)
+    for row, record in enumerate(records):
+        used = len(record.indices)
+        indices[row, :used], values[row, :used] = record.indices, record.values
+        if used < k:
+            indices[row, used:] = np.setdiff1d(np.arange(k), record.indices)[: k - used]
+    return SparseCodes(indices, values, latents)
+
+
+def _segment(payload: dict[str, Any], field: str) -> str | None:
+    value = payload.get(field)
+    return None if value is None else str(value)
+
+
+def _sampled(rows: Iterable[T], size: int, seed: int) -> list[T]:
+    """At most `size` of the rows, each with equal chance, in one pass (Vitter's algorithm R, ACM TOMS 1985)."""
+    random = np.random.default_rng(seed)
+    kept: list[T] = []
+    for number, row in enumerate(rows):
+        if len(kept) < size:
+            kept.append(row)
+        elif (place := int(random.integers(number + 1))) < size:
+            kept[place] = row
+    return kept

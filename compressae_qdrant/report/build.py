@@ -1,0 +1,283 @@
+"""From a catalog, a model and an index to a report: what is measured, in which order, and what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from ..capacity import Constants, Workload, load_constants, plan
+from ..codes import SparseCodes
+from ..errors import ConfigError, InvalidInputError
+from ..evaluation.comparison import Row
+from ..index import IndexSettings, create_index
+from ..index.protocol import CodeIndex
+from ..index.results import IndexInfo
+from ..model.compressae import CompresSAE
+from ..sources import Source
+from .measurement import LIMIT, Searches, Truth, interval, run_searches, true_neighbours
+from .page import render_page
+from .sample import Sample, draw_sample
+from .sections import (
+    concept_data,
+    latency_data,
+    latent_data,
+    query_data,
+    saved_data,
+    segment_data,
+    segment_field,
+    training_data,
+)
+from .tradeoffs import benchmark_front, calculator_data, planned_front, workload_of
+
+__all__ = ["Progress", "ReportSettings", "build_report"]
+
+Progress = Callable[[str, int | None], Callable[[int], None]]
+"""Begins a stage of so many steps, if that is known; what it gives is called with the steps just done."""
+
+_BATCH: Final = 1024
+_SMALL: Final = 50_000
+"""Items, of which so few to a posting list take more bytes each."""
+_STATISTICS_ITEMS: Final = 4096
+"""Whose codes tell a model of another k how its latents are used."""
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report covers."""
+
+    title: str
+    """Name of the catalog, as people know it."""
+    sample: int = 20_000
+    """Items that are measured on, at most. Encoding them takes some seconds for each 10,000 at the default sizes."""
+    queries: int = 300
+    """Of them, searched for. Each is searched four times, a few milliseconds at a time."""
+    concepts: int = 400
+    """Latents in the concept browser, at most."""
+    segment: str | None = None
+    """Payload field by which recall is split; None takes the text field with the fewest values."""
+    other_k: tuple[int, ...] | None = None
+    """Lengths of codes to measure besides the model's own; None takes half of it and twice it. Each takes a coding of
+    the sample."""
+    seed: int = 0
+    """Of sample and queries."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("sample", 1), ("queries", 1), ("concepts", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+def build_report(
+    source: Source,
+    model: CompresSAE,
+    settings: ReportSettings,
+    *,
+    index: CodeIndex | None = None,
+    results: Sequence[Row] | None = None,
+    progress: Progress = lambda _name, _steps: lambda _done: None,
+) -> tuple[str, list[str]]:
+    """The HTML of a report, and what was left out of it, with the reasons.
+
+    Args:
+        source: the catalog.
+        model: its model.
+        settings: what to cover.
+        index: the catalog's codes. Its sizes are reported, and searches go through it if the sample is the whole
+            catalog; otherwise through an index of the sample.
+        results: rows of a benchmark on the same catalog, which put rivals beside the codes. Without them codes of other
+            lengths are measured, and rivals are those that the planner knows from the benchmark's catalog.
+        progress: told about each stage.
+
+    Raises:
+        SourceError: the catalog can't be read.
+        DimensionError: the model is of other embeddings.
+        InvalidInputError, ConfigError: the index is empty, or a setting is out of range.
+    """
+    if index is not None and not index.count():
+        raise InvalidInputError("the index is empty; ingest the catalog first, or report without an index")
+    parts = _Parts()
+    rows = source.rows
+    read = progress("reading", min(settings.sample, rows) if rows is not None and source.seekable else rows)
+    sample = draw_sample(source, settings.sample, seed=settings.seed, on_batch=lambda batch: read(len(batch.ids)))
+    codes = _encode(model, sample, progress)
+    truth = true_neighbours(sample, settings.queries, settings.seed)
+    with _searchable(index, model, sample, codes) as searchable:
+        searches = _searches(model, searchable, sample, truth, progress)
+        info = (index or searchable).info()
+    default = searches[0]
+    workload, constants = workload_of(model, info, sample), load_constants()
+    if results:
+        parts.add("front", benchmark_front(results))
+    else:
+        whole = info.index_bytes / info.items if info.index_bytes and info.items == sample.catalog_items else None
+        measured = [(f"codes k={model.k}, {one.name}", workload, whole, one) for one in searches]
+        for coder, searched in _other_lengths(model, settings, sample, truth, info, progress):
+            asked = replace(workload, k=coder.k)
+            measured.append((f"codes k={coder.k}, {searched.name}", asked, None, searched))
+        parts.add("front", planned_front(workload, constants, measured))
+    parts.add("planner", calculator_data(workload, constants))
+    parts.add("saved", saved_data(info, model.dim, sample.catalog_items),
+              "Bytes saved: a server doesn't say its index's size; an embedded one does, once optimised.")  # fmt: skip
+    parts.add("plans", latency_data(searches))
+    field = settings.segment or segment_field(sample)
+    parts.add("segments", None if field is None else segment_data(sample, truth, default, field),
+              "Recall by segment: no payload field has few enough values; name one (--segment)." if field is None else
+              f"Recall by segment: no value of {field!r} has enough queries (--segment, --queries).")  # fmt: skip
+    parts.add("queries", query_data(sample, truth, default, model, codes))
+    parts.add("concepts", concept_data(sample, codes, model.concepts, settings.concepts))
+    parts.add("training", training_data(model.history), "Training curve: the model has no training history.")
+    parts.add("latents", latent_data(model, codes))
+    page = render_page(
+        title=settings.title, date=f"{datetime.now(UTC):%-d %B %Y}", version=version("compressae-qdrant"),
+        headline=_headline(sample, info, model, default), standfirst=_standfirst(sample, info, model, default),
+        dim=model.dim, latents=model.latents, k=model.k, dead=int((model.latent_use == 0).sum()),
+        queries=len(truth.own), own_index=searchable is index, sample=sample, method=_method(info, model),
+        million=_at_a_million(workload, constants), named=model.concepts is not None,
+        data=parts.data, omitted=parts.omitted,
+    )  # fmt: skip
+    return page, parts.omitted
+
+
+class _Parts:
+    """The data of a page, and why some of it is missing."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.omitted: list[str] = []
+
+    def add(self, name: str, part: Any, otherwise: str = "") -> None:
+        if part is None:
+            self.omitted.append(otherwise)
+        else:
+            self.data[name] = part
+
+
+def _encode(model: CompresSAE, sample: Sample, progress: Progress) -> SparseCodes:
+    advance = progress(f"encoding, k={model.k}", len(sample))
+    parts = []
+    for start in range(0, len(sample), _BATCH):
+        parts.append(model.encode(sample.embeddings[start : start + _BATCH]))
+        advance(len(parts[-1]))
+    return SparseCodes.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _searchable(index: CodeIndex | None, model: CompresSAE, sample: Sample, codes: SparseCodes) -> Iterator[CodeIndex]:
+    """An index that holds the sample and nothing else: the given one if it does, else one made for as long."""
+    if index is not None and sample.whole and _holds_only(index, sample):
+        yield index
+        return
+    settings = IndexSettings() if index is None else IndexSettings(datatype=index.settings.datatype)
+    with _made(model, sample, codes, settings) as made:
+        yield made
+
+
+def _holds_only(index: CodeIndex, sample: Sample) -> bool:
+    """Whether the items of an index are those of the sample."""
+    if index.count() != len(set(sample.ids)):
+        return False
+    starts = range(0, len(sample), _BATCH)
+    return all(None not in index.hashes(sample.ids[start : start + _BATCH]) for start in starts)
+
+
+@contextlib.contextmanager
+def _made(model: CompresSAE, sample: Sample, codes: SparseCodes, settings: IndexSettings) -> Iterator[CodeIndex]:
+    """An index of the sample, for as long as it is used."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        create_index(str(Path(folder) / "index"), model, settings) as made,
+    ):
+        for start in range(0, len(sample), _BATCH):
+            part = slice(start, start + _BATCH)
+            made.upsert(sample.ids[part], codes[part], sample.payloads[part])
+        made.optimize()
+        yield made
+
+
+def _searches(model: CompresSAE, index: CodeIndex, sample: Sample, truth: Truth, progress: Progress) -> list[Searches]:
+    advance = progress("searching", 2 * len(truth.own))
+    return [
+        run_searches("default plan", model, index, sample, truth, {}, lambda: advance(1)),
+        run_searches("every item scored", model, index, sample, truth, {"exact": True}, lambda: advance(1)),
+    ]
+
+
+def _other_lengths(
+    model: CompresSAE, settings: ReportSettings, sample: Sample, truth: Truth, info: IndexInfo, progress: Progress
+) -> Iterator[tuple[CompresSAE, Searches]]:
+    """The model with codes of other lengths, each searched by the default plan in an index of the sample."""
+    for k in settings.other_k if settings.other_k is not None else (model.k // 2, 2 * model.k):
+        if 1 <= k < model.latents / 4:
+            coder = model.with_k(k, sample.embeddings[:_STATISTICS_ITEMS])
+            codes = _encode(coder, sample, progress)
+            with _made(coder, sample, codes, IndexSettings(datatype=info.settings.datatype)) as index:
+                yield coder, run_searches("default plan", coder, index, sample, truth, {})
+
+
+def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches) -> str:
+    items, found = sample.catalog_items, float(searched.recall.mean())
+    text = f"{items:,} items of {model.dim:,} dimensions, each kept as {model.k} non-zeros of {model.latents:,}. "
+    if info.index_bytes:
+        text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
+    return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds{_measured_on(sample)}."
+
+
+def _measured_on(sample: Sample) -> str:
+    """Said where figures are of fewer items than the catalog has."""
+    return "" if sample.whole else f", in a sample of {len(sample):,}"
+
+
+def _at_a_million(workload: Workload, constants: Constants) -> str | None:
+    """Bytes that a code would take in a larger catalog, if this one is small."""
+    if workload.items > _SMALL:
+        return None
+    return f"{plan(replace(workload, items=10**6), constants)[0].index_bytes / 10**6:,.0f}"
+
+
+def _headline(
+    sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches
+) -> list[tuple[str, str, str, str]]:
+    """Name, value, unit and note of the figures that come first."""
+    figures = []
+    if info.index_bytes:
+        dense, codes, items = 4 * model.dim, info.index_bytes / info.items, sample.catalog_items
+        figures = [
+            ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes an item instead of {dense:,}"),
+            ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),
+        ]
+    mean, low, high = interval(searched.recall)
+    median, where = float(np.median(searched.milliseconds)), _measured_on(sample)
+    found = f"95% interval {low:.3f} to {high:.3f}, against exact dense search{where}"
+    return [
+        *figures,
+        (f"recall@{LIMIT}", f"{mean:.3f}", "", found),
+        ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report{where}"),
+    ]
+
+
+def _size(size: float) -> tuple[str, str]:
+    for unit, one in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= one:
+            return f"{size / one:,.3g}", unit
+    return f"{size:,.0f}", "B"
+
+
+def _method(info: IndexInfo, model: CompresSAE) -> list[tuple[str, str]]:
+    return [
+        ("Model", model.fingerprint),
+        ("Shape", f"{model.dim:,} dimensions, {model.latents:,} latents, {model.k} non-zeros"),
+        ("Index", f"{info.backend}, {info.settings.datatype} values"),
+        ("Machine", f"{platform.machine()}, {torch.get_num_threads()} threads"),
+        ("Python, torch", f"{platform.python_version()}, {torch.__version__}"),
+        ("qdrant-edge-py", version("qdrant-edge-py")),
+    ]

@@ -1,0 +1,103 @@
+"""What a report measures: searches through an index, timed, and what they find against exact dense search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..codes import FloatArray
+from ..index.protocol import CodeIndex
+from ..index.results import ItemId
+from ..metrics import recall
+from ..model.compressae import CompresSAE
+from ..search.planner import SearchOptions
+from ..search.retriever import Retriever
+from ..vectors import exact_neighbours
+from .sample import Sample
+
+__all__ = ["LIMIT", "Searches", "Truth", "interval", "run_searches", "true_neighbours"]
+
+LIMIT: Final = 10
+"""Hits of a timed query: what a page of results needs."""
+_RESAMPLES: Final = 1000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What exact dense search finds for some items of a sample."""
+
+    own: npt.NDArray[np.int64]
+    """(q,) rows that are searched for."""
+    rows: npt.NDArray[np.int64]
+    """(q, depth) rows closest to each, itself left out, closest first."""
+
+    @property
+    def depth(self) -> int:
+        """Neighbours of each query."""
+        return int(self.rows.shape[1])
+
+
+@dataclass(frozen=True)
+class Searches:
+    """One way to search, run for every query, one at a time."""
+
+    name: str
+    found: list[list[tuple[ItemId, float]]]
+    """Ids and scores for each query, best first, its own item left out."""
+    milliseconds: FloatArray
+    """(q,) time of each search."""
+    recall: FloatArray
+    """(q,) share of the true closest `LIMIT` that was found."""
+    deep_recall: FloatArray
+    """(q,) the same at the depth of the truth, with as many hits asked for."""
+
+
+def true_neighbours(sample: Sample, queries: int, seed: int = 0, depth: int = 100) -> Truth:
+    """Draw queries among the items of a sample, and find their neighbours."""
+    own = np.random.default_rng(seed).choice(len(sample), min(queries, len(sample)), replace=False)
+    depth = min(depth, len(sample) - 1)
+    return Truth(own, exact_neighbours(sample.embeddings[own], sample.embeddings, depth, own))
+
+
+def run_searches(
+    name: str,
+    model: CompresSAE,
+    index: CodeIndex,
+    sample: Sample,
+    truth: Truth,
+    settings: SearchOptions,
+    advance: Callable[[], None] = lambda: None,
+) -> Searches:
+    """Search an index that holds the sample for each query of the truth, for `LIMIT` hits and for all."""
+    retriever = Retriever(model, index)
+    vectors = sample.embeddings[truth.own]
+    own = [sample.ids[row] for row in truth.own.tolist()]
+    options: SearchOptions = {"with_payload": False, **settings}
+    true = [[sample.ids[row] for row in rows] for rows in truth.rows.tolist()]
+    found, spent, deep = [], [], []
+    short = min(LIMIT, truth.depth)
+    retriever.search(vectors[0], short + 1, **options)  # the first call of an engine warms its caches
+    for vector, mine in zip(vectors, own, strict=True):
+        started = time.perf_counter()
+        hits = retriever.search(vector, short + 1, **options)
+        spent.append(1e3 * (time.perf_counter() - started))
+        found.append([(hit.id, hit.score) for hit in hits if hit.id != mine][:short])
+        deep.append([hit.id for hit in retriever.search(vector, truth.depth + 1, **options) if hit.id != mine])
+        advance()
+    return Searches(
+        name, found, np.array(spent, np.float32),
+        recall([[id for id, _ in hits] for hits in found], true, short), recall(deep, true, truth.depth),
+    )  # fmt: skip
+
+
+def interval(each: FloatArray | Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Mean of (q,) figures of queries, with its 95% bootstrap interval."""
+    values = np.asarray(each, np.float64)
+    means = values[np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)

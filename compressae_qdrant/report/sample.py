@@ -1,0 +1,102 @@
+"""A sample of a catalog that is small enough to measure on at once: embeddings, ids and payloads of its items."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from ..codes import FloatArray
+from ..errors import InvalidInputError, SourceError
+from ..sources import Batch, Source
+from ..vectors import unit_rows
+
+__all__ = ["Sample", "draw_sample"]
+
+_BLOCKS: Final = 64
+_BATCH: Final = 2048
+_TITLE: Final = 100
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Items of a catalog, row by row."""
+
+    ids: list[int | str]
+    embeddings: FloatArray
+    """(n, d) float32 of unit norm."""
+    payloads: list[dict[str, Any]]
+    catalog_items: int
+    """Items of the catalog that the sample is of: rows, where not all were read."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def title(self, row: int) -> str:
+        """A line for people to read: the field `title` or `name`, else the first text of the payload, else the id."""
+        payload = self.payloads[row]
+        texts = [payload.get("title"), payload.get("name"), *payload.values()]
+        text = next((text for text in texts if isinstance(text, str) and text.strip()), str(self.ids[row]))
+        line = " ".join(text.split())
+        return line if len(line) <= _TITLE else f"{line[: _TITLE - 1]}…"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the sample is the catalog."""
+        return len(self) == self.catalog_items
+
+
+def draw_sample(
+    source: Source, limit: int, *, seed: int = 0, on_batch: Callable[[Batch], None] | None = None
+) -> Sample:
+    """At most `limit` items: all of a small catalog, else blocks of rows spread evenly over it.
+
+    Where the number of rows is known and any can be read at once, only the blocks are read, so that the time doesn't
+    grow with the catalog; otherwise everything is read, and a uniform sample of it kept.
+
+    Raises:
+        SourceError: the source has no items.
+    """
+    if limit < 2:
+        raise InvalidInputError(f"the sample is limited to {limit} items; nothing can be measured on less than 2")
+    random = np.random.default_rng(seed)
+    ids: list[int | str] = []
+    vectors: list[FloatArray] = []
+    payloads: list[dict[str, Any]] = []
+    seen = 0
+    rows = source.rows if source.seekable else None
+    blocks = None if rows is None or rows <= limit else _blocks(source, rows, limit, random)
+    for batch in blocks or source.batches(_BATCH):
+        for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
+            seen += 1
+            # Item number m (from 1) replaces a kept one with probability limit / m.
+            if len(ids) < limit:
+                ids.append(id)
+                vectors.append(vector)
+                payloads.append(payload)
+            elif (slot := int(random.integers(0, seen))) < limit:
+                ids[slot], vectors[slot], payloads[slot] = id, vector, payload
+        if on_batch is not None:
+            on_batch(batch)
+    if len(ids) < 2:
+        raise SourceError(f"the source has {len(ids)} usable items; a report needs at least 2")
+    total = seen if blocks is None or rows is None else rows
+    return Sample(ids, unit_rows(np.stack(vectors)), payloads, total)
+
+
+def _blocks(source: Source, rows: int, limit: int, random: np.random.Generator) -> Iterator[Batch]:
+    """Blocks of consecutive rows, one somewhere in each of `_BLOCKS` about equal parts of the catalog."""
+    count = min(_BLOCKS, limit)
+    low = 0
+    for size, rest in zip(_parts(limit, count), _parts(rows - limit, count), strict=True):
+        yield from itertools.islice(source.batches(size, low + int(random.integers(0, rest + 1))), 1)
+        low += size + rest
+
+
+def _parts(whole: int, count: int) -> list[int]:
+    """About equal parts that sum to the whole."""
+    parts: list[int] = np.diff(np.linspace(0, whole, count + 1).astype(int)).tolist()
+    return parts

@@ -1,0 +1,225 @@
+"""The data of each part of a report, as the page's scripts take it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ..codes import FloatArray, SparseCodes
+from ..index.results import IndexInfo
+from ..model.compressae import CompresSAE
+from ..model.concepts import Concepts
+from ..model.history import TrainingHistory
+from ..scoring import QueryVector, asymmetric, explain
+from .measurement import LIMIT, Searches, Truth, interval
+from .sample import Sample
+
+__all__ = [
+    "concept_data", "latency_data", "latent_data", "query_data", "saved_data", "segment_data",
+    "segment_field", "training_data",
+]  # fmt: skip
+
+_QUANTILES: Final = (0, *(n / 100 for n in range(2, 95, 3)), 0.95, 0.96, 0.97, 0.98, 0.99, 1)
+_SHOWN_QUERIES: Final = 15
+_SHOWN_SHARES: Final = 3
+_QUERY_CONCEPTS: Final = 5
+_SHOWN_SEGMENTS: Final = 30
+_LEAST_QUERIES: Final = 5
+"""Queries below which a segment's recall says nothing."""
+_RANKS: Final = 120
+
+
+def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
+    """Bytes of an item, dense and as codes. None where the engine doesn't say how large its index is, or there is none
+    before it is optimised."""
+    if not info.index_bytes:
+        return None
+    rows = [
+        {"name": "dense float32, the vectors alone", "bytes": 4 * dim, "kind": "grey"},
+        {"name": f"codes in memory, {info.settings.datatype}", "bytes": info.index_bytes / info.items, "kind": "ours"},
+    ]
+    if info.total_bytes is not None:
+        each = info.total_bytes / info.items
+        rows.append({"name": "codes, payloads and logs on disk", "bytes": each, "kind": "orange"})
+    return {"items": items, "rows": rows}
+
+
+def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:
+    """Quantiles of the time of a query, for each way to search."""
+    return [
+        {
+            "name": one.name,
+            "queries": len(one.milliseconds),
+            "limit": LIMIT,
+            "recall": float(one.recall.mean()),
+            "quantiles": [
+                [share, float(ms)]
+                for share, ms in zip(_QUANTILES, np.quantile(one.milliseconds, _QUANTILES), strict=True)
+            ],
+        }
+        for one in searches
+    ]
+
+
+def segment_field(sample: Sample) -> str | None:
+    """The payload field that splits a catalog best: a text with few different values. None if there is none."""
+    best: tuple[int, str] | None = None
+    for name in {name for payload in sample.payloads for name in payload}:
+        values = [payload.get(name) for payload in sample.payloads]
+        if all(isinstance(value, str) for value in values if value is not None):
+            different = len(set(values) - {None})
+            if 2 <= different <= min(200, len(sample) // 10) and (best is None or (different, name) < best):
+                best = different, name
+    return None if best is None else best[1]
+
+
+def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -> dict[str, Any] | None:
+    """Recall over the queries of each value of a payload field, lowest first. None if no value has enough queries."""
+    groups: dict[str, list[int]] = {}
+    for query, row in enumerate(truth.own.tolist()):
+        value = sample.payloads[row].get(field)
+        if value is not None:
+            groups.setdefault(str(value), []).append(query)
+    kept = sorted(groups.items(), key=lambda group: -len(group[1]))[:_SHOWN_SEGMENTS]
+    measured = [
+        (*interval(searched.recall[queries]), name, len(queries))
+        for name, queries in kept
+        if len(queries) >= _LEAST_QUERIES
+    ]
+    rows = [
+        {"name": name, "queries": queries, "recall": mean, "low": low, "high": high}
+        for mean, low, high, name, queries in sorted(measured)
+    ]
+    overall = float(searched.recall.mean())
+    return {"field": field, "depth": LIMIT, "overall": overall, "rows": rows} if rows else None
+
+
+def query_data(
+    sample: Sample, truth: Truth, searched: Searches, model: CompresSAE, codes: SparseCodes
+) -> list[dict[str, Any]]:
+    """Some queries with what dense search and the codes find, from the one that agrees least to the one that agrees
+    most; and where concepts have names, those that made query and item meet, each with its share of the score."""
+    numbers = {id: row for row, id in enumerate(sample.ids)}
+    order = np.argsort(searched.recall, kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, _SHOWN_QUERIES).astype(int))]
+    shown = []
+    for query in chosen.tolist():
+        own = int(truth.own[query])
+        near = truth.rows[query][:LIMIT]
+        cosines = sample.embeddings[near] @ sample.embeddings[own]
+        found = [(numbers[id], score) for id, score in searched.found[query]]
+        meet = _Meeting(model, codes, sample.embeddings[own])
+        shown.append(
+            {
+                "title": sample.title(own),
+                "shared": len(set(near.tolist()) & {row for row, _ in found}),
+                "concepts": [name for name, _ in meet.shares(own, _QUERY_CONCEPTS)],
+                "dense": [_hit(sample, row, score) for row, score in zip(near.tolist(), cosines.tolist(), strict=True)],
+                "codes": [_hit(sample, row, score) | {"why": meet.shares(row)} for row, score in found],
+            }
+        )
+    return shown
+
+
+class _Meeting:
+    """Which named concepts a query and the items that it finds have in common."""
+
+    def __init__(self, model: CompresSAE, codes: SparseCodes, query: FloatArray) -> None:
+        self._concepts, self._codes = model.concepts, codes
+        atoms: FloatArray = model.atoms.detach().cpu().numpy()
+        self._query = QueryVector(np.arange(model.latents, dtype=np.int32), asymmetric(atoms, query[None])[0])
+
+    def shares(self, row: int, most: int = _SHOWN_SHARES) -> list[tuple[str, float]]:
+        """Names, and what part of the score of an item comes from each, largest first; latents without a name in words
+        are left out."""
+        if self._concepts is None:
+            return []
+        explained = explain(self._query, self._codes.indices[row], self._codes.values[row], 0.0, self._named)
+        whole = sum(share.share for share in explained.shares)
+        named = [(share.name, share.share / whole) for share in explained.shares if share.name and share.share > 0]
+        return named[:most] if whole > 0 else []
+
+    def _named(self, latent: int) -> tuple[str, int] | None:
+        concept = None if self._concepts is None else self._concepts.of_latent(latent)
+        return (concept.name, concept.sign) if concept is not None and (concept.terms or concept.edited) else None
+
+
+def _hit(sample: Sample, row: int, score: float) -> dict[str, Any]:
+    return {"id": str(sample.ids[row]), "title": sample.title(row), "score": float(score)}
+
+
+def training_data(history: TrainingHistory | None) -> dict[str, Any] | None:
+    """Records of a training and where its phases lie. None if there are too few to draw."""
+    if history is None or len(history.records) < 2:
+        return None
+    names = ("phase", "items", "train_loss", "encoder_loss", "pursuit_loss", "posting_mass", "dead_latents")
+    records = [{name: getattr(record, name) for name in names} for record in history.records]
+    phases: list[dict[str, Any]] = []
+    start = 0
+    for record in history.records:
+        if not phases or phases[-1]["name"] != record.phase:
+            phases.append({"name": record.phase, "from": start, "shaded": len(phases) % 2 == 1})
+        phases[-1]["to"] = start = record.items
+    return {"records": records, "phases": phases}
+
+
+def latent_data(model: CompresSAE, codes: SparseCodes) -> dict[str, Any]:
+    """Shares of items that use each latent, by rank: in training, and in the sample's codes."""
+    here = np.bincount(codes.indices.ravel(), minlength=model.latents) / len(codes)
+    trained = model.latent_use.cpu().numpy()
+    return {
+        "latents": model.latents,
+        "even": model.k / model.latents,
+        "sample": _ranked(here),
+        "trained": _ranked(trained) if trained.any() else [],
+        "posting_mass": float(np.square(here).sum()),
+        "unused": int((here == 0).sum()),
+    }
+
+
+def _ranked(shares: Any) -> list[list[float]]:
+    ordered = np.sort(shares)[::-1]
+    ranks = np.unique(np.geomspace(1, len(ordered), _RANKS).round().astype(int))
+    return [[int(rank), float(ordered[rank - 1])] for rank in ranks]
+
+
+def concept_data(
+    sample: Sample, codes: SparseCodes, concepts: Concepts | None, most: int, items: int = 6
+) -> list[dict[str, Any]]:
+    """The most used latents: as `compressae concepts` found them on the whole catalog, or else each with the sample's
+    items that use it most strongly."""
+    if concepts is not None:
+        return [
+            {
+                "latent": concept.latent,
+                "name": concept.name,
+                "use": concept.items / concepts.items,
+                "main": concept.main / concepts.items,
+                "terms": list(concept.terms),
+                "items": [(item.title, item.cosine) for item in concept.strongest[:items]],
+            }
+            for concept in concepts.most_used(most)
+        ]
+    use = Counter(codes.indices.ravel().tolist())
+    by_latent = codes.to_csr().tocsc()
+    shown = []
+    for latent, count in use.most_common(most):
+        part = slice(by_latent.indptr[latent], by_latent.indptr[latent + 1])
+        rows, values = by_latent.indices[part], by_latent.data[part]
+        side = 1 if np.square(values[values > 0]).sum() >= np.square(values[values < 0]).sum() else -1
+        best = np.argsort(-side * values, kind="stable")[:items]
+        strongest = [(sample.title(int(rows[i])), float(side * values[i])) for i in best if side * values[i] > 0]
+        shown.append(
+            {
+                "latent": latent,
+                "name": f"Latent {latent}",
+                "use": count / len(sample),
+                "main": 0.0,
+                "terms": [],
+                "items": strongest,
+            }
+        )
+    return shown

@@ -1,0 +1,70 @@
+"""Concepts in a query: names to latents, and weights to what is added to the query-side vector."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from ..codes import FloatArray
+from ..errors import InvalidInputError
+from ..model.concepts import Concepts
+from ..scoring import QueryVector
+
+__all__ = ["concept_vector", "steering"]
+
+_KEY: Final = re.compile(r"([+-])(\d+)")
+
+
+def steering(weights: Mapping[str, float], concepts: Concepts | None, latents: int) -> QueryVector:
+    """What concepts with weights add to a query-side vector: weight times sign at their latents.
+
+    Args:
+        weights: by name, or by a latent with a sign ("+17"). Weight 0 adds nothing.
+        concepts: of the model, if it has some.
+        latents: h.
+
+    Raises:
+        InvalidInputError: a name is unknown, or a weight is no finite number.
+    """
+    added = np.zeros(latents, np.float32)
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise InvalidInputError(f"the weight of concept {name!r} is {weight!r}; it must be a finite number")
+        added += np.float32(weight) * _signs(name, concepts, latents)
+    kept = np.flatnonzero(added)
+    return QueryVector(kept.astype(np.int32), added[kept])
+
+
+def concept_vector(name: str, concepts: Concepts | None, latents: int) -> QueryVector:
+    """A concept as a query-side vector: its product with a code is how strongly the item has the concept.
+
+    Raises:
+        InvalidInputError: the name is unknown.
+    """
+    signs = _signs(name, concepts, latents)
+    kept = np.flatnonzero(signs)
+    return QueryVector(kept.astype(np.int32), signs[kept])
+
+
+def _signs(name: str, concepts: Concepts | None, latents: int) -> FloatArray:
+    """(h,): the sign of the concept at each of its latents, 0 elsewhere."""
+    signs = np.zeros(latents, np.float32)
+    key = _KEY.fullmatch(name)
+    if key is not None:
+        sign, latent = 1 if key[1] == "+" else -1, int(key[2])
+        if latent >= latents:
+            raise InvalidInputError(f"concept {name!r} is of latent {latent} but the model has {latents}")
+        signs[latent] = sign
+        return signs
+    if concepts is None:
+        raise InvalidInputError(
+            f"there is no concept {name!r}: the model has none yet; find them by `compressae concepts`, or say a "
+            "latent with its sign, as '+17'"
+        )
+    for concept in concepts.named(name):
+        signs[concept.latent] = concept.sign
+    return signs

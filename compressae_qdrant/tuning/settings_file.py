@@ -1,0 +1,76 @@
+"""Settings of a training, an index and its searches as one TOML file: what `tune` chooses and other commands take."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import ConfigError
+from ..files import write_text
+from ..index.settings import IndexSettings
+from ..training.config import TrainConfig
+
+__all__ = ["Settings"]
+
+_KNOWN: Final[Mapping[str, frozenset[str]]] = {
+    "train": frozenset(field.name for field in fields(TrainConfig)),
+    "index": frozenset(field.name for field in fields(IndexSettings)),
+    "search": frozenset({"first_stage", "prefetch", "target_recall"}),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Three tables of settings; what is left out keeps its default."""
+
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Of `TrainConfig`."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """Of `IndexSettings`."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """`first_stage`, `prefetch`, `target_recall` of `SearchSettings`."""
+
+    def __post_init__(self) -> None:
+        for section, known in _KNOWN.items():
+            unknown = sorted(set(getattr(self, section)) - known)
+            if unknown:
+                raise ConfigError(
+                    f"[{section}] has no setting {', '.join(unknown)}; it may have {', '.join(sorted(known))}"
+                )
+
+        for section, made in (("train", TrainConfig), ("index", IndexSettings)):
+            try:
+                made(**getattr(self, section))
+            except TypeError as exc:
+                raise ConfigError(f"[{section}] has a value of the wrong kind ({exc})") from exc
+
+    @classmethod
+    def read(cls, file: Path | None) -> Settings:
+        """From a file; the defaults if there is none.
+
+        Raises:
+            ConfigError: the file can't be read, or names a section or setting that isn't known.
+        """
+        if file is None:
+            return cls()
+        try:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{file} is no TOML file of settings ({exc})") from exc
+        if set(data) - set(_KNOWN) or not all(isinstance(section, dict) for section in data.values()):
+            raise ConfigError(f"{file} has {', '.join(sorted(data))}; it may have the sections {', '.join(_KNOWN)}")
+        return cls(**data)
+
+    def write(self, file: Path, comment: str = "") -> None:
+        """To a file, under a comment."""
+        lines = [f"# {line}" for line in comment.splitlines()]
+        for section in _KNOWN:
+            values: Mapping[str, Any] = getattr(self, section)
+            if values:
+                # Strings, numbers and truth values are written alike in JSON and TOML.
+                lines += ["", f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+        write_text(file, "\n".join(lines).lstrip("\n") + "\n")
