@@ -9,7 +9,7 @@ defaults were tuned on left out; truth is exact dense search, the item itself le
 plots to --out, and goes on where it was: a row that is there is not measured again, nor is a model or a Faiss index
 that is there trained again. Recall and bytes are exact on a busy machine, so times are measured by a run of their own.
 
-`compressae evaluate --rivals` is the same code for a catalog and an index of your own.
+`compressae evaluate --baselines` is the same code for a catalog and an index of your own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
 from compressae_qdrant import scoring as similarity
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.evaluation.baselines import rivals
+from compressae_qdrant.evaluation.baselines import baselines
 from compressae_qdrant.evaluation.bench import Bench
 from compressae_qdrant.evaluation.comparison import run
-from compressae_qdrant.evaluation.methods import Contender, codes
+from compressae_qdrant.evaluation.methods import ComparedMethod, codes
 from compressae_qdrant.evaluation.tables import write_report
 from compressae_qdrant.files import write_text
 from compressae_qdrant.metrics import agreement, paired_difference
@@ -39,15 +39,15 @@ from compressae_qdrant.search.planner import SearchOptions
 TUNED_ON = (7, 11)
 """Seeds of the queries that EXPERIMENTS.md picked defaults by; they are never asked here."""
 
-_KINDS = ("ours", "encoder", "paper", "rivals")
+_KINDS = ("ours", "encoder", "paper", "baselines")
 _STATISTICS_ITEMS = 20_000
 """Items whose codes tell how a model uses its latents with another k."""
 
 Model = Callable[[], CompresSAE]
-Ways = dict[str, tuple[str, SearchOptions]]
+Configs = dict[str, tuple[str, SearchOptions]]
 
 
-def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender]:
+def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
     """Ours at every k, and in every way at the first.
 
     A dictionary serves every k from its own on: the given model with the most non-zeros that aren't too many is used.
@@ -56,22 +56,22 @@ def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender
     found, every = [], []
     for k in args.k:
         model = _served(given, bench, k) or _trained(bench, folder / f"ours-k{k}", _settings(args, k))
-        plain: Ways = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
+        plain: Configs = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
         found.append(codes(f"codes k={k}", plain, model))
-        dense: Ways = {"originals on disk": ("ours, originals on disk", {})}
+        dense: Configs = {"originals on disk": ("ours, originals on disk", {})}
         found.append(codes(f"codes k={k}", dense, model, keep_dense=True))
         if k == args.k[0]:
-            every = _every_way(k, model)
+            every = _every_config(k, model)
     return found + every
 
 
-def _every_way(k: int, model: Model) -> list[Contender]:
+def _every_config(k: int, model: Model) -> list[ComparedMethod]:
     """Every method and scoring, each exhaustive, but pursuit with asymmetric scoring, which every k has."""
     exact: SearchOptions = {"exact": True}
-    paper: Ways = {"reconstructed": ("ours, encoder", {**exact, "scoring": "reconstructed"})}
-    fast: Ways = {"sparse": ("ours, encoder", {**exact, "scoring": "sparse"})}
-    full: Ways = {"asymmetric": ("ours, encoder", exact)}
-    refit: Ways = {"asymmetric": ("ours, refit", exact)}
+    paper: Configs = {"reconstructed": ("ours, encoder", {**exact, "scoring": "reconstructed"})}
+    fast: Configs = {"sparse": ("ours, encoder", {**exact, "scoring": "sparse"})}
+    full: Configs = {"asymmetric": ("ours, encoder", exact)}
+    refit: Configs = {"asymmetric": ("ours, refit", exact)}
     return [
         codes(f"codes k={k} by pursuit", paper, model, scale="reconstruction"),
         codes(f"codes k={k} by pursuit", fast, model, scale="code"),
@@ -83,7 +83,7 @@ def _every_way(k: int, model: Model) -> list[Contender]:
     ]
 
 
-def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender]:
+def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
     """The paper's recipe in its two modes."""
     given = {model.k: model for model in map(CompresSAE.load, args.paper_model)}
     found = []
@@ -94,7 +94,7 @@ def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contend
     return found
 
 
-def encoders(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Contender]:
+def encoders(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
     """Ours trained for codes by the encoder alone, in the paper's two modes."""
     given = {model.k: model for model in map(CompresSAE.load, args.encoder_model)}
     found = []
@@ -105,9 +105,9 @@ def encoders(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Conte
     return found
 
 
-def _papers_modes(label: str, family: str, model: Model) -> list[Contender]:
-    best: Ways = {"reconstructed": (f"{family}, reconstructed", {"exact": True, "scoring": "reconstructed"})}
-    fast: Ways = {"sparse": (f"{family}, sparse", {"exact": True, "scoring": "sparse"})}
+def _papers_modes(label: str, family: str, model: Model) -> list[ComparedMethod]:
+    best: Configs = {"reconstructed": (f"{family}, reconstructed", {"exact": True, "scoring": "reconstructed"})}
+    fast: Configs = {"sparse": (f"{family}, sparse", {"exact": True, "scoring": "sparse"})}
     return [
         codes(label, best, model, method="encoder", scale="reconstruction"),
         codes(label, fast, model, method="encoder", scale="code"),
@@ -194,16 +194,16 @@ def main() -> None:
         "ours": lambda: ours(args, bench, out / "models"),
         "encoder": lambda: encoders(args, bench, out / "models"),
         "paper": lambda: papers(args, bench, out / "models"),
-        "rivals": lambda: rivals(bench.vectors.shape[1], out / "faiss", quick=args.quick),
+        "baselines": lambda: baselines(bench.vectors.shape[1], out / "faiss", quick=args.quick),
     }
-    found = [contender for kind in _KINDS if kind in args.only for contender in kinds[kind]()]
-    found = [contender for contender in found if any(re.search(args.match, name) for name in contender.names)]
-    rows = run(bench, found, out, measure=args.measure, say=_say)
+    found = [method for kind in _KINDS if kind in args.only for method in kinds[kind]()]
+    found = [method for method in found if any(re.search(args.match, name) for name in method.names)]
+    rows = run(bench, found, out, measure=args.measure, log=_log)
     write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])
     print((out / "table.md").read_text(encoding="utf-8"))
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, flush=True)
 
 
@@ -255,7 +255,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument(
-        "--quick", action="store_true", help="the shipped sample, short training, fewer rivals, all at once"
+        "--quick", action="store_true", help="the shipped sample, short training, fewer baselines, all at once"
     )
     args = parser.parse_args()
     if args.vectors and not args.metadata and not args.quick:

@@ -14,7 +14,7 @@ __all__ = ["recalls"]
 def recalls(known: dict[str, Any], dim: int, rows: Sequence[Row]) -> dict[str, Any]:
     """What is known, with recall@100 of a benchmark at `dim` dimensions in place of what was there for them.
 
-    Codes are those in two stages at the default plan, by "k,dimensions"; rivals go by the names that they have in
+    Codes are those in two stages at the default plan, by "k,dimensions"; baselines go by the names that they have in
     `bench_capacity.py`. Digits beyond the fourth say nothing.
     """
     codes = {key: value for key, value in known["codes"].items() if key.split(",")[1] != str(dim)}

@@ -134,7 +134,7 @@ def _segments(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class DenseRun:
-    """Dense vectors in the embedded engine, as `rivals` sets them up."""
+    """Dense vectors in the embedded engine, as `baselines` sets them up."""
 
     name: str
     items: int

@@ -14,8 +14,8 @@ from compressae_qdrant import CompresSAE, EdgeIndex, SparseCodes
 from compressae_qdrant.cli import main
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import IndexNotFoundError
-from compressae_qdrant.evaluation.baselines import rivals
-from compressae_qdrant.evaluation.methods import Contender
+from compressae_qdrant.evaluation.baselines import baselines
+from compressae_qdrant.evaluation.methods import ComparedMethod
 
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
@@ -112,16 +112,16 @@ def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: 
     assert report["index_bytes_per_item"] < report["total_bytes_per_item"]
 
 
-def test_evaluate_tells_segments_agreement_and_rivals(
+def test_evaluate_tells_segments_agreement_and_baselines(
     shell: Shell, catalog: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def one_rival(dim: int, quick: bool) -> list[Contender]:
-        return [each for each in rivals(dim, quick=quick) if each.names == ("dense float32 + HNSW",)]
+    def one_baseline(dim: int, quick: bool) -> list[ComparedMethod]:
+        return [each for each in baselines(dim, quick=quick) if each.names == ("dense float32 + HNSW",)]
 
-    monkeypatch.setattr("compressae_qdrant.cli.evaluate.all_rivals", one_rival)
+    monkeypatch.setattr("compressae_qdrant.cli.evaluate.all_baselines", one_baseline)
     shell.json("ingest catalog.jsonl --model model --index index")
     line = "evaluate catalog.jsonl --model model --index index --queries 30 --segment group --agree group"
-    report = shell.json(f"{line} --rivals --out compared")
+    report = shell.json(f"{line} --baselines --out compared")
     assert sorted(each["value"] for each in report["segments"]) == ["g0", "g1", "g2"]
     recalls = [each["recall"] for each in report["segments"]]
     assert recalls == sorted(recalls)
@@ -138,7 +138,7 @@ def test_evaluate_tells_segments_agreement_and_rivals(
     assert "A small index" in people
     assert "group shared, dense / index" in people
     for wrong, complaint in (
-        ("--rivals", "say where the table and plots go"),
+        ("--baselines", "--baselines needs --out DIRECTORY"),
         ("--segment colour", "no item of catalog.jsonl has a field 'colour'; there are group"),
     ):
         code, _, err = shell(f"evaluate catalog.jsonl --model model --index index {wrong}")
@@ -280,4 +280,4 @@ def test_report(shell: Shell, catalog: None, tmp_path: Path) -> None:
         assert (code, "it must be at least" in err, err.count("\n")) == (2, True, 1)
     (tmp_path / "rows.json").write_text("{}")
     code, _, err = shell("report catalog.jsonl --model model --out report.html --results rows.json")
-    assert (code, "holds no rows of this version" in err) == (2, True)
+    assert (code, "does not hold rows of this version" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""Contenders, rivals, rows and plots: a small comparison, run, interrupted, timed and drawn."""
+"""A small comparison with baselines: run, interrupted, timed, tabulated and plotted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, ModelFileError
-from compressae_qdrant.evaluation.baselines import dense, faiss_index, rivals
+from compressae_qdrant.evaluation.baselines import baselines, dense, faiss_index
 from compressae_qdrant.evaluation.bench import Bench
 from compressae_qdrant.evaluation.comparison import Row, run
-from compressae_qdrant.evaluation.methods import Built, Contender, Way, codes
+from compressae_qdrant.evaluation.methods import BuiltIndex, ComparedMethod, SearchConfig, codes
 from compressae_qdrant.evaluation.plots import Panel, figure
 from compressae_qdrant.evaluation.tables import table, write_report
 from compressae_qdrant.metrics import pareto
@@ -30,45 +30,47 @@ def bench(embeddings: FloatArray) -> Bench:
 
 
 class Exact:
-    """A contender that finds the true neighbours and counts how often it is built."""
+    """A method that finds the true neighbours and counts how often it is built."""
 
     def __init__(self, name: str, wrong: int = 0) -> None:
         self.name, self.wrong, self.builds = name, wrong, 0
 
     @property
-    def contender(self) -> Contender:
-        return Contender((self.name,), self._build)
+    def method(self) -> ComparedMethod:
+        return ComparedMethod((self.name,), self._build)
 
     @contextmanager
-    def _build(self, vectors: FloatArray) -> Iterator[Built]:
+    def _build(self, vectors: FloatArray) -> Iterator[BuiltIndex]:
         self.builds += 1
 
         def search_batch(queries: FloatArray, limit: int) -> list[list[int]]:
             rows: list[list[int]] = np.argsort(-(queries @ vectors.T), axis=1)[:, :limit].tolist()
             return [[*each[: limit - self.wrong], *[-1] * self.wrong] for each in rows]
 
-        way = Way(self.name, "dense", lambda query, limit: search_batch(query[None], limit)[0], search_batch)
-        yield Built([way], 96.0, None, 1.5)
+        config = SearchConfig(
+            self.name, "dense", lambda query, limit: search_batch(query[None], limit)[0], search_batch
+        )
+        yield BuiltIndex([config], 96.0, None, 1.5)
 
 
 def test_rows_are_measured_once_and_times_apart(tmp_path: Path, bench: Bench) -> None:
     first, second = Exact("first"), Exact("second", wrong=50)
-    (row,) = run(bench, [first.contender], tmp_path)
+    (row,) = run(bench, [first.method], tmp_path)
     assert (row.recall10, row.recall100, row.interval, row.timing) == (1, 1, (1, 1), None)
     assert set(row.quality) == {"group"}
-    rows = run(bench, [second.contender, first.contender], tmp_path)
+    rows = run(bench, [second.method, first.method], tmp_path)
     assert [each.name for each in rows] == ["second", "first"]
     assert rows[0].recall100 == pytest.approx(0.51, abs=0.011)
     assert (first.builds, second.builds) == (1, 1)
     third = Exact("third")
-    timed = run(bench, [first.contender, third.contender], tmp_path, measure="times")
+    timed = run(bench, [first.method, third.method], tmp_path, measure="times")
     assert (first.builds, third.builds) == (2, 0)
     assert timed[0].timing is not None
     assert timed[0].timing.build_seconds == 1.5
     assert replace(timed[0], timing=None) == row
-    assert run(bench, [first.contender], tmp_path, measure="both")[0] == timed[0]
+    assert run(bench, [first.method], tmp_path, measure="both")[0] == timed[0]
     said: list[str] = []
-    run(bench, [first.contender], tmp_path, measure="both", again=["first"], say=said.append)
+    run(bench, [first.method], tmp_path, measure="both", remeasure=["first"], log=said.append)
     assert (first.builds, len(said)) == (3, 1)
 
 
@@ -76,32 +78,32 @@ def test_two_runs_fill_one_directory(tmp_path: Path, bench: Bench) -> None:
     one, other = Exact("one"), Exact("other", wrong=50)
 
     @contextmanager
-    def meanwhile(vectors: FloatArray) -> Iterator[Built]:
-        run(bench, [other.contender], tmp_path)
-        with one.contender.build(vectors) as built:
+    def meanwhile(vectors: FloatArray) -> Iterator[BuiltIndex]:
+        run(bench, [other.method], tmp_path)
+        with one.method.build(vectors) as built:
             yield built
 
-    rows = run(bench, [Contender(("one",), meanwhile)], tmp_path)
+    rows = run(bench, [ComparedMethod(("one",), meanwhile)], tmp_path)
     assert [row.name for row in rows] == ["one", "other"]
     again = Exact("other")
-    rows = run(bench, [one.contender, again.contender], tmp_path, again=["one", "other"])
+    rows = run(bench, [one.method, again.method], tmp_path, remeasure=["one", "other"])
     assert [row.recall100 for row in rows] == [1, 1]
 
 
 def test_rows_of_another_bench_are_refused(tmp_path: Path, bench: Bench, embeddings: FloatArray) -> None:
-    run(bench, [Exact("one").contender], tmp_path)
+    run(bench, [Exact("one").method], tmp_path)
     other = Bench.of("other", embeddings, {}, 30)
     with pytest.raises(ConfigError, match="another catalog or other queries"):
         run(other, [], tmp_path)
     (tmp_path / "rows.json").write_text("[]")
-    with pytest.raises(ModelFileError, match="no rows of this version"):
+    with pytest.raises(ModelFileError, match="does not hold rows of this version"):
         run(bench, [], tmp_path)
 
 
-def test_codes_and_engine_rivals_side_by_side(tmp_path: Path, bench: Bench, model: CompresSAE) -> None:
-    ways = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
-    ours = codes("codes k=6", ways, lambda: model)  # type: ignore[arg-type]  # literal dictionaries
-    others = [each for each in rivals(24, quick=True) if each.names[0] in ("dense float32 + HNSW", "scalar int8")]
+def test_codes_and_engine_baselines_side_by_side(tmp_path: Path, bench: Bench, model: CompresSAE) -> None:
+    configs = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
+    ours = codes("codes k=6", configs, lambda: model)  # type: ignore[arg-type]  # literal dictionaries
+    others = [each for each in baselines(24, quick=True) if each.names[0] in ("dense float32 + HNSW", "scalar int8")]
     assert len(others) == 2
     rows = {row.name: row for row in run(bench, [ours, *others], tmp_path, measure="both")}
     assert list(rows) == [
@@ -128,21 +130,21 @@ def test_a_reduction_keeps_what_varies_most(embeddings: FloatArray) -> None:
     bench = Bench.of("spread", spread, {}, 30)
     found = {}
     for name, kind in (("PCA 6", "pca"), ("truncation 6", "truncate")):
-        contender = dense(name, "PCA", dim=6, reduction=kind)  # type: ignore[arg-type]  # both are known
-        with contender.build(bench.vectors) as built:
-            rows = bench.without_own(built.ways[0].search_batch(bench.queries, 101))
+        method = dense(name, "PCA", dim=6, reduction=kind)  # type: ignore[arg-type]  # both are known
+        with method.build(bench.vectors) as built:
+            rows = bench.without_own(built.configs[0].search_batch(bench.queries, 101))
         found[name] = np.mean([len(set(rows[i]) & set(bench.truth[i])) / 100 for i in range(30)])
     assert found["PCA 6"] > found["truncation 6"] + 0.2
 
 
 def test_faiss_indexes_are_kept(tmp_path: Path, bench: Bench) -> None:
-    contender = faiss_index("Faiss SQ8", "SQ8", "Faiss PQ", tmp_path)
-    with contender.build(bench.vectors) as built:
-        found = built.ways[0].search(bench.queries[0], 10)
+    method = faiss_index("Faiss SQ8", "SQ8", "Faiss PQ", tmp_path)
+    with method.build(bench.vectors) as built:
+        found = built.configs[0].search(bench.queries[0], 10)
         assert built.build_seconds is not None
-    with contender.build(bench.vectors) as built:
+    with method.build(bench.vectors) as built:
         assert built.build_seconds is None
-        assert built.ways[0].search(bench.queries[0], 10) == found
+        assert built.configs[0].search(bench.queries[0], 10) == found
         assert 24 <= built.resident < 30
 
 

@@ -114,7 +114,7 @@ def test_a_bench_fills_up_segments_and_avoids_rows(embeddings: FloatArray) -> No
     assert same.own.tolist() == bench.own[:50].tolist()
     others = Bench.of("x", embeddings, {}, 50, 4), Bench.of("x", embeddings[:500], {}, 50, 3)
     assert len({same.identity, *(other.identity for other in others)}) == 3
-    with pytest.raises(InvalidInputError, match="no item has a field 'colour'; there are group"):
+    with pytest.raises(InvalidInputError, match="no item has a field 'colour'; the fields are group"):
         Bench.of("x", embeddings, {"group": group}, segment="colour")
-    with pytest.raises(InvalidInputError, match="0 queries of 600 rows"):
+    with pytest.raises(InvalidInputError, match="cannot draw 0 queries from 600 rows"):
         Bench.of("x", embeddings, {}, 0)

@@ -302,7 +302,7 @@ def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened)
     expect(page.locator("[data-show=by-bytes] .tip")).to_contain_text("recall@100")
 
 
-def test_named_concepts_and_planned_rivals(
+def test_named_concepts_and_planned_baselines(
     browser: Browser, tmp_path: Path, embeddings: FloatArray, model: CompresSAE
 ) -> None:
     """A page without a benchmark, of a model whose concepts have names."""

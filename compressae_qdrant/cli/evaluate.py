@@ -1,4 +1,4 @@
-"""compressae evaluate: an index against exact dense search of the same catalog, segment by segment, beside rivals."""
+"""compressae evaluate: recall of an index against exact dense search, by segment, and compared with baselines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
-from ..evaluation.baselines import rivals as all_rivals
+from ..evaluation.baselines import baselines as all_baselines
 from ..evaluation.bench import DEPTH, Bench
 from ..evaluation.comparison import run
-from ..evaluation.methods import Built, Contender, Way, searches
+from ..evaluation.methods import BuiltIndex, ComparedMethod, SearchConfig, searches
 from ..evaluation.tables import write_report
 from ..evaluation.timed_search import timed_search
 from ..index import open_index
@@ -76,8 +76,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Payload field (repeat for more): how often hits share its value, beside dense search."),
     ] = None,
-    rivals: Annotated[
-        bool, typer.Option("--rivals", help="Also measure dense vectors, quantised, PCA and truncation; needs --out.")
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="Also measure dense, quantised, PCA and truncated vectors. Needs --out."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Directory for a table and plots.")] = None,
     scoring: ScoringOption = "asymmetric",
@@ -94,8 +95,8 @@ def evaluate(
 ) -> None:
     """Recall, latency and bytes of an index against exact dense search of the same catalog, which may be a file or a
     collection of dense vectors."""
-    if rivals and out is None:
-        raise ConfigError("--rivals builds indexes to compare with; say where the table and plots go: --out DIRECTORY")
+    if baselines and out is None:
+        raise ConfigError("--baselines needs --out DIRECTORY, the directory for the table and plots")
     settings: SearchOptions = {
         "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
         "target_recall": target_recall,
@@ -107,8 +108,8 @@ def evaluate(
         if not opened.count():
             raise InvalidInputError("the index is empty; ingest the catalog before it is evaluated")
         ids, bench = _read(catalog, fields, queries, seed, segment, source)
-        way = Way("this index", "ours", *searches(Retriever(coder, opened), settings, ids))
-        found, (p50, p95) = timed_search(way.search, bench.queries, DEPTH + 1)
+        config = SearchConfig("this index", "ours", *searches(Retriever(coder, opened), settings, ids))
+        found, (p50, p95) = timed_search(config.search, bench.queries, DEPTH + 1)
         size = opened.info()
         facts = _facts(bench, bench.without_own(found), agree or [], segment)
         facts |= {"p50_ms": p50, "p95_ms": p95, "items": size.items, "dense_bytes_per_item": 4 * coder.dim}
@@ -116,7 +117,7 @@ def evaluate(
             facts["index_bytes_per_item"] = size.index_bytes / size.items
             facts["total_bytes_per_item"] = size.total_bytes / size.items
         if out is not None:
-            facts["files"] = _compare(bench, way, size, out, rivals, quiet=json_output)
+            facts["files"] = _compare(bench, config, size, out, baselines, quiet=json_output)
     if json_output:
         print_json(facts)
     else:
@@ -170,15 +171,15 @@ def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str 
     return facts
 
 
-def _compare(bench: Bench, way: Way, size: IndexInfo, out: Path, rivals: bool, quiet: bool) -> list[str]:
-    """Measure the index, and rivals if asked for, as one table with plots; rivals that are in `out` already stay."""
+def _compare(bench: Bench, config: SearchConfig, size: IndexInfo, out: Path, baselines: bool, quiet: bool) -> list[str]:
+    """Write a table and plots of the index and, if asked for, the baselines. Baselines measured before are kept."""
     if size.index_bytes is None or size.total_bytes is None:
         raise ConfigError("--out draws recall against bytes, which a server doesn't tell; evaluate an embedded index")
-    built = Built([way], size.index_bytes / size.items, size.total_bytes / size.items, None)
-    this = Contender((way.name,), lambda _: contextlib.nullcontext(built))
-    others = all_rivals(bench.vectors.shape[1], quick=True) if rivals else []
-    say = Console(stderr=True, quiet=quiet, highlight=False, markup=False).print
-    rows = run(bench, [this, *others], out, measure="both", again=[way.name], say=say)
+    built = BuiltIndex([config], size.index_bytes / size.items, size.total_bytes / size.items, None)
+    this = ComparedMethod((config.name,), lambda _: contextlib.nullcontext(built))
+    others = all_baselines(bench.vectors.shape[1], quick=True) if baselines else []
+    log = Console(stderr=True, quiet=quiet, highlight=False, markup=False).print
+    rows = run(bench, [this, *others], out, measure="both", remeasure=[config.name], log=log)
     return [str(file) for file in write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])]
 
 

@@ -46,7 +46,7 @@ def report(
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="rows.json of `evaluate --rivals --out` or bench_retrieval.py: rivals beside the codes."),
+        typer.Option(help="rows.json of `evaluate --baselines --out`: baselines to compare with."),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Name of the catalog, as people know it.")] = None,
     segment: Annotated[str | None, typer.Option(help="Payload field to split recall by; found if left out.")] = None,

@@ -1,7 +1,8 @@
-"""How well an approximate search finds what exact dense search finds, how fast, for which items, beside which rivals.
+"""Measurements of approximate search: recall against exact dense search, memory, latency, and baselines.
 
-`measures` counts, `bench` draws the queries, `contenders` and `rivals` build what is compared, `running` measures rows,
-`report` writes them as a table and plots. `compressae evaluate` and `scripts/bench_retrieval.py` are thin shells.
+`bench` draws queries and finds their true neighbours. `methods` and `baselines` build the indexes to compare,
+`comparison` measures them, and `tables` and `plots` present the results. `calibrate` measures the query plans of a
+model. `compressae evaluate` and `scripts/bench_retrieval.py` are thin front ends.
 """
 
 from ..metrics import (

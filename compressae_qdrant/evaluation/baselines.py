@@ -1,4 +1,4 @@
-"""What codes are compared with: Qdrant's dense storage and quantisation, PCA, truncation and Faiss."""
+"""Baselines: Qdrant's dense storage and quantisation, PCA, truncation, and Faiss."""
 
 from __future__ import annotations
 
@@ -15,66 +15,66 @@ import qdrant_edge as qe
 
 from ..codes import FloatArray
 from ..errors import MissingExtraError
-from .methods import Built, Contender, Search, SearchBatch, Way
+from .methods import BuiltIndex, ComparedMethod, Search, SearchBatch, SearchConfig
 
 __all__ = [
-    "OVERSAMPLING", "dense", "dense_bytes", "dense_request", "dense_shard", "faiss_index", "quantisers", "rivals",
+    "OVERSAMPLING", "baselines", "dense", "dense_bytes", "dense_request", "dense_shard", "faiss_index", "quantisers",
 ]  # fmt: skip
 
 HNSW_M: Final = 16
 EF_CONSTRUCT: Final = 100
-"""Both the engine's own defaults."""
+"""Both are the defaults of the engine."""
 EF_SEARCH: Final = 200
-"""Candidates that a search of 101 hits looks at."""
+"""Candidates that HNSW keeps in a search for 101 hits."""
 OVERSAMPLING: Final = 3.0
-"""Candidates a hit that are rescored by originals."""
+"""Candidates per hit that are rescored with the original vectors."""
 _SUBQUANTISERS: Final = (48, 64, 96, 128, 192, 256)
-"""Bytes of a product-quantised item."""
+"""Bytes per item of product quantisation."""
 _ROTATION_ITEMS: Final = 16_384
-"""Items that the rotation of OPQ is found on, the codebooks still on all: a third of the time."""
-_MOST_BYTES: Final = 256
-"""Of an item's bits in the largest RaBitQ index."""
-_LOAD: Final = 2048
+"""Items that train the rotation of OPQ, which takes a third of the time; codebooks are trained on all items."""
+_MAX_BYTES: Final = 256
+"""Bytes per item of the largest RaBitQ index, without corrections."""
+_LOAD_ITEMS: Final = 2048
 _PCA_ITEMS: Final = 50_000
 
 
-def rivals(dim: int, keep: Path | None = None, *, quick: bool = False) -> list[Contender]:
-    """Every rival for embeddings of `dim` dimensions, or a few of them.
+def baselines(dim: int, keep: Path | None = None, *, quick: bool = False) -> list[ComparedMethod]:
+    """The baselines for embeddings of `dim` dimensions.
 
     Args:
-        dim: d.
-        keep: directory for Faiss indexes, which take minutes to train; one that is there is not trained again.
-        quick: the engine's own methods and one size of each other kind.
+        dim: dimensions of the embeddings.
+        keep: directory for Faiss indexes, which take minutes to train; existing ones are read, not trained again.
+        quick: only the engine's own methods, PCA and truncation, the last two in one size.
     """
-    found = [dense("dense float32 + HNSW", "dense"),
+    methods = [dense("dense float32 + HNSW", "dense"),
              dense("turbo4 stored, no originals", "Qdrant, no originals", datatype="Turbo4")]  # fmt: skip
-    found += [_quantised(name, config) for name, config in quantisers().items()]
+    methods += [_quantised(name, config) for name, config in quantisers().items()]
     for reduced in (64,) if quick else (16, 32, 64, 128, 256, 512):
         if reduced < dim:
-            found.append(dense(f"PCA {reduced}", "PCA", dim=reduced, reduction="pca"))
-            found.append(dense(f"truncation {reduced}", "truncation", dim=reduced))
+            methods.append(dense(f"PCA {reduced}", "PCA", dim=reduced, reduction="pca"))
+            methods.append(dense(f"truncation {reduced}", "truncation", dim=reduced))
     if quick:
-        return found
-    whole = [count for count in _SUBQUANTISERS if dim % count == 0]
-    found += [faiss_index(f"Faiss PQ{count}", f"PQ{count}", "Faiss PQ", keep) for count in whole]
-    found += [faiss_index(f"Faiss OPQ{count}", f"OPQ{count},PQ{count}", "Faiss OPQ", keep) for count in whole]
-    bits = range(1, min(8, max(1, _MOST_BYTES * 8 // dim)) + 1)
-    found += [
+        return methods
+    counts = [count for count in _SUBQUANTISERS if dim % count == 0]
+    methods += [faiss_index(f"Faiss PQ{count}", f"PQ{count}", "Faiss PQ", keep) for count in counts]
+    methods += [faiss_index(f"Faiss OPQ{count}", f"OPQ{count},PQ{count}", "Faiss OPQ", keep) for count in counts]
+    bits = range(1, min(8, max(1, _MAX_BYTES * 8 // dim)) + 1)
+    methods += [
         faiss_index(f"Faiss RaBitQ {n} bit", f"RaBitQ{n}" if n > 1 else "RaBitQ", "Faiss RaBitQ", keep) for n in bits
     ]
-    return found
+    return methods
 
 
 def quantisers() -> dict[str, Any]:
-    """The engine's quantisers by name, each with its codes in memory."""
+    """Quantisation settings of the engine by name, with quantised vectors in memory."""
     bits, cached = qe.TurboQuantBitSize, qe.Memory.Cached
     sizes = (("1", bits.Bits1), ("1.5", bits.Bits1_5), ("2", bits.Bits2), ("4", bits.Bits4))
-    found: dict[str, Any] = {
+    configs: dict[str, Any] = {
         f"TurboQuant {label} bit": qe.TurboQuantQuantizationConfig(bits=size, memory=cached) for label, size in sizes
     }
-    found["binary"] = qe.BinaryQuantizationConfig(memory=cached)
-    found["scalar int8"] = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=cached)
-    return found
+    configs["binary"] = qe.BinaryQuantizationConfig(memory=cached)
+    configs["scalar int8"] = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=cached)
+    return configs
 
 
 def dense(
@@ -84,50 +84,59 @@ def dense(
     datatype: str = "Float32",
     dim: int | None = None,
     reduction: Literal["truncate", "pca"] = "truncate",
-) -> Contender:
-    """Dense vectors in the embedded engine with HNSW, perhaps reduced to fewer dimensions."""
+) -> ComparedMethod:
+    """Dense vectors in the embedded engine with HNSW, reduced to `dim` dimensions if given."""
 
     @contextlib.contextmanager
-    def build(vectors: FloatArray) -> Iterator[Built]:
+    def build(vectors: FloatArray) -> Iterator[BuiltIndex]:
         started = time.perf_counter()
         reduce = _reduction(vectors, dim, reduction)
         with _shard(reduce(vectors), datatype, None) as (shard, folder):
             seconds = time.perf_counter() - started
             resident, disk = dense_bytes(folder, quantised=False)
-            way = Way(name, family, *_searches(shard, reduce, rescore=False))
-            yield Built([way], resident / len(vectors), disk / len(vectors), seconds)
+            config = SearchConfig(name, family, *_searches(shard, reduce, rescore=False))
+            yield BuiltIndex([config], resident / len(vectors), disk / len(vectors), seconds)
 
-    return Contender((name,), build)
+    return ComparedMethod((name,), build)
 
 
-def _quantised(name: str, config: Any) -> Contender:
-    """Quantised vectors in the embedded engine with HNSW, originals on disk: asked without them and with them."""
+def _quantised(name: str, quantization: Any) -> ComparedMethod:
+    """Quantised vectors in the embedded engine with HNSW, searched without and with rescoring by originals on disk."""
     originals = f"{name} + originals"
 
     @contextlib.contextmanager
-    def build(vectors: FloatArray) -> Iterator[Built]:
+    def build(vectors: FloatArray) -> Iterator[BuiltIndex]:
         started = time.perf_counter()
-        with _shard(vectors, "Float32", config) as (shard, folder):
+        with _shard(vectors, "Float32", quantization) as (shard, folder):
             seconds = time.perf_counter() - started
             resident, disk = dense_bytes(folder, quantised=True)
-            ways = [
-                Way(name, "Qdrant, no rescoring", *_searches(shard, _same, rescore=False)),
-                Way(originals, "Qdrant, originals on disk", *_searches(shard, _same, rescore=True)),
+            configs = [
+                SearchConfig(name, "Qdrant, no rescoring", *_searches(shard, _unchanged, rescore=False)),
+                SearchConfig(originals, "Qdrant, originals on disk", *_searches(shard, _unchanged, rescore=True)),
             ]
-            yield Built(ways, resident / len(vectors), disk / len(vectors), seconds)
+            yield BuiltIndex(configs, resident / len(vectors), disk / len(vectors), seconds)
 
-    return Contender((name, originals), build)
+    return ComparedMethod((name, originals), build)
 
 
-def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) -> Contender:
-    """An exhaustive Faiss index by its factory string, inner product.
+def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) -> ComparedMethod:
+    """An exhaustive Faiss index with inner product.
 
-    Its bytes in memory are those of the items. Codebooks and rotations don't grow with the catalog and aren't counted,
-    as the atoms of codes aren't.
+    Codebooks and rotations do not grow with the catalog, so their bytes are not counted, and neither are those of a
+    model's atoms.
+
+    Args:
+        name: name of the row.
+        factory: factory string of the index.
+        family: family of the row.
+        keep: directory to keep the trained index in.
+
+    Raises:
+        MissingExtraError: when built, if Faiss is not installed.
     """
 
     @contextlib.contextmanager
-    def build(vectors: FloatArray) -> Iterator[Built]:
+    def build(vectors: FloatArray) -> Iterator[BuiltIndex]:
         try:
             import faiss
         except ImportError as exc:
@@ -140,7 +149,7 @@ def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) 
             started = time.perf_counter()
             index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
             if factory.startswith("OPQ"):
-                chain = cast(Any, index).chain  # of an IndexPreTransform
+                chain = cast(Any, index).chain  # an IndexPreTransform has one
                 cast(Any, faiss.downcast_VectorTransform(chain.at(0))).max_train_points = _ROTATION_ITEMS
             index.train(vectors)
             index.add(vectors)
@@ -156,13 +165,13 @@ def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) 
             rows: list[list[int]] = index.search(np.ascontiguousarray(batch), limit)[1].tolist()
             return rows
 
-        way = Way(name, family, lambda vector, limit: search_batch(vector[None], limit)[0], search_batch)
-        yield Built([way], resident, None, seconds)
+        config = SearchConfig(name, family, lambda vector, limit: search_batch(vector[None], limit)[0], search_batch)
+        yield BuiltIndex([config], resident, None, seconds)
 
-    return Contender((name,), build)
+    return ComparedMethod((name,), build)
 
 
-def _same(vectors: FloatArray) -> FloatArray:
+def _unchanged(vectors: FloatArray) -> FloatArray:
     return vectors
 
 
@@ -170,19 +179,19 @@ def _reduction(
     vectors: FloatArray, dim: int | None, reduction: Literal["truncate", "pca"]
 ) -> Callable[[FloatArray], FloatArray]:
     if dim is None:
-        return _same
+        return _unchanged
     if reduction == "truncate":
         return lambda x: np.ascontiguousarray(x[:, :dim])
     sample = vectors[:: max(1, len(vectors) // _PCA_ITEMS)]
     mean = sample.mean(axis=0)
-    _, vectors_of = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
-    axes = np.ascontiguousarray(vectors_of[:, ::-1][:, :dim], np.float32)
+    _, eigenvectors = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+    axes = np.ascontiguousarray(eigenvectors[:, ::-1][:, :dim], np.float32)
     return lambda x: (x - mean) @ axes
 
 
 @contextlib.contextmanager
 def _shard(stored: FloatArray, datatype: str, quantization: Any) -> Iterator[tuple[qe.EdgeShard, Path]]:
-    """A shard of dense vectors in a temporary directory."""
+    """Create a shard of dense vectors in a temporary directory."""
     with tempfile.TemporaryDirectory() as folder:
         shard = dense_shard(Path(folder), stored, datatype, quantization)
         try:
@@ -192,7 +201,7 @@ def _shard(stored: FloatArray, datatype: str, quantization: Any) -> Iterator[tup
 
 
 def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: Any) -> qe.EdgeShard:
-    """A shard of dense vectors in an empty directory, loaded and optimised."""
+    """Create, load and optimise a shard of dense vectors in an empty directory."""
     params = qe.EdgeVectorParams(
         size=stored.shape[1],
         distance=qe.Distance.Cosine,
@@ -204,8 +213,8 @@ def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: A
     optimizers = qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
     config = qe.EdgeConfig(vectors={"dense": params}, optimizers=optimizers, wal_enabled=False)
     shard = qe.EdgeShard.create(str(folder), config)
-    for start in range(0, len(stored), _LOAD):
-        part = stored[start : start + _LOAD].tolist()
+    for start in range(0, len(stored), _LOAD_ITEMS):
+        part = stored[start : start + _LOAD_ITEMS].tolist()
         points = [qe.Point(start + i, {"dense": vector}, {}) for i, vector in enumerate(part)]
         shard.update(qe.UpdateOperation.upsert_points(points))
     shard.optimize()
@@ -214,7 +223,7 @@ def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: A
 
 
 def dense_request(vector: list[float], limit: int, *, rescore: bool) -> qe.QueryRequest:
-    """A search of such a shard."""
+    """The request of a search in a shard of `dense_shard`, with rescoring by originals or without."""
     quantised = qe.QuantizationSearchParams(rescore=rescore, oversampling=OVERSAMPLING if rescore else None)
     params = qe.SearchParams(hnsw_ef=EF_SEARCH, quantization=quantised)
     query = qe.Query.Nearest(vector, using="dense")
@@ -236,7 +245,7 @@ def _searches(
 
 
 def dense_bytes(root: Path, *, quantised: bool) -> tuple[int, int]:
-    """Length of the files that a search needs in memory, and allocated bytes of all files but the empty payloads'."""
+    """Bytes of the files that searches need in memory, and of all files on disk but the empty payload storage."""
     resident = disk = 0
     for folder, _, names in os.walk(root):
         for name in names:
@@ -244,6 +253,6 @@ def dense_bytes(root: Path, *, quantised: bool) -> tuple[int, int]:
             disk += stat.st_blocks * 512 if "payload_storage" not in folder else 0
             graph = Path(folder).name == "vector_index-dense"
             codes = name.startswith("quantized.data") if quantised else name in ("matrix.dat", "tq_vectors.dat")
-            # A shard that was filled and then optimised keeps an empty segment of mapped pages beside the full one.
+            # An optimised shard keeps an empty segment beside the full one: sparse files, whose length would overcount.
             resident += min(stat.st_size, stat.st_blocks * 512) if graph or codes else 0
     return resident, disk

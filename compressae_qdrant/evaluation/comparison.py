@@ -1,7 +1,6 @@
-"""Rows of a comparison: recall, bytes and quality of every contender, and its times, kept in a file and resumable.
+"""Measure methods side by side: recall, bytes, quality and times, kept in a file so that a run can be resumed.
 
-Recall and bytes are the same on a busy machine; times are not. So they are measured apart, and either can be done
-without the other.
+Recall and bytes do not depend on the load of the machine, but times do. So the two can be measured by separate runs.
 """
 
 from __future__ import annotations
@@ -19,62 +18,69 @@ from ..errors import ConfigError, ModelFileError
 from ..files import write_text
 from ..metrics import agreement, bootstrap, recall
 from .bench import DEPTH, Bench
-from .methods import Built, Contender, Way
+from .methods import BuiltIndex, ComparedMethod, SearchConfig
 from .timed_search import timed_search
 
 __all__ = ["Row", "Timing", "load_rows", "read_rows", "run", "save_rows"]
 
 _FILE: Final = "rows.json"
 _FIRST: Final = 10
-"""Hits of a second search, for so few: it may look at fewer candidates than the first of a search for many."""
+"""Hits of the search that recall@10 is measured on; an engine may consider fewer candidates for it than for 100."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one row takes."""
+    """Times of one row."""
 
     p50_ms: float
-    """Median time of one query for 101 hits."""
+    """Median time of one query for 101 hits, ms."""
     p95_ms: float
+    """95th percentile of the same, ms."""
     queries_per_second: float
-    """Of a batch of all queries for 11 hits."""
+    """Queries per second in one batch of all queries, for 11 hits each."""
     build_seconds: float | None
+    """See `BuiltIndex.build_seconds`."""
     encode_seconds: float | None
+    """See `BuiltIndex.encode_seconds`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to ask one index, measured."""
+    """Measurements of one search configuration."""
 
     name: str
+    """Name of the search configuration."""
     family: str
+    """Group of rows that share a colour, a marker and a line in plots."""
     resident: float
-    """Bytes an item in memory."""
+    """Bytes per item in memory."""
     disk: float | None
-    """Bytes an item on disk; None where the method lives in memory alone."""
+    """Bytes per item on disk; None for a method that lives in memory alone."""
     recall10: float
-    """Of a search for ten."""
+    """Mean recall@10 of searches for 10 hits."""
     recall100: float
+    """Mean recall@100 of searches for 100 hits."""
     interval: tuple[float, float]
-    """95% of recall100, over queries."""
+    """95% bootstrap interval of `recall100` over queries."""
     quality: dict[str, float]
-    """Agreement of the first ten with the query's item, by payload field."""
+    """Agreement of the first ten hits with the query item (`metrics.agreement`), by payload field."""
     timing: Timing | None = None
+    """Times; None until they are measured."""
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Self:
-        """From JSON."""
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Create a row from its JSON form."""
         timing = data.get("timing")
         interval = (data["interval"][0], data["interval"][1])
         return cls(**{**data, "interval": interval, "timing": None if timing is None else Timing(**timing)})
 
 
 def load_rows(out: Path, bench: Bench) -> list[Row]:
-    """The rows that are in a directory already.
+    """Read the rows that a directory holds already.
 
     Raises:
-        ModelFileError: their file is damaged or another version's.
-        ConfigError: they were measured on another catalog or with other queries.
+        ModelFileError: `rows.json` is damaged or was written by another version.
+        ConfigError: the rows were measured on another catalog or with other queries.
     """
     file = out / _FILE
     if not file.exists():
@@ -82,60 +88,60 @@ def load_rows(out: Path, bench: Bench) -> list[Row]:
     identity, rows = _read(file)
     if identity != bench.identity:
         raise ConfigError(
-            f"{file} holds rows of another catalog or other queries ({identity}, not {bench.identity}); choose another "
-            "directory, or delete it to measure again"
+            f"{file} was measured on another catalog or other queries ({identity}, not {bench.identity}); choose "
+            "another directory, or delete the file to measure again"
         )
     return rows
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of any `rows.json`, to show them.
+    """Read the rows of any `rows.json`.
 
     Raises:
-        ModelFileError: the file is missing, damaged or another version's.
+        ModelFileError: the file is missing, damaged or was written by another version.
     """
     return _read(file)[1]
 
 
 def run(
     bench: Bench,
-    contenders: Sequence[Contender],
+    methods: Sequence[ComparedMethod],
     out: Path,
     *,
     measure: Literal["recall", "times", "both"] = "recall",
-    again: Collection[str] = (),
-    say: Callable[[str], None] = lambda _: None,
+    remeasure: Collection[str] = (),
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Measure what the rows in `out` lack, one contender after another, and keep each row at once.
+    """Measure what the rows in `out` lack, one method after another, and save after each row.
 
     Args:
-        bench: what is measured on.
-        contenders: in order; those with nothing to measure are not even built.
+        bench: the catalog, the queries and their true neighbours.
+        methods: the methods in order; a method with nothing left to measure is not built.
         out: directory of `rows.json`.
-        measure: recall, bytes and quality of rows that are missing; times of rows that are there without them; or both
-            of rows that lack either.
-        again: names of rows to measure anew even if they are there.
-        say: called with a line for each row.
+        measure: "recall" measures recall, bytes and quality of missing rows; "times" measures times of existing rows
+            that lack them; "both" does both.
+        remeasure: names of rows to measure again even if they exist.
+        log: called with one line of text for each measured row.
 
     Returns:
-        All rows of `out`, those of `contenders` first and in their order.
+        All rows of `out`: those of `methods` first, in their order.
     """
-    rows = {row.name: row for row in load_rows(out, bench) if row.name not in again}
-    for contender in contenders:
-        wanted = [name for name in contender.names if _lacks(rows.get(name), measure)]
-        if not wanted:
+    rows = {row.name: row for row in load_rows(out, bench) if row.name not in remeasure}
+    for method in methods:
+        incomplete = [name for name in method.names if _lacks(rows.get(name), measure)]
+        if not incomplete:
             continue
-        with contender.build(bench.vectors) as built:
-            for way in built.ways:
-                if way.name in wanted:
-                    row = rows.get(way.name) or _row(bench, way, built)
-                    rows[way.name] = row if measure == "recall" else _timed(bench, row, way, built)
-                    # Another run may have added rows to the same directory meanwhile.
-                    kept = {each.name: each for each in load_rows(out, bench)} | {way.name: rows[way.name]}
-                    save_rows(out, bench, list(kept.values()))
-                    say(_line(rows[way.name]))
+        with method.build(bench.vectors) as built:
+            for config in built.configs:
+                if config.name in incomplete:
+                    row = rows.get(config.name) or _row(bench, config, built)
+                    rows[config.name] = row if measure == "recall" else _timed(bench, row, config, built)
+                    # Another run may have added rows to the same directory in the meantime.
+                    saved = {each.name: each for each in load_rows(out, bench)} | {config.name: rows[config.name]}
+                    save_rows(out, bench, list(saved.values()))
+                    log(_line(rows[config.name]))
     rows = {row.name: row for row in load_rows(out, bench)} | rows
-    order = [name for contender in contenders for name in contender.names if name in rows]
+    order = [name for method in methods for name in method.names if name in rows]
     return [rows[name] for name in dict.fromkeys([*order, *rows])]
 
 
@@ -146,16 +152,16 @@ def save_rows(out: Path, bench: Bench, rows: Sequence[Row]) -> None:
 
 
 def _read(file: Path) -> tuple[str, list[Row]]:
-    """What rows were measured on, and they."""
+    """The identity of the benchmark that the rows were measured on, and the rows."""
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return str(kept["bench"]), [Row.of(data) for data in kept["rows"]]
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return str(content["bench"]), [Row.from_json(data) for data in content["rows"]]
     except FileNotFoundError as exc:
         raise ModelFileError(
-            f"there is no file {file}; give rows.json of bench_retrieval.py or evaluate --out"
+            f"{file} does not exist; give the rows.json that `compressae evaluate --out` or bench_retrieval.py wrote"
         ) from exc
     except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
-        raise ModelFileError(f"{file} holds no rows of this version ({exc}); delete it to measure again") from exc
+        raise ModelFileError(f"{file} does not hold rows of this version ({exc}); delete it to measure again") from exc
 
 
 def _lacks(row: Row | None, measure: Literal["recall", "times", "both"]) -> bool:
@@ -164,25 +170,25 @@ def _lacks(row: Row | None, measure: Literal["recall", "times", "both"]) -> bool
     return measure != "recall" and row.timing is None
 
 
-def _row(bench: Bench, way: Way, built: Built) -> Row:
+def _row(bench: Bench, config: SearchConfig, built: BuiltIndex) -> Row:
     queries = bench.queries[: bench.drawn]
-    found = bench.without_own(way.search_batch(queries, DEPTH + 1))
-    first = bench.without_own(way.search_batch(queries, _FIRST + 1))
+    found = bench.without_own(config.search_batch(queries, DEPTH + 1))
+    first = bench.without_own(config.search_batch(queries, _FIRST + 1))
     truth, own = bench.truth[: bench.drawn], bench.own[: bench.drawn].tolist()
     deep = bootstrap(recall(found, truth, DEPTH))
     quality = {name: agreement(first, own, values) for name, values in bench.fields.items()}
     quality = {name: each[np.isfinite(each)] for name, each in quality.items()}
     return Row(
-        way.name, way.family, built.resident, built.disk, float(recall(first, truth, _FIRST).mean()), deep.mean,
+        config.name, config.family, built.resident, built.disk, float(recall(first, truth, _FIRST).mean()), deep.mean,
         (deep.low, deep.high), {name: float(each.mean()) for name, each in quality.items() if len(each)},
     )  # fmt: skip
 
 
-def _timed(bench: Bench, row: Row, way: Way, built: Built) -> Row:
+def _timed(bench: Bench, row: Row, config: SearchConfig, built: BuiltIndex) -> Row:
     queries = bench.queries[: bench.drawn]
-    _, (p50, p95) = timed_search(way.search, queries, DEPTH + 1)
+    _, (p50, p95) = timed_search(config.search, queries, DEPTH + 1)
     started = time.perf_counter()
-    way.search_batch(queries, _FIRST + 1)
+    config.search_batch(queries, _FIRST + 1)
     rate = len(queries) / (time.perf_counter() - started)
     return replace(row, timing=Timing(p50, p95, rate, built.build_seconds, built.encode_seconds))
 

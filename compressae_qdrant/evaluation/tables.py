@@ -1,4 +1,4 @@
-"""Rows of a comparison as a Markdown table and as plots: recall against bytes, time and compression factor."""
+"""Rows of a comparison as a Markdown table, and as plots of recall against bytes, time and compression factor."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ _PAPERS_FIGURE: Final = (
     "ours, exhaustive", "ours, two stages", "ours for the encoder, reconstructed", "ours for the encoder, sparse",
     "the paper, reconstructed", "the paper, sparse", "PCA", "truncation",
 )  # fmt: skip
-_IN_MEMORY: Final = "nothing but what is in memory"
-_WITH_ORIGINALS: Final = "originals on disk rescore the last candidates"
+_IN_MEMORY: Final = "without original vectors"
+_WITH_ORIGINALS: Final = "rescored with original vectors on disk"
 
 
 def write_report(out: Path, catalog: str, rows: Sequence[Row], dense_bytes: int) -> list[Path]:
-    """Write table.md, recall_bytes.png and recall_compression.png, and recall_latency.png once something was timed.
+    """Write table.md, recall_bytes.png, recall_compression.png and, if any row was timed, recall_latency.png.
 
     Args:
-        out: directory.
-        catalog: its name, for titles.
-        rows: what was measured.
-        dense_bytes: bytes of an uncompressed item.
+        out: directory of the files.
+        catalog: name of the catalog, for titles.
+        rows: the measured rows.
+        dense_bytes: bytes of an uncompressed embedding.
 
     Returns:
-        The files.
+        The files that were written.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed (extra `plots`).
     """
-    title = f"{catalog}: share of the true top 100 that is found"
+    title = f"{catalog}: recall of the true top 100"
     write_text(out / "table.md", table(rows))
     memory = [row for row in rows if not row.family.endswith("originals on disk")]
     disk = [row for row in rows if row.family.endswith("originals on disk") or row.family == "dense"]
     panels = [(_IN_MEMORY, memory)] + [(_WITH_ORIGINALS, disk)] * any(row.family != "dense" for row in disk)
     files = [out / "table.md"]
-    by_bytes = [Panel(name, [(row, row.resident) for row in some]) for name, some in panels]
-    files.append(draw(out / "recall_bytes.png", title, by_bytes, "bytes an item in memory"))
+    by_bytes = [Panel(name, [(row, row.resident) for row in shown]) for name, shown in panels]
+    files.append(draw(out / "recall_bytes.png", title, by_bytes, "bytes per item in memory"))
     if any(row.timing for row in rows):
         by_time = [
-            Panel(name, [(row, row.timing.p50_ms) for row in some if row.timing], joined=False) for name, some in panels
+            Panel(name, [(row, row.timing.p50_ms) for row in shown if row.timing], joined=False)
+            for name, shown in panels
         ]
-        label = "median time of one query for 101 hits, ms"
+        label = "median latency of a query for 101 hits, ms"
         files.append(draw(out / "recall_latency.png", title, [panel for panel in by_time if panel.points], label))
     factors = [(row, dense_bytes / row.resident) for row in rows if row.family in _PAPERS_FIGURE]
     if factors:
-        panel = Panel("bytes in memory against dense float32", factors, front=False)
-        files.append(draw(out / "recall_compression.png", title, [panel], "times smaller than dense float32"))
+        panel = Panel("memory relative to dense float32", factors, front=False)
+        files.append(draw(out / "recall_compression.png", title, [panel], "compression factor against dense float32"))
     return files
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as Markdown; columns of times only if something was timed."""
+    """The rows as a Markdown table, with columns of times if any row was timed."""
     fields = sorted({name for row in rows for name in row.quality})
     timed = any(row.timing for row in rows)
-    head = ["method", "B in memory", "B on disk", "recall@10", "recall@100 (95%)", *fields]
+    head = ["method", "bytes in memory", "bytes on disk", "recall@10", "recall@100 (95%)", *fields]
     if timed:
         head += ["p50 / p95 ms", "queries/s", "build s", "encode s"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

@@ -1,4 +1,4 @@
-"""One search, asked query by query: recall and the time that it takes."""
+"""Recall and latency of one search function, measured query by query."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class RetrievalReport:
     """Recall against exact dense search, and latency of single queries."""
 
     queries: int
+    """Number of queries."""
     recall: dict[int, float]
     """Mean recall@k by k."""
     interval: dict[int, tuple[float, float]]
@@ -29,7 +30,7 @@ class RetrievalReport:
     p50_ms: float
     """Median time of one query, ms."""
     p95_ms: float
-    """95th percentile of it, ms."""
+    """95th percentile of the same, ms."""
 
 
 def evaluate_search(
@@ -41,15 +42,15 @@ def evaluate_search(
     depths: Iterable[int] = (10, 100),
     seed: int = 0,
 ) -> RetrievalReport:
-    """Run a search on every query, one at a time, and compare.
+    """Run a search on every query, one at a time, and compare with the true neighbours.
 
     Args:
-        search: takes a (d,) query and a limit, gives ids, best first.
-        queries: (q, d).
-        truth: for each query the ids of its true neighbours, closest first; at least as many as the largest depth.
-        own: for each query the id of the item that it is, which is dropped from what is found; None for outside ones.
+        search: takes a (d,) query and a limit, and returns ids, best first.
+        queries: (q, d) embeddings.
+        truth: ids of the true neighbours of each query, closest first; at least as many as the largest depth.
+        own: id of the item that each query is, which is removed from the results; None if queries are not items.
         depths: the k of recall@k.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     depths = sorted(depths)
     found, (p50, p95) = timed_search(search, queries, depths[-1] + (own is not None))
@@ -64,9 +65,9 @@ def evaluate_search(
 def timed_search(
     search: Callable[[FloatArray, int], Sequence[Id]], queries: FloatArray, limit: int
 ) -> tuple[list[list[Id]], tuple[float, float]]:
-    """What is found for each query, asked one at a time, and the median and 95th percentile of the times, ms."""
+    """Search for one query at a time. Returns the results, and the median and 95th percentile of the times in ms."""
     found, seconds = [], []
-    search(queries[0], limit)  # the first call of an engine warms its caches, and is no measure of it
+    search(queries[0], limit)  # the first call warms the caches and is not counted
     for query in queries:
         started = time.perf_counter()
         ids = search(query, limit)
