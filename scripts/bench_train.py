@@ -145,7 +145,7 @@ class Bench:
     def ours(self) -> tuple[Run, Step]:
         run, adam = self.start()
         return run, make_step(
-            run.model, adam, run.feed, self.config, run.ranks, train_atoms=True, last_use=run.last_use
+            run.model, adam, run.feed, self.config, run.group, train_atoms=True, last_use=run.last_use
         )
 
     def _plain(self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]) -> tuple[Run, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -26,9 +27,10 @@ from compressae_qdrant.model.history import Record
 from compressae_qdrant.training import fused_step, steps
 from compressae_qdrant.training.batches import make_feed
 from compressae_qdrant.training.data import TrainingData
-from compressae_qdrant.training.distributed import Ranks
+from compressae_qdrant.training.distributed import ProcessGroup, default_device
 from compressae_qdrant.training.fused_step import FusedStep
 from compressae_qdrant.training.steps import AutogradStep
+from compressae_qdrant.tuning.settings_file import Settings
 
 from .conftest import SMALL
 
@@ -61,7 +63,7 @@ def _fused(
 ) -> FusedStep:
     feed = make_feed(data, DEVICE, operations)
     options = {"train_atoms": True} | options
-    return FusedStep(model, adam, feed, BATCH, operations, Ranks(), last_use=last_use, **options)
+    return FusedStep(model, adam, feed, BATCH, operations, ProcessGroup(), last_use=last_use, **options)
 
 
 @pytest.mark.parametrize("chunk_bytes", [2 << 30, 2 * 70 * 20])
@@ -112,7 +114,9 @@ def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> No
         if kind == "fused":
             step = _fused(model, adam, data, twins, use)
         else:
-            step = AutogradStep(model, adam, make_feed(data, DEVICE), config, Ranks(), train_atoms=True, last_use=use)
+            step = AutogradStep(
+                model, adam, make_feed(data, DEVICE), config, ProcessGroup(), train_atoms=True, last_use=use
+            )
         losses[kind] = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(60)]
     np.testing.assert_allclose(losses["fused"], losses["autograd"], rtol=0.1)
     assert np.mean(losses["fused"][-10:]) == pytest.approx(np.mean(losses["autograd"][-10:]), abs=0.002)
@@ -149,8 +153,8 @@ def test_a_whole_training_by_fused_steps_can_be_resumed(
     assert whole.history.records[-1].encoder_loss < 0.3
 
 
-class _Threads(Ranks):
-    """Ranks that are threads of this process."""
+class _Threads(ProcessGroup):
+    """ProcessGroup that are threads of this process."""
 
     slots: ClassVar[dict[int, Tensor]] = {}
     barrier: ClassVar[threading.Barrier] = threading.Barrier(2, timeout=60)
@@ -166,7 +170,7 @@ class _Threads(Ranks):
         for tensor in tensors:
             self._combine(tensor, torch.add)
 
-    def largest_(self, tensor: Tensor) -> None:
+    def max_(self, tensor: Tensor) -> None:
         self._combine(tensor, torch.maximum)
 
 
@@ -175,17 +179,17 @@ def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: 
     """With a batch that can't be halved; gradients by Adam's moments, as its steps blow up small ones."""
     batch = 47
 
-    def steps_of(ranks: Ranks) -> tuple[CompresSAE, torch.optim.Adam, Tensor, list[float]]:
+    def steps_of(group: ProcessGroup) -> tuple[CompresSAE, torch.optim.Adam, Tensor, list[float]]:
         model, adam, data = _parts(embeddings, train_atoms=train_atoms)
         use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
         feed = make_feed(data, DEVICE, twins)
-        step = FusedStep(model, adam, feed, batch, twins, ranks, train_atoms=train_atoms, last_use=use)
+        step = FusedStep(model, adam, feed, batch, twins, group, train_atoms=train_atoms, last_use=use)
         step._graphs = False  # captured by two threads at once, they would wait for each other
         first = [float(step(0, 1e-3, 1))]
         moments = torch.cat([state["exp_avg"].flatten() for state in adam.state.values()]).clone()
         return model, adam, moments, first + [float(step(i * batch, 1e-3, i + 1)) for i in range(1, 6)]
 
-    one = steps_of(Ranks())
+    one = steps_of(ProcessGroup())
     with ThreadPoolExecutor(2) as threads:
         two = list(threads.map(steps_of, [_Threads(rank, 2) for rank in range(2)]))
     for model, _, moments, losses in two:
@@ -201,18 +205,20 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, embeddings: Flo
     config = dataclasses.replace(SMALL, latents=200, steps=12, batch_size=101, rounds=3, revive_after=5,
                                  encoder_steps=5, precision="float32", init="random")  # fmt: skip
     np.save(tmp_path / "embeddings.npy", embeddings)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(config).items()]
-    subprocess.run(
+    settings = tmp_path / "settings.toml"
+    Settings(train=dataclasses.asdict(config)).write(settings)
+    shown = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "-m", "compressae_qdrant.training", tmp_path / "embeddings.npy", "--out", tmp_path / "model",
-         "--checkpoint", tmp_path / "checkpoint", "--device=cpu", *options],
-        check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+         "-m", "compressae_qdrant", "train", tmp_path / "embeddings.npy", "--out", tmp_path / "model",
+         "--config", settings, "--device=cpu", "--json"],
+        check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
     one = train(embeddings, config)
     two = CompresSAE.load(tmp_path / "model")
     assert one.history is not None
     assert two.history is not None
-    assert not (tmp_path / "checkpoint").exists()
+    assert json.loads(shown)["fingerprint"] == two.fingerprint  # printed by the first process alone
+    assert [path.name for path in (tmp_path / "model").iterdir() if "checkpoint" in path.name] == []
     assert [r.dead_latents for r in two.history.records] == [r.dead_latents for r in one.history.records]
     for name in ("train_loss", "encoder_loss", "pursuit_loss"):
         np.testing.assert_allclose(
@@ -220,6 +226,28 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, embeddings: Flo
         )
     for name, value in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], value, atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("device", "alone", "with_torchrun"),
+    [("cpu", "cpu", "cpu"), ("cuda", "cuda", "cuda:3"), ("cuda:1", "cuda:1", "cuda:1"), (None, "cpu", "cuda:3")],
+)
+def test_each_process_of_torchrun_trains_on_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str | None, alone: str, with_torchrun: str
+) -> None:
+    assert default_device(device) == alone
+    for name, value in {
+        "RANK": "7",
+        "LOCAL_RANK": "3",
+        "WORLD_SIZE": "8",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_device(device) == with_torchrun
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_device(None) == "cpu"
 
 
 def test_a_machine_without_triton_trains_all_the_same(tmp_path: Path, embeddings: FloatArray) -> None:

@@ -27,6 +27,7 @@ from ..search.retriever import Retriever
 from ..sources import sample_embeddings
 from ..training import TrainConfig
 from ..training import train as train_model
+from ..training.distributed import default_device, join_process_group
 from ..tuning.settings_file import Settings
 from .hits import (
     ConceptOption,
@@ -58,6 +59,7 @@ from .options import (
     SourceArgument,
     TargetRecallOption,
     TextOption,
+    TrainingDeviceOption,
     columns_of,
     device_of,
     embedder_of,
@@ -112,8 +114,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Equal seeds give equal models.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the autoencoder phase.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of dictionary refinement.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Items of a step, over all processes.")] = None,
     limit: Annotated[int, typer.Option(help="Items to train on at most, where they must be held in memory.")] = 500_000,
-    device: DeviceOption = "cpu",
+    device: TrainingDeviceOption = None,
     config: ConfigOption = None,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -121,20 +124,29 @@ def train(
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Train a model on a catalog's embeddings. Interrupted, the same command goes on where it was."""
-    where = device_of(device)
+    """Train a model on the embeddings of a catalog. After an interruption, the same command resumes the training.
+
+    Other settings come from the [train] table of --config: every field of TrainConfig. For several GPUs, run `torchrun
+    --nproc-per-node=4 -m compressae_qdrant train ...`; every process must be able to read the directory --out.
+    """
+    where = device_of(default_device(device))
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, skip_bad_rows)
-    given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds}
+    given = {
+        "latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds, "batch_size": batch_size,
+    }  # fmt: skip
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
     training = TrainConfig(**chosen)
-    model = train_model(
-        sample_embeddings(catalog, limit, seed=training.seed),
-        training,
-        checkpoint=out / "training.checkpoint",
-        progress=not json_output,
-        device=where,
-    )
-    model.save(out)
+    with join_process_group(where) as group:
+        model = train_model(
+            sample_embeddings(catalog, limit, seed=training.seed),
+            training,
+            checkpoint=out / "training.checkpoint",
+            progress=group.is_first and not json_output,
+            device=where,
+        )
+        if not group.is_first:
+            return
+        model.save(out)
     assert model.history is not None
     facts = {
         "model": str(out),

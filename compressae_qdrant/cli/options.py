@@ -49,6 +49,12 @@ MetadataOption = Annotated[Path | None, typer.Option("--metadata", help="For .np
 SkipOption = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave malformed rows out and count them.")]
 MethodOption = Annotated[str, typer.Option("--method", help="pursuit, refit or encoder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+TrainingDeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="cpu, cuda, cuda:1 ...; cpu if left out, but under torchrun cuda (a GPU a process) if present."
+    ),
+]
 AtomsOption = Annotated[int, typer.Option("--atoms-per-step", help="Of pursuit: 1 is best, more is faster.")]
 ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, reconstructed or sparse.")]
 ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from ..kernels import scatter_outer
 from ..kernels import torch_reference as twins
 from ..kernels.dispatch import MAX_SUPPORT, fused
-from .distributed import Ranks
+from .distributed import ProcessGroup
 
 __all__ = ["NormalEquations", "replace_dead_atoms"]
 
@@ -67,9 +67,9 @@ class NormalEquations:
         self.moments += scatter_outer(indices, values * weight, x, len(self.use))
         self.use += weight * torch.bincount(indices.reshape(-1), minlength=len(self.use))
 
-    def merge(self, ours: NormalEquations, ranks: Ranks) -> None:
+    def merge(self, ours: NormalEquations, group: ProcessGroup) -> None:
         """Add what each process has summed up over its share of the items; `ours` becomes the sum of all."""
-        ranks.sum_(ours.gram, ours.moments, ours.use)
+        group.sum_(ours.gram, ours.moments, ours.use)
         for total, part in ((self.gram, ours.gram), (self.moments, ours.moments), (self.use, ours.use)):
             total += part
 
@@ -107,7 +107,7 @@ def replace_dead_atoms(
     atoms: Tensor,
     equations: NormalEquations,
     residuals: Tensor,
-    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    group: ProcessGroup = ProcessGroup(),  # noqa: B008 (frozen)
     most: int | None = None,
 ) -> int:
     """Point atoms that next to no item uses at what the worst-served items still lack; in place.
@@ -116,7 +116,7 @@ def replace_dead_atoms(
         atoms: (h, d) float32.
         equations: told to forget the replaced atoms.
         residuals: (n, d) float32, `x - x_hat` of recent items, of those of this process.
-        ranks: the processes that share the items.
+        group: the processes that share the items.
         most: to replace, the same in all processes; by default the number of residuals.
 
     Returns:
@@ -124,7 +124,7 @@ def replace_dead_atoms(
     """
     dead = equations.dead[: len(residuals) if most is None else most]
     if len(dead):
-        atoms[dead] = ranks.worst_served(residuals, len(dead))
+        atoms[dead] = group.largest_residuals(residuals, len(dead))
         equations.forget(dead)
     return len(dead)
 

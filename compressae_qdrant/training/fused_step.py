@@ -28,7 +28,7 @@ from ..kernels.dispatch import Fused, matmul_float32
 from ..model.compressae import CompresSAE
 from .autoencoder import AUXILIARY_WEIGHT, WIDE
 from .batches import Feed
-from .distributed import Ranks
+from .distributed import ProcessGroup
 
 __all__ = ["FusedStep"]
 
@@ -51,21 +51,21 @@ class FusedStep:
         feed: where batches come from.
         batch: items of a step, of all processes together.
         operations: the fused kernels, or their twins.
-        ranks: the processes that share the batch.
+        group: the processes that share the batch.
         train_atoms: otherwise only the encoder is trained.
         last_use: (h,) int64, becomes the number of the step that last used a latent in a narrow code.
     """
 
     def __init__(
-        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, batch: int, operations: Fused, ranks: Ranks,
+        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, batch: int, operations: Fused, group: ProcessGroup,
         *, train_atoms: bool, last_use: Tensor,
     ) -> None:  # fmt: skip
         device, h, d = model.atoms.device, model.latents, model.dim
-        self._model, self._feed, self._operations, self._ranks = model, feed, operations, ranks
+        self._model, self._feed, self._operations, self._group = model, feed, operations, group
         self._batch, self._train_atoms = batch, train_atoms
         # The kernels stamp what is used whatever is trained, but what counts is the use while atoms are.
         self._last_use = last_use if train_atoms else last_use.clone()
-        self._low, high = ranks.share(batch)
+        self._low, high = group.shard(batch)
         items = high - self._low
         self._rows = math.ceil(items / math.ceil(items * h * 2 / _CODE_BYTES))
         self._splits = _SPLITS if self._rows % _SPLITS == 0 and self._rows >= _SPLITS * _SPLIT_ROWS else 1
@@ -119,10 +119,10 @@ class FusedStep:
         else:
             self._graph.replay()
         self._taken += 1
-        if self._ranks.size > 1:  # no graph holds what processes say to each other
+        if self._group.size > 1:  # no graph holds what processes say to each other
             self._update()
         if self._train_atoms:
-            self._ranks.largest_(self._last_use)
+            self._group.max_(self._last_use)
         return self._loss
 
     def _weights(self) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
@@ -145,7 +145,7 @@ class FusedStep:
             self._gradients(start)
         torch.sum(self._losses[:, 0], 0, out=self._loss)
         self._loss /= self._batch
-        if self._ranks.size == 1:
+        if self._group.size == 1:
             self._update()
 
     def _gradients(self, start: int) -> None:
@@ -190,9 +190,9 @@ class FusedStep:
 
     def _update(self) -> None:
         parts = [self._to_encoder, self._to_bias, self._to_atoms]
-        if self._ranks.size > 1:
+        if self._group.size > 1:
             parts = [part.sum(0, keepdim=True) for part in parts]
-            self._ranks.sum_(*parts[: len(self._moments)], self._loss)
+            self._group.sum_(*parts[: len(self._moments)], self._loss)
         for weight, half, moments, part in zip(self._weights(), self._halves, self._moments, parts, strict=False):
             step, first, second = moments
             step += 1

@@ -81,7 +81,7 @@ def train(
         _refit_encoder(run, bars)
     _measure_latents(run)
     _measure_baseline(run)
-    if run.checkpoint is not None and run.ranks.first:
+    if run.checkpoint is not None and run.group.is_first:
         run.checkpoint.unlink(missing_ok=True)
     return run.model.eval()
 
@@ -91,7 +91,7 @@ def _train_autoencoder(run: Run, bars: ProgressBars) -> None:
     if run.done["autoencoder"] >= config.steps:
         return
     adam = run.optimiser(list(model.parameters()))
-    step = make_step(model, adam, run.feed, config, run.ranks, train_atoms=True, last_use=run.last_use)
+    step = make_step(model, adam, run.feed, config, run.group, train_atoms=True, last_use=run.last_use)
     with bars.phase("autoencoder", config.steps, run.done["autoencoder"], config.batch_size) as bar:
         for done in _count(run, "autoencoder", config.steps):
             loss = step(done * config.batch_size, learning_rate(config, done, config.steps), done + 1)
@@ -121,7 +121,7 @@ def _refit_encoder(run: Run, bars: ProgressBars) -> None:
     if run.done["encoder"] >= config.encoder_steps:
         return
     adam = run.optimiser([model.encoder_weight, model.encoder_bias])
-    step = make_step(model, adam, run.feed, config, run.ranks, train_atoms=False, last_use=run.last_use)
+    step = make_step(model, adam, run.feed, config, run.group, train_atoms=False, last_use=run.last_use)
     start = config.steps * config.batch_size + config.rounds * config.round_items
     with bars.phase("encoder", config.encoder_steps, run.done["encoder"], config.batch_size) as bar:
         for done in _count(run, "encoder", config.encoder_steps):
@@ -158,7 +158,7 @@ def _revive(run: Run, adam: torch.optim.Adam, step: Step) -> None:
     dead = idle.nonzero().squeeze(1)[: run.config.batch_size]
     if not len(dead):
         return
-    directions = run.ranks.worst_served(x - model(x), len(dead))
+    directions = run.group.largest_residuals(x - model(x), len(dead))
     model.atoms[dead] = directions
     model.encoder_weight[dead] = directions
     model.encoder_bias[dead] = 0
@@ -166,7 +166,7 @@ def _revive(run: Run, adam: torch.optim.Adam, step: Step) -> None:
         moments["exp_avg"][dead] = 0
         moments["exp_avg_sq"][dead] = 0
     run.last_use[dead] = run.done["autoencoder"]
-    run.ranks.agree_(*(weight.detach() for weight in model.parameters()))
+    run.group.broadcast_(*(weight.detach() for weight in model.parameters()))
     step.refresh()
 
 

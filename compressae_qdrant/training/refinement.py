@@ -37,12 +37,12 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
     Returns:
         () mean `1 - cos(x, x_hat)` of the round's codes on the new atoms.
     """
-    config, model, ranks = run.config, run.model, run.ranks
-    low, high = ranks.share(size)
+    config, model, group = run.config, run.model, run.group
+    low, high = group.shard(size)
     rows = _piece_rows(run.device, high - low)
     pieces = [(position + start, min(rows, high - start)) for start in range(low, high, rows)]
     dictionary = Dictionary(model.atoms)
-    ours = equations if ranks.size == 1 else NormalEquations.zero(model.latents, model.dim, run.device)
+    ours = equations if group.size == 1 else NormalEquations.zero(model.latents, model.dim, run.device)
     equations.discount(config.forgetting)
     codes, coarse = [], max(1, model.k // _COARSER)
     x = model.atoms.new_empty(0, model.dim)
@@ -53,7 +53,7 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
         if config.coarse_weight:
             ours.add(*dictionary.pursue_all(x, coarse, config.atoms_per_step), x, config.coarse_weight)
     if ours is not equations:
-        equations.merge(ours, ranks)
+        equations.merge(ours, group)
     model.atoms.copy_(equations.solve(model.atoms, config.damping))
 
     loss = model.atoms.new_zeros(())
@@ -68,9 +68,9 @@ def refine(run: Run, equations: NormalEquations, position: int, size: int, *, re
             worst = torch.cat([worst, x - x_hat])
             worst = worst[worst.norm(dim=1).topk(min(dead, len(worst))).indices]
     if dead:
-        replace_dead_atoms(model.atoms, equations, worst, ranks, dead)
-    ranks.agree_(model.atoms)
-    ranks.sum_(loss)
+        replace_dead_atoms(model.atoms, equations, worst, group, dead)
+    group.broadcast_(model.atoms)
+    group.sum_(loss)
     return loss / size
 
 

@@ -22,7 +22,7 @@ from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkp
 from .config import TrainConfig
 from .data import TrainingData
 from .dictionary import NormalEquations
-from .distributed import Ranks
+from .distributed import ProcessGroup
 
 __all__ = ["WARM_UP", "Run"]
 
@@ -45,7 +45,7 @@ class Run:
         self.config, self.data, self.device, self.checkpoint, self.on_record = (
             config, data, device, checkpoint, on_record,
         )  # fmt: skip
-        self.ranks = Ranks.current()
+        self.group = ProcessGroup.current()
         self.feed = make_feed(data, device)
         self.model = CompresSAE(ModelConfig(data.dim, config.latents, config.k), seed=config.seed).to(device)
         self.history = TrainingHistory(settings=dataclasses.asdict(config))
@@ -86,7 +86,7 @@ class Run:
 
     def save(self, optimiser: torch.optim.Adam | None = None) -> None:
         """Write a checkpoint, if one was asked for."""
-        if self.checkpoint is None or not self.ranks.first:
+        if self.checkpoint is None or not self.group.is_first:
             return
         tensors = dict(self.model.state_dict()) | {"last_use": self.last_use}
         if optimiser is not None:

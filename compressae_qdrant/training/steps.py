@@ -13,7 +13,7 @@ from ..model.pursuit import selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
 from .batches import Feed
 from .config import TrainConfig
-from .distributed import Ranks
+from .distributed import ProcessGroup
 from .fused_step import FusedStep
 
 __all__ = ["AutogradStep", "Step", "make_step"]
@@ -36,12 +36,12 @@ class AutogradStep:
     """Steps as torch takes them. On CPUs of one kind equal seeds give equal bits."""
 
     def __init__(
-        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, ranks: Ranks,
+        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, group: ProcessGroup,
         *, train_atoms: bool, last_use: Tensor,
     ) -> None:  # fmt: skip
-        self._model, self._adam, self._feed, self._config, self._ranks = model, adam, feed, config, ranks
+        self._model, self._adam, self._feed, self._config, self._group = model, adam, feed, config, group
         self._train_atoms, self._last_use = train_atoms, last_use
-        self._low, high = ranks.share(config.batch_size)
+        self._low, high = group.shard(config.batch_size)
         self._items = high - self._low
 
     def __call__(self, position: int, rate: float, stamp: int) -> Tensor:
@@ -56,7 +56,7 @@ class AutogradStep:
         adam.zero_grad()
         torch.autograd.backward(loss.total)
         cosine = loss.cosine.detach()
-        if self._ranks.size > 1:
+        if self._group.size > 1:
             cosine = self._average(cosine)
         if self._train_atoms:
             project_gradient_(model.atoms)
@@ -64,7 +64,7 @@ class AutogradStep:
         if self._train_atoms:
             normalise_atoms_(model.atoms)
             self._last_use[loss.support.reshape(-1)] = stamp
-            self._ranks.largest_(self._last_use)
+            self._group.max_(self._last_use)
         model.atoms.requires_grad_(True)
         return cosine
 
@@ -78,14 +78,14 @@ class AutogradStep:
         for gradient in (weight.grad for weight in weights):
             assert gradient is not None
             gradient *= share
-            self._ranks.sum_(gradient)
+            self._group.sum_(gradient)
         cosine = cosine * share
-        self._ranks.sum_(cosine)
+        self._group.sum_(cosine)
         return cosine
 
 
 def make_step(
-    model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, ranks: Ranks,
+    model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, group: ProcessGroup,
     *, train_atoms: bool, last_use: Tensor,
 ) -> Step:  # fmt: skip
     """The fastest step for the model's device and the precision that is asked for."""
@@ -93,9 +93,9 @@ def make_step(
     plain = config.precision == "float32" or model.latents > MAX_LATENTS or config.neighbour_weight > 0
     operations = None if plain else fused(device)
     if operations is None:
-        return AutogradStep(model, adam, feed, config, ranks, train_atoms=train_atoms, last_use=last_use)
+        return AutogradStep(model, adam, feed, config, group, train_atoms=train_atoms, last_use=last_use)
     return FusedStep(
-        model, adam, feed, config.batch_size, operations, ranks, train_atoms=train_atoms, last_use=last_use
+        model, adam, feed, config.batch_size, operations, group, train_atoms=train_atoms, last_use=last_use
     )
 
 
