@@ -186,8 +186,8 @@ def engine(bench: Bench, model: CompresSAE, codes: SparseCodes) -> tuple[list[li
         retriever = Retriever(model, index)
         plans: list[tuple[str, SearchOptions]] = [
             ("two stages, default", {"with_payload": False}),
-            ("256 latents, 300 candidates", {"first_stage": 256, "prefetch": 300, "with_payload": False}),
-            ("64 latents, 1,000 candidates", {"first_stage": 64, "prefetch": 1000, "with_payload": False}),
+            ("256 latents, 300 candidates", {"first_stage_latents": 256, "prefetch": 300, "with_payload": False}),
+            ("64 latents, 1,000 candidates", {"first_stage_latents": 64, "prefetch": 1000, "with_payload": False}),
             ("exact", {"exact": True, "with_payload": False}),
         ]
         for name, settings in plans:

@@ -30,7 +30,7 @@ LOAD = 4096
 def settings_of(plan: str, limit: int) -> dict[str, Any]:
     """Of a search for so many hits besides the query's own item."""
     latents, factor, *least = (int(part) for part in plan.split(","))
-    return {"first_stage": latents, "prefetch": max(least[0] if least else 100, factor * limit)}
+    return {"first_stage_latents": latents, "prefetch": max(least[0] if least else 100, factor * limit)}
 
 
 def measured(retriever: Retriever, queries: FloatArray, plans: dict[str, dict[str, Any]], limit: int) -> dict[str, Any]:

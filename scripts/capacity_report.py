@@ -53,8 +53,10 @@ def _fitted(measured: dict[str, Any], constants: Constants) -> list[str]:
         errors = [each[1:] for each in _byte_errors(measured, constants) if each[0]["items"] == items]
         index, disk = (max(column) for column in zip(*errors, strict=True))
         ratios = [
-            abs(search_ms(workload_of(row["run"], first_stage=row["first_stage"], prefetch=row["prefetch"]), constants,
-                          1, row["run"]["segments"]) / row["cpu_ms"] - 1)
+            abs(search_ms(
+                workload_of(row["run"], first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"]),
+                constants, 1, row["run"]["segments"],
+            ) / row["cpu_ms"] - 1)
             for row in measured["searches"]
             if row["run"]["items"] == items and row["run"]["segments"] == 1
         ]  # fmt: skip
@@ -92,8 +94,8 @@ def _times(measured: dict[str, Any], constants: Constants) -> list[str]:
     ]
     for row in measured["searches"]:
         run = row["run"]
-        first = "all: one stage" if row["first_stage"] == run["latents"] else str(row["first_stage"])
-        asked = workload_of(run, first_stage=row["first_stage"], prefetch=row["prefetch"])
+        first = "all: one stage" if row["first_stage_latents"] == run["latents"] else str(row["first_stage_latents"])
+        asked = workload_of(run, first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"])
         lines.append(
             f"| {run['items']:,} | {run['latents']:,} | {run['k']} | {run['segments']} | {first} | {row['prefetch']:,} "
             f"| {row['postings']:,.0f} | {row['p50_ms']:.2f} | {row['cpu_ms']:.2f} "

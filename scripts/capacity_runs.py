@@ -105,15 +105,19 @@ class CodeRun:
         with EdgeIndex.open(work / self.name, model) as index:
             use = np.load(work / self.name / "postings.npy")
             planner = QueryPlanner(model)
-            for first_stage, prefetch in _PLANS:
+            for first_stage_latents, prefetch in _PLANS:
                 settings = SearchSettings(
-                    limit=10, prefetch=prefetch, first_stage=first_stage, exact=first_stage is None, with_payload=False
+                    limit=10,
+                    prefetch=prefetch,
+                    first_stage_latents=first_stage_latents,
+                    exact=first_stage_latents is None,
+                    with_payload=False,
                 )
                 plans = [planner.plans(query, settings)[0] for query in queries[:_QUERIES]]
                 walked = [int(use[np.asarray(plan.first_stage.indices)].sum()) for plan in plans]
                 rows.append({
-                    "run": self._run(model, work / self.name), "first_stage": first_stage or self.latents,
-                    "prefetch": prefetch,
+                    "run": self._run(model, work / self.name),
+                    "first_stage_latents": first_stage_latents or self.latents, "prefetch": prefetch,
                     "postings": float(np.mean(walked)), **timed([partial(index.search, plan) for plan in plans]),
                 })  # fmt: skip
         return rows

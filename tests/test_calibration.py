@@ -29,12 +29,17 @@ from compressae_qdrant.vectors import exact_neighbours
 
 from .test_cli import Shell
 
-GRID: dict[str, Any] = {"limits": (5, 20), "first_stage": (4, 12, 40, 96), "prefetch": (5, 20, 60, 200), "queries": 150}
+GRID: dict[str, Any] = {
+    "limits": (5, 20),
+    "first_stage_latents": (4, 12, 40, 96),
+    "prefetch": (5, 20, 60, 200),
+    "queries": 150,
+}
 
 
-def plan(first_stage: int, prefetch: int, ms: float, **lows: float) -> CalibratedPlan:
+def plan(first_stage_latents: int, prefetch: int, ms: float, **lows: float) -> CalibratedPlan:
     recall = {int(limit[1:]): Found(low + 0.01, low) for limit, low in lows.items()}
-    return CalibratedPlan(first_stage, prefetch, 100.0, ms, recall)
+    return CalibratedPlan(first_stage_latents, prefetch, 100.0, ms, recall)
 
 
 BY_HAND = Calibration(
@@ -114,7 +119,11 @@ def test_recall_is_what_the_engine_finds(own_model: CompresSAE, embeddings: Floa
             for row in own.tolist():
                 others = models.Filter(must_not=[models.HasIdCondition(has_id=[row])])
                 hits = retriever.search(
-                    embeddings[row], limit, first_stage=each.first_stage, prefetch=each.prefetch, filter=others
+                    embeddings[row],
+                    limit,
+                    first_stage_latents=each.first_stage_latents,
+                    prefetch=each.prefetch,
+                    filter=others,
                 )
                 rows.append([hit.id for hit in hits])
             assert float(recall(rows, truth, limit).mean()) == pytest.approx(known.mean, abs=0.002)
@@ -131,14 +140,14 @@ def test_better_plans_cost_more(own_model: CompresSAE, embeddings: FloatArray) -
                        for limit, known in each.recall.items())  # fmt: skip
     assert found.times.startswith("capacity constants")
     best = max(each.recall[5].mean for each in found.plans if 5 in each.recall)
-    exhaustive = next(each for each in found.plans if each.first_stage == 96 or each.prefetch == 200)
+    exhaustive = next(each for each in found.plans if each.first_stage_latents == 96 or each.prefetch == 200)
     assert exhaustive.recall[5].mean == pytest.approx(best, abs=0.02)
     with_embeddings = calibrate(own_model, embeddings, seed=4, keep_dense=True, **GRID)
     assert max(each.recall[5].mean for each in with_embeddings.plans) > best + 0.05
     larger = calibrate(own_model, embeddings, seed=4, items=6_000_000, **GRID)
     assert larger.items == 6_000_000
     assert min(each.ms for each in larger.plans) > 10 * min(costs)
-    assert {each.first_stage for each in larger.plans} >= {4}
+    assert {each.first_stage_latents for each in larger.plans} >= {4}
 
 
 def test_a_search_reaches_the_recall_it_was_asked_for(
@@ -175,7 +184,7 @@ def test_a_search_reaches_the_recall_it_was_asked_for(
         ({"target_recall": 0.0}, "target_recall is 0.0; it must be above 0"),
         ({"target_recall": 1.5}, "target_recall is 1.5; it must be above 0"),
         ({"target_recall": 0.9, "prefetch": 50}, "and prefetch given too"),
-        ({"target_recall": 0.9, "exact": True, "first_stage": 3}, "and first_stage, exact given too"),
+        ({"target_recall": 0.9, "exact": True, "first_stage_latents": 3}, "and first_stage_latents, exact given too"),
         ({"target_recall": 0.9, "scoring": "sparse"}, "and scoring given too"),
         ({"target_recall": 0.9, "within": "+3"}, "and within given too"),
         ({"target_recall": 0.9, "concepts": {"+3": 0.5}}, "and concepts given too"),
@@ -210,6 +219,9 @@ def test_it_goes_where_its_model_goes(tmp_path: Path, own_model: CompresSAE, emb
     found = dataclasses.replace(BY_HAND, fingerprint=own_model.fingerprint)
     found.save(tmp_path / "model")
     assert own_model.calibration == found
+    file = tmp_path / "model" / CALIBRATION_FILE
+    file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
+    assert CompresSAE.load(tmp_path / "model").calibration == found
     own_model.save(tmp_path / "copy")
     assert CompresSAE.load(tmp_path / "copy").calibration == found
     own_model.save(tmp_path / "model")

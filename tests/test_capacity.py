@@ -30,7 +30,13 @@ from compressae_qdrant.errors import ConfigError
 MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
 CONSTANTS = load_constants()
 SHOP = Workload(
-    items=10_000_000, dim=768, payload_bytes=300, replicas=2, queries_per_second=40, first_stage=512, prefetch=200
+    items=10_000_000,
+    dim=768,
+    payload_bytes=300,
+    replicas=2,
+    queries_per_second=40,
+    first_stage_latents=512,
+    prefetch=200,
 )
 
 
@@ -85,7 +91,7 @@ def test_times_are_near_those_measured() -> None:
     """Of single plans on single indexes, which are measured less surely than all of them together."""
     errors = [
         search_ms(
-            workload_of(row["run"], first_stage=row["first_stage"], prefetch=row["prefetch"]),
+            workload_of(row["run"], first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"]),
             CONSTANTS, 1, row["run"]["segments"],
         ) / row["cpu_ms"]
         for row in MEASURED["searches"] if row["run"]["segments"] == 1
@@ -113,16 +119,22 @@ def test_more_of_anything_never_takes_less() -> None:
         assert more.nodes >= base.nodes
     for change in ({"queries_per_second": 4000.0}, {"items": 1_000_000_000}):
         assert codes(dataclasses.replace(SHOP, **change)).nodes > base.nodes
-    for change in ({"prefetch": 1000}, {"first_stage": 4096}, {"items": 20_000_000}):
+    for change in ({"prefetch": 1000}, {"first_stage_latents": 4096}, {"items": 20_000_000}):
         assert item_ms(dataclasses.replace(SHOP, **change), CONSTANTS) >= item_ms(SHOP, CONSTANTS)  # type: ignore[arg-type]
         assert codes(dataclasses.replace(SHOP, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
 
 
 def test_recall_is_told_of_the_settings_it_was_measured_with_only() -> None:
     known = Workload(items=1_000_000, dim=384)
-    for same in (known, dataclasses.replace(known, first_stage=1280)):
+    for same in (known, dataclasses.replace(known, first_stage_latents=1280)):
         assert codes(same).recall100 == CONSTANTS.codes_recall100["32,384"]
-    for change in ({"latents": 16_384}, {"first_stage": 128}, {"keep_dense": True}, {"k": 31}, {"prefetch": 50}):
+    for change in (
+        {"latents": 16_384},
+        {"first_stage_latents": 128},
+        {"keep_dense": True},
+        {"k": 31},
+        {"prefetch": 50},
+    ):
         assert codes(dataclasses.replace(known, **change)).recall100 is None
 
 

@@ -59,8 +59,8 @@ def test_a_narrow_terminal_cuts_nothing(shell: Shell, monkeypatch: pytest.Monkey
 
 
 def test_long_postings_and_what_to_do_about_them(shell: Shell) -> None:
-    assert "--first-stage make it shorter" in shell("plan --items 1000000000 --dim 384")[1]
-    assert "--first-stage make it shorter" not in shell("plan --items 1000000 --dim 384")[1]
+    assert "--first-stage-latents make it shorter" in shell("plan --items 1000000000 --dim 384")[1]
+    assert "--first-stage-latents make it shorter" not in shell("plan --items 1000000 --dim 384")[1]
 
 
 def test_settings_that_make_no_sense_are_one_line(shell: Shell) -> None:

@@ -109,7 +109,7 @@ def test_what_is_asked_of_a_server(model: CompresSAE, codes: SparseCodes, embedd
     params = asked["sparse_vectors_config"]["code"].index
     assert (params.datatype, params.full_scan_threshold) == ("uint8", 5_000)
     assert asked["metadata"]["compressae"]["fingerprint"] == model.fingerprint
-    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4, prefetch=20, first_stage=8))
+    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4, prefetch=20, first_stage_latents=8))
     call = Requests("items", manifest).search([plan])
     (request,) = call.arguments["requests"]
     assert (call.method, request.limit, request.prefetch[0].limit) == ("query_batch_points", 4, 20)
@@ -128,7 +128,7 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     )
     manifest = Manifest.of(model, settings)
     some = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
-    plain = SearchSettings(limit=4, prefetch=20, filter=some, first_stage=8)
+    plain = SearchSettings(limit=4, prefetch=20, filter=some, first_stage_latents=8)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
               ({"least": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip

@@ -60,13 +60,13 @@ def test_a_first_stage_by_the_querys_own_code_scores_what_it_finds_alike(
 ) -> None:
     retriever = Retriever(model, index)
     everything = {hit.id: hit.score for hit in retriever.search(embeddings[3], 600, exact=True)}
-    hits = retriever.search(embeddings[3], 50, prefetch=600, first_stage=0)
+    hits = retriever.search(embeddings[3], 50, prefetch=600, first_stage_latents=0)
     assert len(hits) == 50
     np.testing.assert_allclose([hit.score for hit in hits], [everything[hit.id] for hit in hits], atol=1e-5)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("settings", [{"prefetch": 600}, {"exact": True}, {"prefetch": 600, "first_stage": 96}])
+@pytest.mark.parametrize("settings", [{"prefetch": 600}, {"exact": True}, {"prefetch": 600, "first_stage_latents": 96}])
 def test_enough_candidates_give_the_exhaustive_ranking(
     model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray, scoring: Any, settings: Any
 ) -> None:
@@ -265,7 +265,7 @@ def test_the_event_loop_goes_on_while_a_text_is_embedded(
         ({"limit": 10, "prefetch": 5}, "prefetch is 5 but limit is 10"),
         ({"scoring": "magic"}, "scoring is 'magic'"),
         ({"query_method": "magic"}, "query_method is 'magic'"),
-        ({"first_stage": -1}, "first_stage is -1"),
+        ({"first_stage_latents": -1}, "first_stage_latents is -1"),
         ({"colour": 1}, "no setting colour; it has limit"),
     ],
 )

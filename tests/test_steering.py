@@ -48,7 +48,7 @@ def test_weight_0_changes_nothing(
     named: CompresSAE, index: EdgeIndex, embeddings: FloatArray, scoring: Any, name: str
 ) -> None:
     retriever = Retriever(named, index)
-    for more in ({}, {"first_stage": 3}, {"exact": True}, {"first_stage": 0}):
+    for more in ({}, {"first_stage_latents": 3}, {"exact": True}, {"first_stage_latents": 0}):
         plain: Any = {"scoring": scoring} | more
         assert retriever.search(embeddings[3], 9, concepts={name: 0}, **plain) == retriever.search(
             embeddings[3], 9, **plain
@@ -117,17 +117,19 @@ def test_top_hits_fill_with_the_concept(
     strengths = _strengths(codes, 5, 1)
     shares = []
     for weight in (-3.0, 0.0, 0.3, 1.0, 3.0, 10.0):
-        hits = retriever.search(embeddings[3], 10, concepts={"game": weight}, first_stage=4)
+        hits = retriever.search(embeddings[3], 10, concepts={"game": weight}, first_stage_latents=4)
         shares.append(sum(strengths[int(hit.id)] > 0 for hit in hits))
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 10)
 
 
-@pytest.mark.parametrize("first_stage", [0, 1, 7, None])
-def test_steered_latents_are_in_both_stages(model: CompresSAE, embeddings: FloatArray, first_stage: int | None) -> None:
+@pytest.mark.parametrize("first_stage_latents", [0, 1, 7, None])
+def test_steered_latents_are_in_both_stages(
+    model: CompresSAE, embeddings: FloatArray, first_stage_latents: int | None
+) -> None:
     planner = QueryPlanner(model)
     plain, steered = (
-        planner.plans(embeddings[:2], SearchSettings(concepts=concepts, first_stage=first_stage))
+        planner.plans(embeddings[:2], SearchSettings(concepts=concepts, first_stage_latents=first_stage_latents))
         for concepts in (None, {"+5": 1e-4, "-8": 2.0})
     )
     for a, b in zip(plain, steered, strict=True):

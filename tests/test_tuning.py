@@ -20,7 +20,7 @@ from compressae_qdrant.tuning import Goal, Point, Sample, Served, Space, TuneRes
 from compressae_qdrant.tuning.settings_file import Settings
 
 SPACE = Space(
-    latents=(64, 128), k=(4, 8), datatypes=("uint8",), first_stage=(16, 64), prefetch=(2, 5), steps=8, rounds=2
+    latents=(64, 128), k=(4, 8), datatypes=("uint8",), first_stage_latents=(16, 64), prefetch=(2, 5), steps=8, rounds=2
 )
 SERVED = Served(1_000_000, load_constants())
 ROOMY = Goal(budget=1000, depth=10)
@@ -42,11 +42,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray) -> T
 
 def test_every_setting_is_measured(whole: TuneResult) -> None:
     assert (whole.trainings, whole.stopped, whole.left) == (4, 0, 0)
-    assert len({(p.latents, p.k, p.datatype, p.first_stage, p.prefetch) for p in whole.points}) == len(whole.points)
+    assert len({(p.latents, p.k, p.datatype, p.first_stage_latents, p.prefetch) for p in whole.points}) == len(
+        whole.points
+    )
     assert {p.k for p in whole.points} == {4, 6, 8, 12}
     assert len(whole.points) == 2 * 4 * 1 * 2 * 2
     assert all(0 < p.recall <= 1 and p.bytes > 0 and p.ms > 0 for p in whole.points)
-    wide = [p for p in whole.points if p.first_stage == 64 and p.prefetch == 50]
+    wide = [p for p in whole.points if p.first_stage_latents == 64 and p.prefetch == 50]
     by_k = {p.k: p.recall for p in wide if p.latents == 128}
     assert by_k[12] > by_k[4] + 0.02
 
@@ -115,7 +117,7 @@ def test_an_interrupted_search_goes_on(
 
 
 def test_time_that_runs_out_leaves_the_rest(tmp_path: Path, embeddings: FloatArray) -> None:
-    space = dataclasses.replace(SPACE, latents=(64,), first_stage=(64,), prefetch=(5,))
+    space = dataclasses.replace(SPACE, latents=(64,), first_stage_latents=(64,), prefetch=(5,))
     assert search(embeddings, tmp_path, space=space, minutes=0).left == 2
     assert search(embeddings, tmp_path, space=space).left == 0
 
@@ -216,6 +218,8 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     assert file.read_text().startswith("# two\n# lines\n\n[train]\nlatents = 128\n")
     assert Settings.read(file) == settings
     assert Settings.read(None) == Settings()
+    file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
+    assert Settings.read(file) == settings
     for text, complaint in (
         ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "may have the sections"),
         ("k = 3\n", "may have the sections"), ("[train\n", "no TOML file"), ('[train]\nk = "many"\n', "wrong kind"),

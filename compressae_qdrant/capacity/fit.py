@@ -131,7 +131,7 @@ def _times(measured: Row) -> CodeTimes:
     for row in rows:
         run = row["run"]
         columns.append([
-            1.0, run["latents"], run["items"], row["postings"], row["first_stage"] * run["items"] / VISIT_ITEMS,
+            1.0, run["latents"], run["items"], row["postings"], row["first_stage_latents"] * run["items"] / VISIT_ITEMS,
             row["prefetch"], row["prefetch"] * run["latents"], run["segments"] - 1.0,
         ])  # fmt: skip
     cost = _fit(list(zip(*columns, strict=True)), [row["cpu_ms"] for row in rows])
@@ -140,8 +140,8 @@ def _times(measured: Row) -> CodeTimes:
         [[1.0] * len(asked), [row["latents"] for row in asked], [row["latents"] * row["dim"] for row in asked]],
         [row["cpu_ms"] for row in asked],
     )
-    part = [row for row in rows if row["first_stage"] < row["run"]["latents"]]
-    of_latents = np.log([row["first_stage"] / row["run"]["latents"] for row in part])
+    part = [row for row in rows if row["first_stage_latents"] < row["run"]["latents"]]
+    of_latents = np.log([row["first_stage_latents"] / row["run"]["latents"] for row in part])
     of_postings = np.log([row["postings"] / (row["run"]["items"] * row["run"]["k"]) for row in part])
     ratio = float(np.median([row["p95_over_p50"] for row in rows]))
     fixed, latent, item, posting, visit, candidate, candidate_latent, segment = map(float, cost)

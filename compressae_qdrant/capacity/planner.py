@@ -49,7 +49,7 @@ class Workload:
     """At the peak."""
     limit: int = 10
     """Hits of a query."""
-    first_stage: int | None = None
+    first_stage_latents: int | None = None
     """Latents that search for candidates, at most h; None takes those of the default plan."""
     prefetch: int | None = None
     """Candidates that are rescored; None likewise."""
@@ -57,7 +57,7 @@ class Workload:
     """Embeddings on disk beside the codes, as float16."""
 
     def __post_init__(self) -> None:
-        for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage", "prefetch"):
+        for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage_latents", "prefetch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -76,12 +76,12 @@ class Workload:
     @property
     def plan(self) -> tuple[int, int]:
         """Latents that search for candidates, and candidates, as a search for `limit` hits has them."""
-        if self.first_stage is None and self.prefetch is None:
-            first_stage, prefetch = default_plan(self.items, self.limit, self.k, keep_dense=self.keep_dense)
+        if self.first_stage_latents is None and self.prefetch is None:
+            first_stage_latents, prefetch = default_plan(self.items, self.limit, self.k, keep_dense=self.keep_dense)
         else:
-            first_stage = self.first_stage or FIRST_STAGE
+            first_stage_latents = self.first_stage_latents or FIRST_STAGE
             prefetch = self.prefetch or candidates_of(self.limit, self.k, keep_dense=self.keep_dense)
-        return min(first_stage, self.latents), prefetch
+        return min(first_stage_latents, self.latents), prefetch
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
     segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
     planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
-    by_default = workload.first_stage in (None, FIRST_STAGE) and workload.prefetch is None
+    by_default = workload.first_stage_latents in (None, FIRST_STAGE) and workload.prefetch is None
     as_measured = workload.latents == Workload.latents and by_default
     known = constants.codes_recall100 if as_measured and not workload.keep_dense else {}
     alike = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}

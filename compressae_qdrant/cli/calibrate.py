@@ -91,7 +91,7 @@ def calibrate(
             "targets": {
                 n: {
                     target: {
-                        "first_stage": plan.first_stage, "prefetch": plan.prefetch, "ms": plan.ms,
+                        "first_stage_latents": plan.first_stage_latents, "prefetch": plan.prefetch, "ms": plan.ms,
                         "recall": plan.recall[n].mean, "low": plan.recall[n].low,
                     }
                     for target, plan in plans.items()
@@ -106,8 +106,8 @@ def calibrate(
     for n, plans in by_target.items():
         for target, plan in plans.items():
             table.add_row(
-                str(n), f"{target:g}", f"{plan.first_stage:,}", f"{plan.prefetch:,}", f"{plan.recall[n].mean:.4f}",
-                f"{plan.recall[n].low:.4f}", f"{plan.ms:.2f}",
+                str(n), f"{target:g}", f"{plan.first_stage_latents:,}", f"{plan.prefetch:,}",
+                f"{plan.recall[n].mean:.4f}", f"{plan.recall[n].low:.4f}", f"{plan.ms:.2f}",
             )  # fmt: skip
     console = Console(highlight=False)
     console.print(table)
@@ -119,7 +119,9 @@ def calibrate(
 
 def _chosen(found: Calibration, target: float, limit: int) -> CalibratedPlan | None:
     try:
-        first_stage, prefetch = found.choose(target, limit, keep_dense=found.keep_dense)
+        first_stage_latents, prefetch = found.choose(target, limit, keep_dense=found.keep_dense)
     except InvalidInputError:
         return None
-    return next(plan for plan in found.plans if (plan.first_stage, plan.prefetch) == (first_stage, prefetch))
+    return next(
+        plan for plan in found.plans if (plan.first_stage_latents, plan.prefetch) == (first_stage_latents, prefetch)
+    )

@@ -38,7 +38,7 @@ def plan(
     replicas: Annotated[int, typer.Option(help="Copies of everything, at least.")] = 1,
     qps: Annotated[float, typer.Option(help="Queries/s at the peak.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Hits of a query.")] = 10,
-    first_stage: FirstStageOption = None,
+    first_stage_latents: FirstStageOption = None,
     prefetch: PrefetchOption = None,
     keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Embeddings on disk beside the codes.")] = False,
     ram: Annotated[float, typer.Option(help="Memory of a node, GiB.")] = 64,
@@ -60,7 +60,7 @@ def plan(
         Workload(
             items=items, dim=dim, k=non_zeros, latents=h, datatype=datatype,  # type: ignore[arg-type]  # checked inside
             payload_bytes=payload_bytes, replicas=replicas, queries_per_second=qps, limit=limit,
-            first_stage=first_stage, prefetch=prefetch, keep_dense=keep_dense,
+            first_stage_latents=first_stage_latents, prefetch=prefetch, keep_dense=keep_dense,
         )
         for h in latents
         for non_zeros in k
@@ -117,7 +117,7 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
     if mine.p50_ms > _SLOW_MS or mine.nodes > max(each.nodes for each in others):
         console.print(as_is(
             "Codes spend a query's time on walking postings, which grow with the items. More --latents or a smaller "
-            "--first-stage make it shorter; what either does to recall, `compressae tune` measures on a sample."
+            "--first-stage-latents make it shorter; what either does to recall, `compressae tune` measures on a sample."
         ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))

@@ -270,7 +270,7 @@ def search(
     scoring: ScoringOption = "asymmetric",
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
-    first_stage: FirstStageOption = None,
+    first_stage_latents: FirstStageOption = None,
     target_recall: TargetRecallOption = None,
     config: ConfigOption = None,
     filter: Annotated[
@@ -297,10 +297,14 @@ def search(
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
-        given: dict[str, Any] = {"prefetch": prefetch, "first_stage": first_stage, "target_recall": target_recall}
+        given: dict[str, Any] = {
+            "prefetch": prefetch,
+            "first_stage_latents": first_stage_latents,
+            "target_recall": target_recall,
+        }
         if target_recall is not None:
             asked = {}
-        elif prefetch is not None or first_stage is not None:
+        elif prefetch is not None or first_stage_latents is not None:
             asked = {name: value for name, value in asked.items() if name != "target_recall"}
         settings: SearchOptions = {
             **cast(SearchOptions, {**asked, **{name: value for name, value in given.items() if value is not None}}),

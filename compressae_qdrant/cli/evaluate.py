@@ -84,7 +84,7 @@ def evaluate(
     scoring: ScoringOption = "asymmetric",
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
-    first_stage: FirstStageOption = None,
+    first_stage_latents: FirstStageOption = None,
     target_recall: TargetRecallOption = None,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -98,8 +98,8 @@ def evaluate(
     if baselines and out is None:
         raise ConfigError("--baselines needs --out DIRECTORY, the directory for the table and plots")
     settings: SearchOptions = {
-        "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch, "first_stage": first_stage,
-        "target_recall": target_recall,
+        "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch,
+        "first_stage_latents": first_stage_latents, "target_recall": target_recall,
     }  # fmt: skip
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
     coder = CompresSAE.load(model)

@@ -59,11 +59,13 @@ AtomsOption = Annotated[int, typer.Option("--atoms-per-step", help="Of pursuit: 
 ScoringOption = Annotated[str, typer.Option("--scoring", help="asymmetric, reconstructed or sparse.")]
 ExactOption = Annotated[bool, typer.Option("--exact", help="Score everything instead of candidates only.")]
 PrefetchOption = Annotated[int | None, typer.Option("--prefetch", help="Candidates to rescore.")]
-FirstStageOption = Annotated[int | None, typer.Option("--first-stage", help="Latents that search for candidates.")]
+FirstStageOption = Annotated[
+    int | None, typer.Option("--first-stage-latents", help="Latents that search for candidates.")
+]
 TargetRecallOption = Annotated[
     float | None,
     typer.Option(
-        help="Recall to reach at least cost, instead of --prefetch and --first-stage (`compressae calibrate`)."
+        help="Recall to reach at least cost, instead of --prefetch and --first-stage-latents (`compressae calibrate`)."
     ),
 ]
 KeepVanishedOption = Annotated[

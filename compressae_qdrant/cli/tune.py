@@ -105,7 +105,7 @@ def _show(found: TuneResult, chosen: Point, goal: Goal) -> None:
     for point in shown if chosen in shown else sorted([*shown, chosen], key=lambda point: point.bytes):
         table.add_row(
             "chosen" if point == chosen else "", str(point.k), f"{point.latents:,}", point.datatype,
-            str(point.first_stage), f"{point.prefetch:,}", f"{point.bytes:.0f}", f"{point.recall:.4f}",
+            str(point.first_stage_latents), f"{point.prefetch:,}", f"{point.bytes:.0f}", f"{point.recall:.4f}",
             f"{point.ms:.1f}",
         )  # fmt: skip
     console = Console(highlight=False)

@@ -54,8 +54,8 @@ class _Cost:
     candidate: float
     source: str
 
-    def of(self, postings: float, first_stage: int, prefetch: int) -> float:
-        return self.query + self.posting * postings + self.latent * first_stage + self.candidate * prefetch
+    def of(self, postings: float, first_stage_latents: int, prefetch: int) -> float:
+        return self.query + self.posting * postings + self.latent * first_stage_latents + self.candidate * prefetch
 
 
 def calibrate(
@@ -65,7 +65,7 @@ def calibrate(
     *,
     items: int | None = None,
     limits: Sequence[int] = LIMITS,
-    first_stage: Sequence[int] = _FIRST_STAGE,
+    first_stage_latents: Sequence[int] = _FIRST_STAGE,
     prefetch: Sequence[int] = _PREFETCH,
     queries: int = 500,
     seed: int = _SEED,
@@ -84,7 +84,7 @@ def calibrate(
         index: of the catalog; a few of its plans are timed, and its settings say whether there are embeddings.
         items: of the catalog, if `embeddings` are a part of it and there is no index.
         limits: hits to measure recall at; other limits are judged by their neighbours.
-        first_stage: latents to try.
+        first_stage_latents: latents to try.
         prefetch: candidates to try.
         queries: to draw.
         seed: of the draw. Don't measure a choice on the queries that it was made by.
@@ -103,7 +103,13 @@ def calibrate(
         DimensionError: the embeddings are not the model's.
     """
     limits = sorted(set(limits))
-    if not limits or limits[0] < 1 or queries < 1 or not first_stage or min(*first_stage, *prefetch) < 1:
+    if (
+        not limits
+        or limits[0] < 1
+        or queries < 1
+        or not first_stage_latents
+        or min(*first_stage_latents, *prefetch) < 1
+    ):
         raise InvalidInputError("calibrating needs limits, queries, first stages and prefetches of at least 1")
     if len(embeddings) <= limits[-1] + 1:
         raise InvalidInputError(f"there are {len(embeddings)} items; a limit of {limits[-1]} needs more than that")
@@ -123,7 +129,7 @@ def calibrate(
     codes = model.encode(x, method, scale="projection" if index is None else index.settings.scale)
     progress("exact dense search", 0.4)
     truth = exact_neighbours(x[own], x, limits[-1], own)
-    widths = sorted({min(size, model.latents) for size in first_stage})
+    widths = sorted({min(size, model.latents) for size in first_stage_latents})
     counts = sorted({min(count, len(x) - 1) for count in prefetch})
     searches = _Searches(model, codes, x, own, truth, limits, counts, dense)
     postings, grid = {}, {}
@@ -178,7 +184,7 @@ class _Searches:
         }
         for rows in self._batches():
             plans = QueryPlanner(self.model).plans(
-                self.x[self.own[rows]], SearchSettings(limit=1, first_stage=width, dense_candidates=0)
+                self.x[self.own[rows]], SearchSettings(limit=1, first_stage_latents=width, dense_candidates=0)
             )
             first, full = (
                 _columns([stage.indices for stage in stages], [stage.values for stage in stages], self.codes.latents)
@@ -260,7 +266,7 @@ def _timed(
     for width in dict.fromkeys([widths[0], widths[len(widths) // 2], widths[-1]]):
         for count in dict.fromkeys([counts[0], counts[len(counts) // 2], counts[-1]]):
             settings = SearchSettings(
-                limit=1, first_stage=width, prefetch=count, dense_candidates=0, with_payload=False
+                limit=1, first_stage_latents=width, prefetch=count, dense_candidates=0, with_payload=False
             )
             taken = []
             for query in [queries[0], *queries]:

@@ -37,7 +37,7 @@ class Found:
 class CalibratedPlan:
     """One way to search."""
 
-    first_stage: int
+    first_stage_latents: int
     """Latents that search for candidates."""
     prefetch: int
     """Candidates that are rescored."""
@@ -100,15 +100,15 @@ class Calibration:
             low = min(plan.recall[n].low for n in judged)
             if low >= target:
                 beyond = max(limit / limits[-1], 1.0)
-                return plan.first_stage, math.ceil(plan.prefetch * beyond)
+                return plan.first_stage_latents, math.ceil(plan.prefetch * beyond)
             if low > best_low:
                 best, best_low = plan, low
         assert best is not None  # every limit that there is has a plan
         mean = min(best.recall[n].mean for n in judged)
         raise InvalidInputError(
             f"target_recall is {target:g}, but with {limit} hits no plan surely reaches more than {best_low:.3f} "
-            f"({mean:.3f} on average, {best.first_stage} latents and {best.prefetch} candidates): lower it, keep "
-            "the embeddings (keep_dense), or train with a larger k"
+            f"({mean:.3f} on average, {best.first_stage_latents} latents and {best.prefetch} candidates): lower it, "
+            "keep the embeddings (keep_dense), or train with a larger k"
         )
 
     def save(self, directory: Path) -> None:
@@ -161,5 +161,9 @@ class Calibration:
 def _plan(data: dict[str, Any]) -> CalibratedPlan:
     recall = {int(limit): Found(float(mean), float(low)) for limit, (mean, low) in data["recall"].items()}
     return CalibratedPlan(
-        int(data["first_stage"]), int(data["prefetch"]), float(data["postings"]), float(data["ms"]), recall
+        int(data["first_stage_latents"] if "first_stage_latents" in data else data["first_stage"]),
+        int(data["prefetch"]),
+        float(data["postings"]),
+        float(data["ms"]),
+        recall,
     )

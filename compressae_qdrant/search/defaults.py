@@ -31,8 +31,10 @@ def default_plan(items: int, limit: int, k: int, *, keep_dense: bool = False) ->
     16 million, and candidates rise as latents fall.
     """
     share = math.sqrt(_ITEMS / max(items, _ITEMS))
-    first_stage = max(_LEAST_FIRST_STAGE, round(FIRST_STAGE * share))
-    return first_stage, math.ceil(candidates_of(limit, k, keep_dense=keep_dense) * FIRST_STAGE / first_stage)
+    first_stage_latents = max(_LEAST_FIRST_STAGE, round(FIRST_STAGE * share))
+    return first_stage_latents, math.ceil(
+        candidates_of(limit, k, keep_dense=keep_dense) * FIRST_STAGE / first_stage_latents
+    )
 
 
 def candidates_of(limit: int, k: int, *, keep_dense: bool = False) -> int:

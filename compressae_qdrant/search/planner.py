@@ -44,23 +44,23 @@ class SearchSettings:
     prefetch: int | None = None
     """Candidates of the first stage; None takes 100, or three times the limit if that is more; it is four times where
     embeddings rescore, and once more for every 16 non-zeros of a code above 32. A candidate costs about 6 microseconds,
-    whatever the number of items. Where `first_stage` isn't given either, a catalog of more than 65,536 items is
+    whatever the number of items. Where `first_stage_latents` isn't given either, a catalog of more than 65,536 items is
     searched by fewer latents for more candidates, as `default_plan` has it: 320 latents and 400 candidates for 10 of a
     million items."""
-    first_stage: int | None = None
+    first_stage_latents: int | None = None
     """Latents of the query-side vector that search for candidates; None takes 1,280. 0 uses the query's own code. A
     latent costs about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
     target_recall: float | None = None
-    """Instead of `prefetch` and `first_stage`: recall@limit against exact dense search that the search shall reach, by
-    the cheapest plan that surely does as the model's calibration has it (`compressae calibrate`)."""
+    """Instead of `prefetch` and `first_stage_latents`: recall@limit against exact dense search that the search shall
+    reach, by the cheapest plan that surely does as the model's calibration has it (`compressae calibrate`)."""
     exact: bool = False
     """Score every item that shares a latent with the query-side vector, and rescore the best exactly."""
     dense_candidates: int | None = None
     """How many of the rescored candidates are scored once more by the embeddings that the index keeps (`keep_dense`),
     with asymmetric scoring. None takes three times the limit where there are embeddings; 0 leaves it out."""
     query_method: Method = "pursuit"
-    """How the query's own code is found, where scoring or `first_stage=0` needs one. Items that the encoder coded are
-    found by sparse scoring only if it codes the query too."""
+    """How the query's own code is found, where scoring or `first_stage_latents=0` needs one. Items that the encoder
+    coded are found by sparse scoring only if it codes the query too."""
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
@@ -83,8 +83,10 @@ class SearchSettings:
             raise InvalidInputError(
                 f"prefetch is {self.prefetch} but limit is {self.limit}; rescoring needs at least as many candidates"
             )
-        if self.first_stage is not None and self.first_stage < 0:
-            raise InvalidInputError(f"first_stage is {self.first_stage}; it must be at least 0 (the query's own code)")
+        if self.first_stage_latents is not None and self.first_stage_latents < 0:
+            raise InvalidInputError(
+                f"first_stage_latents is {self.first_stage_latents}; it must be at least 0 (the query's own code)"
+            )
         if self.dense_candidates and (self.scoring != "asymmetric" or not self.rescore_in_engine):
             raise InvalidInputError(
                 f"dense_candidates={self.dense_candidates} needs asymmetric scoring and rescoring in the engine; "
@@ -117,7 +119,8 @@ class SearchSettings:
         if not 0 < target <= 1:
             raise InvalidInputError(f"target_recall is {target}; it must be above 0 and at most 1")
         given = {
-            "prefetch": self.prefetch is not None, "first_stage": self.first_stage is not None, "exact": self.exact,
+            "prefetch": self.prefetch is not None, "first_stage_latents": self.first_stage_latents is not None,
+            "exact": self.exact,
             "dense_candidates": bool(self.dense_candidates), "within": self.within is not None,
             "concepts": any((self.concepts or {}).values()), "scoring": self.scoring != "asymmetric",
         }  # fmt: skip
@@ -135,7 +138,7 @@ class SearchOptions(TypedDict, total=False):
     filter: models.Filter | None
     scoring: Scoring
     prefetch: int | None
-    first_stage: int | None
+    first_stage_latents: int | None
     target_recall: float | None
     exact: bool
     dense_candidates: int | None
@@ -175,7 +178,7 @@ class QueryPlanner:
             ConfigError: there is a target recall but the model is not calibrated.
         """
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
-        needs_codes = settings.scoring != "asymmetric" or settings.first_stage == 0
+        needs_codes = settings.scoring != "asymmetric" or settings.first_stage_latents == 0
         codes = self._model.encode(x, settings.query_method) if needs_codes else None
         return self._plans(x, self._vectors(x, codes, settings.scoring), codes, settings, items)
 
@@ -201,7 +204,7 @@ class QueryPlanner:
         size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         prefetch = max(prefetch, dense)
         narrow = vectors
-        if settings.first_stage == 0 and not settings.exact:
+        if settings.first_stage_latents == 0 and not settings.exact:
             assert codes is not None
             narrow = _added(similarity.sparse(codes), steered)
         plans = [
@@ -225,9 +228,9 @@ class QueryPlanner:
         prefetch = settings.prefetch or candidates_of(settings.limit, self._model.k, keep_dense=keep_dense)
         if settings.exact:
             return None, max(prefetch, _EXACT_FACTOR * settings.limit)
-        if settings.first_stage is None and settings.prefetch is None:
+        if settings.first_stage_latents is None and settings.prefetch is None:
             return default_plan(items, settings.limit, self._model.k, keep_dense=keep_dense)
-        return FIRST_STAGE if settings.first_stage is None else settings.first_stage or None, prefetch
+        return FIRST_STAGE if settings.first_stage_latents is None else settings.first_stage_latents or None, prefetch
 
     def _calibrated(self, settings: SearchSettings) -> SearchSettings:
         """The settings with the plan that reaches their target recall."""
@@ -240,8 +243,8 @@ class QueryPlanner:
                 f"{settings.target_recall:g}; run `compressae calibrate CATALOG --model DIRECTORY`"
             )
         dense = self._dense_candidates(settings) > 0
-        first_stage, prefetch = calibration.choose(settings.target_recall, settings.limit, keep_dense=dense)
-        return replace(settings, target_recall=None, first_stage=first_stage, prefetch=prefetch)
+        first_stage_latents, prefetch = calibration.choose(settings.target_recall, settings.limit, keep_dense=dense)
+        return replace(settings, target_recall=None, first_stage_latents=first_stage_latents, prefetch=prefetch)
 
     def _steering(self, settings: SearchSettings) -> QueryVector:
         if not settings.concepts:

@@ -189,8 +189,8 @@ class Retriever(_Planned):
         Args:
             query: a (d,) embedding of any scale, or a text if there is an embedder.
             limit: hits to return.
-            **settings: filter, scoring, prefetch, first_stage, target_recall, exact, dense_candidates, query_method,
-                with_payload, rescore_in_engine, concepts, within, within_strength; see `SearchSettings`.
+            **settings: filter, scoring, prefetch, first_stage_latents, target_recall, exact, dense_candidates,
+                query_method, with_payload, rescore_in_engine, concepts, within, within_strength; see `SearchSettings`.
 
         Returns:
             At most `limit` hits. By default a score estimates the cosine of query and item; see `similarity`.

@@ -89,22 +89,26 @@ def measure(model: CompresSAE, sample: Sample, space: Space, served: Served, goa
                     index.upsert(range(start, start + len(part)), part)
                 index.optimize()
                 retriever = Retriever(coder, index)
-                for first_stage in sorted({min(size, model.latents) for size in space.first_stage}):
+                for first_stage_latents in sorted({min(size, model.latents) for size in space.first_stage_latents}):
                     for factor in space.prefetch:
                         prefetch = min(factor * goal.depth, len(sample.items))
                         hits = retriever.search_batch(
-                            sample.queries, goal.depth, first_stage=first_stage, prefetch=prefetch, with_payload=False
+                            sample.queries,
+                            goal.depth,
+                            first_stage_latents=first_stage_latents,
+                            prefetch=prefetch,
+                            with_payload=False,
                         )
                         found = [[hit.id for hit in each] for each in hits]
                         asked = Workload(
                             items=served.items, dim=model.dim, k=k, latents=model.latents, datatype=datatype,
-                            limit=goal.depth, first_stage=first_stage, prefetch=prefetch,
+                            limit=goal.depth, first_stage_latents=first_stage_latents, prefetch=prefetch,
                         )  # fmt: skip
                         size, ms = served.cost(asked)
                         points.append(
                             Point(
                                 latents=model.latents, trained_k=model.k, k=k, datatype=datatype,
-                                first_stage=first_stage, prefetch=prefetch, bytes=size,
+                                first_stage_latents=first_stage_latents, prefetch=prefetch, bytes=size,
                                 recall=float(recall(found, sample.truth, goal.depth).mean()), ms=ms,
                             )
                         )  # fmt: skip

@@ -48,7 +48,7 @@ class Space:
     k: tuple[int, ...] = (8, 16, 32, 64)
     """Non-zeros that the dictionary is trained for; it is measured with half as many again too."""
     datatypes: tuple[Datatype, ...] = ("uint8", "float16", "float32")
-    first_stage: tuple[int, ...] = (256, 512, 1024)
+    first_stage_latents: tuple[int, ...] = (256, 512, 1024)
     prefetch: tuple[int, ...] = (2, 3, 5, 10)
     """Candidates for each hit."""
     steps: int = 200
@@ -57,7 +57,7 @@ class Space:
     """Of dictionary refinement."""
 
     def __post_init__(self) -> None:
-        for name in ("latents", "k", "first_stage", "prefetch"):
+        for name in ("latents", "k", "first_stage_latents", "prefetch"):
             values = getattr(self, name)
             if not values or min(values) < 1:
                 raise ConfigError(f"{name} to try are {values}; give at least one, each at least 1")
@@ -81,7 +81,7 @@ class Point:
     """Non-zeros that the dictionary was trained for."""
     k: int
     datatype: Datatype
-    first_stage: int
+    first_stage_latents: int
     prefetch: int
     bytes: float
     """An item of the whole catalog in memory, as `capacity.plan` says."""
@@ -104,7 +104,7 @@ class Point:
         return Settings(
             train={"latents": self.latents, "k": self.k},
             index={"datatype": self.datatype},
-            search={"first_stage": self.first_stage, "prefetch": self.prefetch},
+            search={"first_stage_latents": self.first_stage_latents, "prefetch": self.prefetch},
         )
 
 

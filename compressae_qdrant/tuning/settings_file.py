@@ -19,7 +19,7 @@ __all__ = ["Settings"]
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "train": frozenset(field.name for field in fields(TrainConfig)),
     "index": frozenset(field.name for field in fields(IndexSettings)),
-    "search": frozenset({"first_stage", "prefetch", "target_recall"}),
+    "search": frozenset({"first_stage_latents", "prefetch", "target_recall"}),
 }
 
 
@@ -32,7 +32,7 @@ class Settings:
     index: Mapping[str, Any] = field(default_factory=dict)
     """Of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """`first_stage`, `prefetch`, `target_recall` of `SearchSettings`."""
+    """`first_stage_latents`, `prefetch`, `target_recall` of `SearchSettings`."""
 
     def __post_init__(self) -> None:
         for section, known in _KNOWN.items():
@@ -63,6 +63,8 @@ class Settings:
             raise ConfigError(f"{file} is no TOML file of settings ({exc})") from exc
         if set(data) - set(_KNOWN) or not all(isinstance(section, dict) for section in data.values()):
             raise ConfigError(f"{file} has {', '.join(sorted(data))}; it may have the sections {', '.join(_KNOWN)}")
+        if "first_stage" in data.get("search", {}):  # its former name
+            data["search"]["first_stage_latents"] = data["search"].pop("first_stage")
         return cls(**data)
 
     def write(self, file: Path, comment: str = "") -> None:

@@ -48,7 +48,7 @@ function makePlan(constants, workload, node, prices) {
     const segments = Math.max(1, Math.min(node.vcpus, Math.floor(items / (shards * engine.segment_items))));
     const index = indexBytes(shards * segments);
     const planning = times.planning + (times.planning_latent + times.planning_product * dim) * latents;
-    const byDefault = [null, FIRST_STAGE].includes(workload.first_stage) && workload.prefetch === null;
+    const byDefault = [null, FIRST_STAGE].includes(workload.first_stage_latents) && workload.prefetch === null;
     const asMeasured = latents === 4096 && byDefault;
     const known = asMeasured && !workload.keep_dense ? Object.entries(constants.codes_recall100) : [];
     const alike = known.map(([key, value]) => [...key.split(","), value]).filter(([size]) => size === String(k));
@@ -72,9 +72,9 @@ function makePlan(constants, workload, node, prices) {
 const FIRST_STAGE = 1280;
 
 /** Latents of the first stage and candidates, as default_plan.py and the workload have them. */
-function searchPlan({ items, limit, k, latents, keep_dense, first_stage, prefetch }) {
+function searchPlan({ items, limit, k, latents, keep_dense, first_stage_latents, prefetch }) {
   const wanted = Math.max(100, (3 + Math.ceil(Math.max(k - 32, 0) / 16) + Number(keep_dense)) * limit);
-  if (first_stage !== null || prefetch !== null) return [Math.min(first_stage ?? FIRST_STAGE, latents), prefetch ?? wanted];
+  if (first_stage_latents !== null || prefetch !== null) return [Math.min(first_stage_latents ?? FIRST_STAGE, latents), prefetch ?? wanted];
   const first = Math.max(64, Math.round(FIRST_STAGE * Math.sqrt(65536 / Math.max(items, 65536))));
   return [Math.min(first, latents), Math.ceil((wanted * FIRST_STAGE) / first)];
 }
