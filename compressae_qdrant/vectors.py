@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .codes import FloatArray
 from .errors import DimensionError, InvalidInputError
 
-__all__ = ["check_embeddings", "exact_neighbours", "unit_rows"]
+__all__ = ["UnitRows", "check_embeddings", "exact_neighbours", "unit_rows"]
 
 _BATCH: Final = 16_384
 
@@ -53,6 +53,36 @@ def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
         )
     block /= norms
     return block
+
+
+class UnitRows:
+    """Embeddings that are known to be float32 rows of unit norm, so that they are checked and normalised once.
+
+    Args:
+        rows: (n, d) array of real numbers.
+        first: number of the first row, for error messages.
+
+    Raises:
+        InvalidInputError: a row is zero, or holds NaN or an infinite value.
+    """
+
+    __slots__ = ("rows",)
+
+    rows: FloatArray
+    """(n, d)."""
+
+    def __init__(self, rows: npt.NDArray[np.floating], first: int = 0) -> None:
+        self.rows = unit_rows(rows, first)
+
+    @classmethod
+    def _trusted(cls, rows: FloatArray) -> Self:
+        """Rows that are known to have unit norm; nothing is checked or copied."""
+        unit = cls.__new__(cls)
+        unit.rows = rows
+        return unit
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def exact_neighbours(

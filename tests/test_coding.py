@@ -19,6 +19,7 @@ from compressae_qdrant.kernels.transfer import Download, Upload
 from compressae_qdrant.model import encoder as coding
 from compressae_qdrant.model import pursuit
 from compressae_qdrant.model.pursuit import Dictionary
+from compressae_qdrant.vectors import UnitRows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")
@@ -151,3 +152,16 @@ def test_results_come_a_batch_later() -> None:
     assert [done[0].shape for done in later if done] == [(4, 2), (4, 2), (3, 2), (3, 2)]
     assert later[-1] is not None
     assert (later[-1][0] == 3).all()
+
+
+def test_rows_of_unit_norm_are_encoded_as_their_embeddings_are(
+    model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = embeddings[:70] * np.arange(1, 71, dtype=np.float32)[:, None]
+    codes, unit = model.encode(raw, batch_size=32), UnitRows(raw)
+    monkeypatch.setattr(coding, "unit_rows", None)  # would fail if they were normalised again
+    assert model.encode(unit, batch_size=32) == codes
+    with pytest.raises(InvalidInputError, match="embeddings have 5 dimensions"):
+        model.encode(UnitRows(raw[:, :5]))
+    with pytest.raises(InvalidInputError, match="embedding in row 11 is all zero"):
+        UnitRows(np.zeros((1, 24), np.float32), 11)

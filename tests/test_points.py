@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.index.ids import item_id, point_id, public_payload
+from compressae_qdrant.index.ids import ItemIds, id_digests, item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
-from compressae_qdrant.index.points import check_batch, check_plan, rescore, to_points
+from compressae_qdrant.index.points import check_batch, check_plan, point_ids, rescore, to_points
 from compressae_qdrant.index.results import Record
 from compressae_qdrant.scoring import QueryVector
 
@@ -123,3 +123,25 @@ def test_a_plan_may_come_in_any_order_but_names_no_latent_twice() -> None:
             check_plan(plan(wrong), manifest)
     with pytest.raises(InvalidInputError, match=r"names latents 3\.\.9 but the index has 9"):
         check_plan(plan([3, 9]), manifest)
+
+
+def test_item_ids_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ItemIds([7, "sku/9", 7])
+    assert list(ids.points) == [point_id(item) for item in ids]
+    monkeypatch.setattr("compressae_qdrant.index.ids.point_id", None)  # would fail if an id were hashed again
+    monkeypatch.setattr("compressae_qdrant.index.points.point_id", None)
+    assert ids == [7, "sku/9", 7]
+    assert [7, "sku/9", 7] == ids != [7, "sku/9"]
+    assert ids[1:].points == ids.points[1:]
+    assert ids.take([2, 1]) == [7, "sku/9"]
+    assert ids.take([2, 1]).points == ids.points[2:0:-1]
+    assert point_ids(ids, repeats=True) == list(ids.points[:2])
+    assert id_digests(ids)[0] == id_digests(ids)[2] == 7
+    assert ItemIds.of(ids) is ids
+    with pytest.raises(InvalidInputError, match="item id 7 is in the batch twice, in rows 0 and 2"):
+        point_ids(ids)
+
+
+def test_item_ids_refuse_what_point_ids_refuse() -> None:
+    with pytest.raises(InvalidInputError, match=r"item id -1 is outside 0\.\."):
+        ItemIds([1, -1])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import ConfigError, RowError, SourceError
+from compressae_qdrant.errors import ConfigError, InvalidInputError, RowError, SourceError
+from compressae_qdrant.index.ids import ItemIds, point_id
 from compressae_qdrant.sources import Columns, draw_embeddings, open_source, sample_embeddings
 
 N, D = 25, 3
@@ -253,3 +255,19 @@ def test_a_sample_to_measure_on_is_no_larger_than_asked_and_counts_the_rest(tmp_
         assert (drawn.shape, items) == ((10, D), N)
         assert {row.tobytes() for row in drawn} <= rows
         assert [len(draw_embeddings(source, limit)[0]) for limit in (N, 1000)] == [N, N]
+
+
+def test_a_batch_passes_on_what_reading_has_computed(tmp_path: Path) -> None:
+    rows = [{"id": f"i{n}", "embedding": [3.0 * (n + 1), -4.0 * (n + 1)]} for n in range(3)]
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (batch,) = open_source(path).batches(10)
+    assert isinstance(batch.ids, ItemIds)
+    assert list(batch.ids.points) == [point_id(f"i{n}") for n in range(3)]
+    assert batch.norms is not None
+    np.testing.assert_array_equal(batch.norms, [5.0, 10.0, 15.0])
+    for known in (batch, dataclasses.replace(batch, norms=None)):
+        np.testing.assert_array_equal(known.unit_rows().rows, np.array([[0.6, -0.8]] * 3, np.float32))
+    unchecked = dataclasses.replace(batch, norms=None, embeddings=batch.embeddings * np.float32(np.nan), start=40)
+    with pytest.raises(InvalidInputError, match="embedding in row 40 holds NaN"):
+        unchecked.unit_rows()

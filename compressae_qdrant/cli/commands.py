@@ -181,7 +181,7 @@ def encode(
     chosen, where = method_of(method), device_of(device)
     catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
     coder = CompresSAE.load(model, device=where)
-    parts, ids, skipped = [], [], 0
+    parts, ids, skipped = [], list[int | str](), 0
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
         for batch in catalog.batches(2048):
             if batch.ids:

@@ -17,7 +17,6 @@ from ..model.concepts import Concept, Concepts, StrongItem, use_order
 from ..model.encoder import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..sources.source import Batch, Source
-from ..vectors import unit_rows
 from .names import Namer, distinctive_terms, unique_name
 from .strongest_items import StrongestItems, Used
 
@@ -79,9 +78,10 @@ def find_concepts(
     strongest = StrongestItems(model.latents, keep)
     for batch in source.batches(batch_size):
         if batch.ids:
-            codes = model.encode(batch.embeddings, method, atoms_per_step=atoms_per_step)
+            unit = batch.unit_rows()
+            codes = model.encode(unit, method, atoms_per_step=atoms_per_step)
             items = [_item(id, payload, fields) for id, payload in zip(batch.ids, batch.payloads, strict=True)]
-            products = similarity.asymmetric(atoms, unit_rows(batch.embeddings, batch.start))
+            products = similarity.asymmetric(atoms, unit.rows)
             strongest.add(codes, np.take_along_axis(products, codes.indices, axis=1), items)
         if on_batch is not None:
             on_batch(batch)

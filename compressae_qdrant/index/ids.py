@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ __all__ = [
     "HASH_FIELD",
     "ID_FIELD",
     "NAMESPACE",
+    "ItemIds",
     "PointId",
     "id_digests",
     "item_id",
@@ -75,11 +76,75 @@ def point_id(item: ItemId) -> PointId:
     raise InvalidInputError(f"item id {item!r} is a {type(item).__name__}; ids are non-negative integers or strings")
 
 
+class ItemIds(Sequence[ItemId]):
+    """Item ids together with their point ids, so that each id is checked and hashed once.
+
+    Every method of an index that takes ids also takes this type, and then uses the point ids in it.
+
+    Args:
+        items: item ids; repeats are allowed.
+
+    Raises:
+        InvalidInputError: an id is negative, too large, or neither an integer nor a string.
+    """
+
+    __slots__ = ("_items", "_points")
+
+    def __init__(self, items: Iterable[ItemId]) -> None:
+        self._items = tuple(items)
+        self._points = tuple(point_id(item) for item in self._items)
+
+    @classmethod
+    def of(cls, items: Sequence[ItemId]) -> Self:
+        """The same ids if they are of this type already, else a new value."""
+        return items if isinstance(items, cls) else cls(items)
+
+    @classmethod
+    def _trusted(cls, items: Iterable[ItemId], points: Iterable[PointId]) -> Self:
+        """Ids whose point ids are known; nothing is checked."""
+        ids = cls.__new__(cls)
+        ids._items, ids._points = tuple(items), tuple(points)
+        return ids
+
+    @property
+    def points(self) -> tuple[PointId, ...]:
+        """The point id of each item."""
+        return self._points
+
+    def take(self, rows: Iterable[int]) -> Self:
+        """The ids in these rows."""
+        rows = list(rows)
+        return self._trusted((self._items[row] for row in rows), (self._points[row] for row in rows))
+
+    @overload
+    def __getitem__(self, row: int) -> ItemId: ...
+    @overload
+    def __getitem__(self, row: slice) -> Self: ...
+    def __getitem__(self, row: int | slice) -> ItemId | Self:
+        if isinstance(row, slice):
+            return self._trusted(self._items[row], self._points[row])
+        return self._items[row]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a sequence of the same ids."""
+        if isinstance(other, (str, bytes)) or not isinstance(other, Sequence):
+            return NotImplemented
+        return self._items == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._items)
+
+    def __repr__(self) -> str:
+        return f"ItemIds({list(self._items)!r})"
+
+
 def id_digests(items: Sequence[ItemId]) -> npt.NDArray[np.uint64]:
     """64 bits of each item's point id: what remembers 10^8 items in 800 MB."""
     numbers = []
-    for item in items:
-        point = point_id(item)
+    for point in ItemIds.of(items).points:
         whole = point if isinstance(point, int) else uuid.UUID(point).int
         numbers.append((whole ^ (whole >> 64)) & 0xFFFF_FFFF_FFFF_FFFF)
     return np.array(numbers, np.uint64)

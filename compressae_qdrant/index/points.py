@@ -13,7 +13,7 @@ from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import InvalidCodeError, InvalidInputError
 from ..scoring import QueryVector
 from ..telemetry import timed
-from .ids import PointId, point_id, stored_payload
+from .ids import ItemIds, PointId, point_id, stored_payload
 from .manifest import Manifest
 from .plan import QueryPlan
 from .results import Hit, ItemId, Payload, Record
@@ -105,7 +105,10 @@ def point_ids(ids: Sequence[ItemId], *, repeats: bool = False) -> list[PointId]:
     """
     if isinstance(ids, (str, bytes)):
         raise InvalidInputError(f"ids are one {type(ids).__name__}, {ids!r}; pass a sequence of ids, [{ids!r}]")
-    points = [point_id(item) for item in (dict.fromkeys(ids) if repeats else ids)]
+    if isinstance(ids, ItemIds):
+        points = list(dict.fromkeys(ids.points) if repeats else ids.points)
+    else:
+        points = [point_id(item) for item in (dict.fromkeys(ids) if repeats else ids)]
     if len(set(points)) != len(points):
         seen: dict[PointId, int] = {}
         for row, point in enumerate(points):

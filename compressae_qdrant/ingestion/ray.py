@@ -285,7 +285,7 @@ class _Reader:
 
 def _row(path: str, number: int = 0, batch: Batch | None = None) -> dict[str, Any]:
     """A batch of a file as plain columns; without one, none of its items."""
-    ids, payloads = ([], []) if batch is None else (batch.ids, batch.payloads)
+    ids, payloads = ([], []) if batch is None else (list(batch.ids), batch.payloads)
     embeddings = b"" if batch is None else np.ascontiguousarray(batch.embeddings, np.float32).tobytes()
     return {
         "path": path, "number": number, "last": False, "items": len(ids), "error": b"",

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import InvalidInputError, ModelFileError, ModelMismatchError
 from ..kernels import signed_topk, sparse_decode
-from ..vectors import check_embeddings
+from ..vectors import UnitRows, check_embeddings
 from .baseline import Baseline
 from .calibration import Calibration
 from .concepts import Concepts
@@ -162,7 +162,7 @@ class CompresSAE(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        X: npt.ArrayLike,
+        X: npt.ArrayLike | UnitRows,
         method: Method = "pursuit",
         *,
         atoms_per_step: int = ATOMS_PER_STEP,
@@ -173,7 +173,8 @@ class CompresSAE(nn.Module):
         the next batch are on their way while one is coded.
 
         Args:
-            X: (n, d) or (d,) real numbers, an array or a memory map of any float type. Rows are L2-normalised here.
+            X: (n, d) or (d,) real numbers, an array or a memory map of any float type, whose rows are L2-normalised
+                here; or `UnitRows`, which are normalised already.
             method: "pursuit" for the best codes, "refit" or "encoder" for the fastest; see `Method`.
             atoms_per_step: of pursuit; 1 is the best and slowest, 4 as good to 0.003 recall@100.
             scale: of the values, see `Scale`. The default ranks best: an item that is reconstructed badly is trusted
@@ -193,7 +194,13 @@ class CompresSAE(nn.Module):
             raise InvalidInputError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
         if atoms_per_step < 1 or (batch_size is not None and batch_size < 1):
             raise InvalidInputError(f"atoms_per_step={atoms_per_step}, batch_size={batch_size}; both must be >= 1")
-        rows = check_embeddings(X, self.dim, f"model {self.fingerprint!r}")
+        whose = f"model {self.fingerprint!r}"
+        rows: npt.NDArray[np.floating] | UnitRows
+        if isinstance(X, UnitRows):
+            check_embeddings(X.rows, self.dim, whose)
+            rows = X
+        else:
+            rows = check_embeddings(X, self.dim, whose)
         coder = self._coder()
 
         def code(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +208,9 @@ class CompresSAE(nn.Module):
             return support, raw * coder.factor(x, support, raw, scale)
 
         device = self.atoms.device
-        indices, values = encode_rows(rows, code, self.k, batch_size or batch_rows(device), device)
+        indices, values = encode_rows(
+            X if isinstance(X, UnitRows) else rows, code, self.k, batch_size or batch_rows(device), device
+        )
         return SparseCodes._trusted(indices, values, self.latents, scale)
 
     def _coder(self) -> Coder:

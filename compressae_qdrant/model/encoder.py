@@ -14,7 +14,7 @@ from ..codes import FloatArray, Scale
 from ..kernels import signed_topk, sparse_decode
 from ..kernels.dispatch import MAX_LATENTS, fused
 from ..kernels.transfer import Download, Upload
-from ..vectors import unit_rows
+from ..vectors import UnitRows, unit_rows
 from .pursuit import Dictionary
 
 __all__ = ["Coder", "Method", "encode_rows"]
@@ -71,7 +71,7 @@ class Coder:
 
 
 def encode_rows(
-    rows: npt.NDArray[np.floating],
+    embeddings: npt.NDArray[np.floating] | UnitRows,
     code: Callable[[Tensor], tuple[Tensor, Tensor]],
     k: int,
     size: int,
@@ -80,7 +80,8 @@ def encode_rows(
     """Codes of all rows, latents ascending; memory beyond the result doesn't grow with their number.
 
     Args:
-        rows: (n, d) array or memory map of real numbers.
+        embeddings: (n, d) array or memory map of real numbers, or rows of unit norm, which a CPU doesn't normalise
+            again.
         code: gives the (b, k) int64 latents and (b, k) float32 values of (b, d) float32 rows of unit norm.
         k: non-zeros of a code.
         size: rows at once.
@@ -92,13 +93,16 @@ def encode_rows(
     Raises:
         InvalidInputError: a row is zero, NaN or infinite; the first one is named.
     """
+    rows = embeddings.rows if isinstance(embeddings, UnitRows) else embeddings
     indices = np.empty((len(rows), k), np.int32)
     values = np.empty((len(rows), k), np.float32)
     if device.type == "cuda":
         _encode_streaming(rows, code, min(size, len(rows)), device, indices, values)
         return indices, values
     for start in range(0, len(rows), size):
-        support, scaled = code(torch.from_numpy(unit_rows(rows[start : start + size], start)).to(device))
+        block = rows[start : start + size]
+        unit = block if isinstance(embeddings, UnitRows) else unit_rows(block, start)
+        support, scaled = code(torch.from_numpy(unit).to(device))
         order = support.argsort(dim=1)
         indices[start : start + len(support)] = support.gather(1, order).int().cpu().numpy()
         values[start : start + len(support)] = scaled.gather(1, order).cpu().numpy()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ import numpy.typing as npt
 from ..codes import FloatArray
 from ..embedders import Embedder
 from ..errors import ConfigError, InvalidInputError, RowError, SourceError
-from ..index.ids import point_id
+from ..index.ids import ItemIds, PointId, point_id
+from ..index.results import ItemId
+from ..vectors import UnitRows
 
 __all__ = [
     "Batch", "Columns", "OnError", "Row", "Source", "batches_of", "draw_embeddings", "file_identity",
@@ -37,7 +39,8 @@ _SEPARATORS: Final = re.compile(r"[\s,;]+")
 class Batch:
     """Some consecutive rows of a source."""
 
-    ids: list[int | str]
+    ids: Sequence[ItemId]
+    """`ItemIds` where reading has checked them already."""
     embeddings: FloatArray
     """(n, d) float32, finite, no zero row."""
     payloads: list[dict[str, Any]]
@@ -47,6 +50,18 @@ class Batch:
     """Number of the first row after the batch; more than start + n where rows were skipped."""
     skipped: int
     """Malformed rows left out."""
+    norms: npt.NDArray[np.float64] | None = None
+    """(n,) norms of the embeddings, where reading has computed them already."""
+
+    def unit_rows(self) -> UnitRows:
+        """The embeddings, normalised.
+
+        Raises:
+            InvalidInputError: an embedding is zero or not finite, which only a batch without `norms` can have.
+        """
+        if self.norms is None:
+            return UnitRows(self.embeddings, self.start)
+        return UnitRows._trusted(np.asarray(self.embeddings / self.norms[:, None], np.float32))
 
 
 class Source(Protocol):
@@ -124,7 +139,7 @@ def batches_of(
     dim: int | None = None
     at = start
     while True:
-        group: list[tuple[int, int | str, Any, dict[str, Any]]] = []
+        group: list[_Item] = []
         taken = skipped = 0
         for number, row in rows:
             taken += 1
@@ -135,18 +150,20 @@ def batches_of(
                 skipped += 1
             else:
                 if columns.text is None and dim is None:
-                    dim = len(item[2])
+                    dim = len(item.content)
                 group.append(item)
             if taken == size:
                 break
         if not taken:
             return
-        vectors = [item[2] for item in group]
+        vectors = [item.content for item in group]
         if columns.text is not None and vectors:
             assert embedder is not None
             vectors = list(_embedded(embedder, vectors, at))
         embeddings = np.stack(vectors) if vectors else np.empty((0, dim or 0), np.float32)
-        yield Batch([i[1] for i in group], embeddings, [i[3] for i in group], at, at + taken, skipped)
+        norms = None if columns.text is not None else np.array([item.norm for item in group], np.float64)
+        ids = ItemIds._trusted((item.id for item in group), (item.point for item in group))
+        yield Batch(ids, embeddings, [item.payload for item in group], at, at + taken, skipped, norms)
         at += taken
 
 
@@ -212,24 +229,34 @@ def file_identity(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _item(
-    number: int, row: Mapping[str, Any], columns: Columns, dim: int | None
-) -> tuple[int, int | str, Any, dict[str, Any]] | RowError:
-    """Number, id, vector or text, and payload of one row."""
+class _Item(NamedTuple):
+    """One well-formed row."""
+
+    id: ItemId
+    point: PointId
+    content: Any
+    """(d,) embedding, or a text to embed."""
+    norm: float
+    """Norm of the embedding; 1 for a text."""
+    payload: dict[str, Any]
+
+
+def _item(number: int, row: Mapping[str, Any], columns: Columns, dim: int | None) -> _Item | RowError:
+    """A row as an item, or what is wrong with it."""
     id = number if columns.id is None else row.get(columns.id)
     if isinstance(id, np.integer):
         id = int(id)
     if isinstance(id, bool) or not isinstance(id, (int, str)) or id == "":
         return RowError(f"row {number} has id {id!r}; ids are non-negative integers or strings", number)
     try:
-        point_id(id)
+        point = point_id(id)
     except InvalidInputError as exc:
         return RowError(f"row {number}: {exc}", number)
     if columns.text is not None:
         text = row.get(columns.text)
         if not isinstance(text, str) or not text.strip():
             return RowError(f"row {number} ({id!r}) has no text in column {columns.text!r}, but {text!r}", number)
-        return number, id, text, columns.payload_of(row)
+        return _Item(id, point, text, 1.0, columns.payload_of(row))
     assert columns.embedding is not None
     try:
         vector = _vector(row.get(columns.embedding))
@@ -241,7 +268,7 @@ def _item(
     if not math.isfinite(norm) or norm == 0:
         what = "is all zero" if norm == 0 else "holds NaN or an infinite value"
         return RowError(f"row {number} ({id!r}) has an embedding that {what}; embed that item again", number)
-    return number, id, vector, columns.payload_of(row)
+    return _Item(id, point, vector, norm, columns.payload_of(row))
 
 
 def _vector(value: Any) -> FloatArray:
