@@ -19,7 +19,7 @@ from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.search.alias_retriever import AliasRetriever
 from compressae_qdrant.sources import Batch
-from tests.sink import faulty
+from tests.support.fault_proxy import faulty
 
 from .containers import Server, cluster, container
 

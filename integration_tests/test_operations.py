@@ -30,7 +30,7 @@ from compressae_qdrant.ingestion.sync import sync
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.alias_retriever import AliasRetriever
 from compressae_qdrant.sources import QdrantSource
-from tests.test_cli import Shell
+from tests.support.shell import Shell
 
 from .backends import remove
 from .containers import Server

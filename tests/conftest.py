@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes, TrainConfig, train
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes, train
 from compressae_qdrant.codes import FloatArray
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which no module does before it is needed
+from .support.data import SMALL
+from .support.shell import Shell
 
-SMALL = TrainConfig(
-    latents=96, k=6, seed=3, steps=30, batch_size=128, rounds=4, round_items=400, encoder_steps=10, held_out=60,
-    validate_every=10, checkpoint_every=7, revive_after=10,
-)  # fmt: skip
-"""A training of a second."""
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it at import, and no module imports Triton early
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +25,7 @@ def _two_threads() -> None:
 
 @pytest.fixture(scope="session")
 def embeddings() -> FloatArray:
-    """(600, 24) float32 unit rows around 40 centres, so that neighbours mean something."""
+    """(600, 24) float32 unit rows around 40 centres, so that rows have meaningful neighbours."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(40, 24))
     x = centres[random.integers(0, 40, 600)] + 0.5 * random.normal(size=(600, 24))
@@ -37,19 +34,35 @@ def embeddings() -> FloatArray:
 
 @pytest.fixture(scope="session")
 def model(embeddings: FloatArray) -> CompresSAE:
-    """A model trained on `embeddings`; don't change it."""
+    """A model trained on `embeddings`; tests must not change it."""
     return train(embeddings, SMALL)
 
 
 @pytest.fixture(scope="session")
 def codes(model: CompresSAE, embeddings: FloatArray) -> SparseCodes:
+    """Codes of `embeddings`."""
     return model.encode(embeddings)
 
 
 @pytest.fixture
+def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
+    """The file catalog.npy with `embeddings`."""
+    np.save(tmp_path / "catalog.npy", embeddings)
+    return tmp_path / "catalog.npy"
+
+
+@pytest.fixture
 def index(tmp_path: Path, model: CompresSAE, codes: SparseCodes) -> Iterator[EdgeIndex]:
-    """An embedded index of `embeddings`, ids 0..599, payload `group` = id modulo 3."""
+    """An embedded index of `codes` with ids 0..599 and the payload `group` = id modulo 3."""
     with EdgeIndex.create(tmp_path / "index", model, IndexSettings(datatype="float32")) as made:
         made.upsert(range(len(codes)), codes, [{"group": i % 3} for i in range(len(codes))])
         made.optimize()
         yield made
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    """A shell whose working directory is tmp_path and whose terminal is 200 columns wide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Shell(monkeypatch, capsys)

@@ -32,7 +32,7 @@ from compressae_qdrant.abtest import (
 from compressae_qdrant.abtest.statistics import Moments
 from compressae_qdrant.errors import InvalidInputError, SourceError
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 FULL = os.environ.get("COMPRESSAE_SIMULATIONS") == "full"
 CTR = 0.1

@@ -17,7 +17,7 @@ from compressae_qdrant.index.qdrant.blocking import BlockingIndex
 from compressae_qdrant.ingestion.aio import ingest_async, sync_async
 from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
-from .sink import Sink, serving
+from .support.sink import Sink, serving
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan
 from compressae_qdrant.search.planner import SearchSettings
 from compressae_qdrant.vectors import exact_neighbours
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 GRID: dict[str, Any] = {
     "limits": (5, 20),

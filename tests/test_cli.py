@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,36 +15,12 @@ from compressae_qdrant.errors import IndexNotFoundError
 from compressae_qdrant.evaluation.baselines import baselines
 from compressae_qdrant.evaluation.methods import ComparedMethod
 
+from .support.shell import Shell
+
 COMMANDS = [
     "train", "encode", "ingest", "search", "info", "evaluate", "sync", "migrate", "deploy", "rollback", "concepts",
     "monitor", "plan", "report", "tune", "calibrate",
 ]  # fmt: skip
-
-
-class Shell:
-    """Runs `compressae` as a shell would: exit code, standard output, standard error."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, line: str) -> tuple[int, str, str]:
-        self._monkeypatch.setattr("sys.argv", ["compressae", *shlex.split(line)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = self._capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    def json(self, line: str) -> Any:
-        code, out, err = self(f"{line} --json")
-        assert code == 0, err
-        return json.loads(out)
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return Shell(monkeypatch, capsys)
 
 
 @pytest.fixture

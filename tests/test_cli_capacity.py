@@ -8,14 +8,7 @@ import pytest
 
 from compressae_qdrant.capacity import Node, Workload, load_constants, plan
 
-from .test_cli import Shell
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "220")
-    return Shell(monkeypatch, capsys)
+from .support.shell import Shell
 
 
 def test_json_is_what_the_library_plans(shell: Shell) -> None:

@@ -15,12 +15,7 @@ from compressae_qdrant.cli import operations, options
 from compressae_qdrant.cli.output import progress_bar
 from compressae_qdrant.codes import FloatArray
 
-from .test_cli import Shell
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
+from .support.shell import Shell
 
 
 @pytest.fixture

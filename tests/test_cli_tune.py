@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.tuning.settings_file import Settings
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 SMALL = "--depth 10 --queries 50 --latents 64 --k 4 --datatype float16 --steps 4 --rounds 2"
 
 
-@pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, embeddings: FloatArray
-) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    np.save(tmp_path / "catalog.npy", embeddings)
-    return Shell(monkeypatch, capsys)
+@pytest.fixture(autouse=True)
+def _catalog(catalog: Path) -> None:
+    """catalog.npy, in the working directory."""
 
 
 def test_what_tune_wrote_is_trained_loaded_and_asked(shell: Shell, tmp_path: Path) -> None:

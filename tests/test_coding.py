@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
@@ -20,6 +19,8 @@ from compressae_qdrant.model import encoder as coding
 from compressae_qdrant.model import pursuit
 from compressae_qdrant.model.pursuit import Dictionary
 from compressae_qdrant.vectors import UnitRows
+
+from .support.data import unit_rows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")
@@ -36,10 +37,6 @@ def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return chosen
 
 
-def _unit(n: int, d: int, seed: int) -> torch.Tensor:
-    return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
 def _loss(x: torch.Tensor, atoms: torch.Tensor, codes: tuple[torch.Tensor, torch.Tensor]) -> float:
     return float((x - sparse_decode(*codes, atoms)).square().sum(1).mean())
 
@@ -47,7 +44,7 @@ def _loss(x: torch.Tensor, atoms: torch.Tensor, codes: tuple[torch.Tensor, torch
 @pytest.mark.parametrize(("k", "step"), [(5, 1), (12, 4), (17, 7)])
 @pytest.mark.usefixtures("operations")
 def test_pursuit_by_gram_matrices_finds_codes_as_good(k: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, atoms = _unit(24, 40, 1).to(DEVICE), _unit(150, 40, 2).to(DEVICE)
+    x, atoms = unit_rows(24, 40, 1).to(DEVICE), unit_rows(150, 40, 2).to(DEVICE)
     atoms[3] = atoms[4]
     codes = Dictionary(atoms).pursue(x, k, step)
     assert all(len(set(row)) == k for row in codes[0].tolist())
@@ -59,7 +56,7 @@ def test_pursuit_by_gram_matrices_finds_codes_as_good(k: int, step: int, monkeyp
 
 @pytest.mark.usefixtures("operations")
 def test_all_atoms_when_k_is_h() -> None:
-    x, atoms = _unit(5, 4, 4).to(DEVICE), _unit(8, 4, 5).to(DEVICE)
+    x, atoms = unit_rows(5, 4, 4).to(DEVICE), unit_rows(8, 4, 5).to(DEVICE)
     indices, values = Dictionary(atoms).pursue(x, 8, 3)
     assert all(sorted(row) == list(range(8)) for row in indices.tolist())
     torch.testing.assert_close(sparse_decode(indices, values, atoms), x, atol=1e-3, rtol=0)
@@ -68,7 +65,7 @@ def test_all_atoms_when_k_is_h() -> None:
 @pytest.mark.usefixtures("operations")
 def test_a_support_too_large_for_the_kernels_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     pursuit._say_once.cache_clear()
-    x, atoms = _unit(3, 150, 4).to(DEVICE), _unit(200, 150, 5).to(DEVICE)
+    x, atoms = unit_rows(3, 150, 4).to(DEVICE), unit_rows(200, 150, 5).to(DEVICE)
     with caplog.at_level(logging.WARNING, "compressae_qdrant"):
         for _ in range(2):
             indices, _ = Dictionary(atoms).pursue(x, 140, 4)

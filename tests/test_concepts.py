@@ -19,7 +19,7 @@ from compressae_qdrant.errors import InvalidInputError, ModelFileError, ModelMis
 from compressae_qdrant.model.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.sources import Source
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 ENDINGS = ("an", "el", "ic", "or", "us", "ix", "om", "yr", "ed", "ish")
 WORDS = [f"{word}{ending}" for word in ("apple", "brook", "cloud", "dune") for ending in ENDINGS]

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
@@ -30,18 +29,12 @@ from compressae_qdrant.errors import (
 from compressae_qdrant.ingestion.aio import ingest_async
 from compressae_qdrant.search.alias_retriever import AliasRetriever, AsyncAliasRetriever
 
-from .conftest import SMALL
+from .support.data import SMALL
 
 
 @pytest.fixture(scope="module")
 def newer(embeddings: FloatArray) -> CompresSAE:
     return train(embeddings, dataclasses.replace(SMALL, seed=4))
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
-    np.save(tmp_path / "catalog.npy", embeddings)
-    return tmp_path / "catalog.npy"
 
 
 def test_deploy_switch_rollback_drop(

@@ -26,7 +26,7 @@ from compressae_qdrant.errors import IndexNotFoundError, InvalidInputError
 from compressae_qdrant.index import Hit
 from compressae_qdrant.model.concepts import Concept, Concepts
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 
 @pytest.fixture

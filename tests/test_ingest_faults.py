@@ -18,17 +18,11 @@ from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailab
 from compressae_qdrant.ingestion.sync import sync
 from compressae_qdrant.retry import RetryPolicy
 
-from .sink import Sink, faulty, serving, serving_grpc
+from .support.fault_proxy import faulty
+from .support.sink import Sink, serving, serving_grpc
 
 QUICK = RetryPolicy(attempts=4, first_seconds=0.005, longest_seconds=0.02)
 HOPELESS = RetryPolicy(attempts=2, first_seconds=0.001)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
-    path = tmp_path / "catalog.npy"
-    np.save(path, embeddings)
-    return path
 
 
 def _client(port: int, *, grpc: bool = False) -> QdrantClient:

@@ -35,7 +35,7 @@ from compressae_qdrant.monitoring import (
 from compressae_qdrant.monitoring.latent_use import Use, dead, hot, posting_mass, psi
 from compressae_qdrant.monitoring.samples import _sampled
 
-from .test_cli import Shell
+from .support.shell import Shell
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -8,9 +8,7 @@ from torch.nn.functional import normalize
 from compressae_qdrant.kernels import sparse_decode
 from compressae_qdrant.model.pursuit import _least_missed, _normal_equations, pursue, refit
 
-
-def _unit(n: int, d: int, seed: int) -> torch.Tensor:
-    return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+from .support.data import unit_rows
 
 
 def _reference(x: np.ndarray, atoms: np.ndarray, k: int) -> np.ndarray:
@@ -28,7 +26,7 @@ def _reference(x: np.ndarray, atoms: np.ndarray, k: int) -> np.ndarray:
 
 def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
     # Items made of few atoms, so that rounding to bfloat16 in the choice can't change what is found.
-    atoms = _unit(60, 32, 0)
+    atoms = unit_rows(60, 32, 0)
     random = np.random.default_rng(1)
     mix = np.zeros((20, 60))
     for row in mix:
@@ -42,7 +40,7 @@ def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
 
 @pytest.mark.parametrize("atoms_per_step", [1, 3, 4, 16])
 def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) -> None:
-    atoms, x = _unit(80, 16, 2), _unit(50, 16, 3)
+    atoms, x = unit_rows(80, 16, 2), unit_rows(50, 16, 3)
     errors = []
     for k in (2, 5, 12):
         indices, values = pursue(x, atoms, k, atoms_per_step)
@@ -53,7 +51,7 @@ def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) 
 
 
 def test_the_atoms_that_are_dropped_are_those_that_cost_least() -> None:
-    atoms, x = _unit(40, 16, 10), _unit(30, 16, 11)
+    atoms, x = unit_rows(40, 16, 10), unit_rows(30, 16, 11)
     indices, values = pursue(x, atoms, 5, atoms_per_step=2)
     wide, _ = pursue(x, atoms, 7, atoms_per_step=1)
     kept = (x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()
@@ -73,21 +71,21 @@ def test_the_atoms_that_are_dropped_are_those_that_cost_least() -> None:
 
 
 def test_all_atoms_when_k_is_h_reconstruct_exactly() -> None:
-    atoms, x = _unit(8, 4, 4), _unit(5, 4, 5)
+    atoms, x = unit_rows(8, 4, 4), unit_rows(5, 4, 5)
     indices, values = pursue(x, atoms, 8, 3)
     torch.testing.assert_close(sparse_decode(indices, values, atoms), x, atol=1e-3, rtol=0)
 
 
 def test_equal_atoms_and_zero_atoms_give_finite_values() -> None:
-    atoms = _unit(12, 6, 6)
+    atoms = unit_rows(12, 6, 6)
     atoms[1] = atoms[0]
     atoms[2] = 0
-    _, values = pursue(torch.cat([atoms[:1], _unit(4, 6, 7)]), atoms, 6, 2)
+    _, values = pursue(torch.cat([atoms[:1], unit_rows(4, 6, 7)]), atoms, 6, 2)
     assert torch.isfinite(values).all()
 
 
 def test_refit_is_least_squares() -> None:
-    atoms, x = _unit(20, 10, 8), _unit(3, 10, 9)
+    atoms, x = unit_rows(20, 10, 8), unit_rows(3, 10, 9)
     support = torch.tensor([[0, 5, 7], [1, 2, 3], [19, 4, 11]])
     for row, values in enumerate(refit(x, atoms, support)):
         wanted = np.linalg.lstsq(atoms[support[row]].numpy().T, x[row].numpy(), rcond=None)[0]

@@ -33,7 +33,7 @@ from compressae_qdrant.ingestion.ray import (
 from compressae_qdrant.sources import Columns
 from compressae_qdrant.sources.source import file_identity
 
-from .sink import Sink, serving
+from .support.sink import Sink, serving
 
 pytestmark = pytest.mark.timeout(600)  # starting Ray takes a busy machine a while
 

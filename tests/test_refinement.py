@@ -19,7 +19,7 @@ from compressae_qdrant.training.batches import _Resident, _Streamed, make_feed
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations
 
-from .conftest import SMALL
+from .support.data import SMALL
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -20,7 +20,7 @@ from compressae_qdrant.evaluation.comparison import Row, Timing
 from compressae_qdrant.model.concepts import Concept, Concepts, StrongItem
 from compressae_qdrant.report import ReportSettings, build_report
 
-from .browser import chromium
+from .support.browser import chromium
 from .test_report import HOSTILE, Rows
 
 FAMILIES = {"ours": 0.08, "Qdrant, no rescoring": 0.0, "ours, originals on disk": 0.1, "new": -0.1}

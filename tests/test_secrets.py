@@ -20,8 +20,8 @@ from compressae_qdrant.index import create_index, open_index
 from compressae_qdrant.index.location import connect
 from compressae_qdrant.retry import RetryPolicy
 
-from .sink import Sink, serving, serving_grpc
-from .test_cli import Shell
+from .support.shell import Shell
+from .support.sink import Sink, serving, serving_grpc
 
 KEY = "planted-key-3f9c"
 

@@ -28,7 +28,7 @@ from compressae_qdrant.ingestion.migrate import add_codes
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
-from .sink import Sink, serving
+from .support.sink import Sink, serving
 
 
 @pytest.fixture

@@ -70,11 +70,6 @@ def metrics() -> Iterator[Metrics]:
     provider.shutdown()
 
 
-def _catalog(path: Path, embeddings: FloatArray) -> Path:
-    np.save(path / "catalog.npy", embeddings)
-    return path / "catalog.npy"
-
-
 def test_a_search(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     retriever = Retriever(model, index)
     retriever.search(embeddings[0], limit=5, prefetch=40)
@@ -153,7 +148,7 @@ def test_an_ingestion(metrics: Metrics, model: CompresSAE, embeddings: FloatArra
 
 
 def test_failures_and_retries(
-    metrics: Metrics, model: CompresSAE, embeddings: FloatArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    metrics: Metrics, model: CompresSAE, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EdgeIndex.create(tmp_path / "index", model) as index:
         down = IndexUnavailableError("the server is away")
@@ -163,14 +158,14 @@ def test_failures_and_retries(
 
         monkeypatch.setattr(index, "upsert", fail)
         with pytest.raises(IngestError):
-            ingest(open_source(_catalog(tmp_path, embeddings)), model, index, retry=RetryPolicy(3, 0.0, 0.0))
+            ingest(open_source(catalog), model, index, retry=RetryPolicy(3, 0.0, 0.0))
     (retries,) = metrics.points("compressae.retries", error_type="IndexUnavailableError")
     (failures,) = metrics.points("compressae.ingest.failures", error_type="IndexUnavailableError")
     assert (retries.value, failures.value) == (2, 1)
     assert metrics.points("compressae.ingest.items") == []
 
 
-def test_a_prometheus_endpoint(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_a_prometheus_endpoint(model: CompresSAE, index: EdgeIndex, catalog: Path, embeddings: FloatArray) -> None:
     """The names that the queries in README ask for are those that are scraped."""
     provider = MeterProvider([PrometheusMetricReader()])
     telemetry.use_provider(provider)
@@ -178,7 +173,7 @@ def test_a_prometheus_endpoint(model: CompresSAE, index: EdgeIndex, embeddings: 
     try:
         Retriever(model, index).search(embeddings[0])
         with EdgeIndex.create(index.journal.parent.parent / "other", model) as other:
-            ingest(open_source(_catalog(index.journal.parent.parent, embeddings)), model, other)
+            ingest(open_source(catalog), model, other)
         Retriever(model, index).search(embeddings[0], rescore_in_engine=False)
         telemetry.count("compressae.retries")
         telemetry.count("compressae.ingest.failures")

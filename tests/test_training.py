@@ -19,7 +19,7 @@ from compressae_qdrant.training.config import choose_latents
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations, replace_dead_atoms
 
-from .conftest import SMALL
+from .support.data import SMALL
 
 
 def _same(a: CompresSAE, b: CompresSAE) -> bool:

@@ -32,7 +32,7 @@ from compressae_qdrant.training.fused_step import FusedStep
 from compressae_qdrant.training.steps import AutogradStep
 from compressae_qdrant.tuning.settings_file import Settings
 
-from .conftest import SMALL
+from .support.data import SMALL
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 48

@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's chromium or another one of its kind, where there is one."""
+"""A real browser for tests: Chromium or Chrome, if one is installed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless chromium; skips the tests that need it where none is installed."""
+    """Yield a headless Chromium; skip the test if none is installed."""
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        pytest.skip(f"no browser ({', '.join(NAMES)}); on Debian: apt install chromium, or name one by CHROMIUM")
-    # Root has no sandbox of its own in a container, and the only page that is opened is one of ours.
+        pytest.skip(f"no browser ({', '.join(NAMES)}); on Debian: apt install chromium, or set CHROMIUM to its path")
+    # Chromium's sandbox does not work for root in a container, and tests open only pages of their own.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=arguments)

@@ -1,11 +1,10 @@
-"""A minimal sink for ingestion, by REST and by gRPC, and a TCP proxy that breaks connections to it by a seeded plan.
+"""A fake Qdrant server that records what ingestion sends, over REST and gRPC.
 
-The sink implements the calls that ingestion makes and keeps what it accepts. It is no Qdrant and claims nothing more.
+It implements only the calls that ingestion makes, and keeps the points it accepts in memory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import random
@@ -21,28 +20,29 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 
-__all__ = ["Sink", "faulty", "serving", "serving_grpc"]
+__all__ = ["Sink", "serving", "serving_grpc"]
 
 
 class Sink:
-    """What was accepted, and how often it fails by itself."""
+    """The state of the fake server: accepted points, recorded calls, and planned failures."""
 
     def __init__(self, seed: int = 0, failures: float = 0.0) -> None:
         self.points: dict[Any, dict[str, Any]] = {}
         self.config: dict[str, Any] | None = None
         self.failures = failures
         self.full_from: int | None = None
-        """Upserts of this id or a larger one are refused."""
+        """Upserts of this id or a larger one are refused with status 503."""
         self.refused: dict[int, int] = {}
+        """Number of refused calls by HTTP status."""
         self.statuses: list[str] = []
-        """States that the collection reports one after the other; an update of the collection makes it green."""
+        """Collection statuses to report, one for each call; the last one stays until the collection is updated."""
         self.calls: list[tuple[str, str, dict[str, str]]] = []
-        """Method, path and headers of each call by REST."""
+        """Method, path and headers of each REST call."""
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and result of one call."""
+        """Return the HTTP status and the result of one call."""
         with self._lock:
             if self.full_from is not None and any(p["id"] >= self.full_from for p in body.get("points", ())):
                 return 503, None
@@ -53,7 +53,7 @@ class Sink:
                 status = self._random.choice([429, 500, 503])
                 self.refused[status] = self.refused.get(status, 0) + 1
                 if fate < self.failures / 2 and status != 429:
-                    self._act(method, path, body)  # failed after it had acted
+                    self._act(method, path, body)  # the call fails after it took effect
                 return status, None
             return 200, self._act(method, path, body)
 
@@ -99,7 +99,7 @@ class Sink:
         }  # fmt: skip
 
     def _status(self) -> str:
-        """The last of `statuses` stays until the collection is updated."""
+        """Return the next collection status."""
         if not self.statuses:
             return "green"
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -112,7 +112,7 @@ class Sink:
 
 @contextlib.contextmanager
 def serving(sink: Sink) -> Iterator[int]:
-    """Serve a sink; gives the port."""
+    """Serve a sink over REST; yields the port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -122,7 +122,7 @@ def serving(sink: Sink) -> Iterator[int]:
             sink.calls.append((self.command, self.path, {name.lower(): text for name, text in self.headers.items()}))
             status, result = sink.answer(self.command, self.path, json.loads(body) if body else {})
             text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
-            with contextlib.suppress(OSError):  # the other end may be gone
+            with contextlib.suppress(OSError):  # the client may have closed the connection
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
@@ -131,16 +131,16 @@ def serving(sink: Sink) -> Iterator[int]:
                 self.end_headers()
                 self.wfile.write(text)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = _handle  # noqa: N815 (the names that the base class calls)
+        do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = _handle  # noqa: N815 (names that the base class expects)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A connection that the proxy broke is no news."""
+            """Ignore connections that the fault proxy broke."""
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -157,13 +157,13 @@ class _Points(PointsServicer):
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802 (the name that the service has)
+    def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802 (name that the service defines)
         points = [GrpcToRest.convert_point_struct(point).model_dump(mode="json") for point in request.points]
-        _answered(self._sink, context, "PUT", "/points", {"points": points})
+        _result_of(self._sink, context, "PUT", "/points", {"points": points})
         return grpc.PointsOperationResponse(result=grpc.UpdateResult(status=grpc.UpdateStatus.Completed))
 
     def Count(self, request: Any, context: Any) -> Any:  # noqa: N802
-        count = _answered(self._sink, context, "POST", "/points/count", {})["count"]
+        count = _result_of(self._sink, context, "POST", "/points/count", {})["count"]
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
 
@@ -172,16 +172,16 @@ class _Collections(CollectionsServicer):
         self._sink = sink
 
     def ListAliases(self, request: Any, context: Any) -> Any:  # noqa: N802
-        _answered(self._sink, context, "GET", "/aliases", {})
+        _result_of(self._sink, context, "GET", "/aliases", {})
         return grpc.ListAliasesResponse()
 
     def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
-        info = models.CollectionInfo(**_answered(self._sink, context, "GET", "", {}))
+        info = models.CollectionInfo(**_result_of(self._sink, context, "GET", "", {}))
         return grpc.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
 
-def _answered(sink: Sink, context: Any, method: str, path: str, body: dict[str, Any]) -> Any:
-    """The result of a call, or its failure as gRPC has it."""
+def _result_of(sink: Sink, context: Any, method: str, path: str, body: dict[str, Any]) -> Any:
+    """Return the result of a call, or abort it with the gRPC status that matches its HTTP status."""
     status, result = sink.answer(method, path, body)
     if status == 429:
         context.set_trailing_metadata((("retry-after", "0"),))
@@ -193,7 +193,7 @@ def _answered(sink: Sink, context: Any, method: str, path: str, body: dict[str, 
 
 @contextlib.contextmanager
 def serving_grpc(sink: Sink) -> Iterator[int]:
-    """Serve a sink by gRPC; gives the port. What is sent must have been described by REST before."""
+    """Serve a sink over gRPC; yields the port. The collection must have been created over REST before."""
     server = rpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
     add_PointsServicer_to_server(_Points(sink), server)
     add_CollectionsServicer_to_server(_Collections(sink), server)
@@ -203,84 +203,3 @@ def serving_grpc(sink: Sink) -> Iterator[int]:
         yield port
     finally:
         server.stop(None).wait()
-
-
-class _Proxy:
-    """Forwards TCP to a port, and breaks some connections: each gets its fate, and the byte at which it strikes."""
-
-    def __init__(self, port: int, seed: int, share: float, host: str) -> None:
-        self.struck: dict[str, int] = {}
-        self._host = host
-        self._port, self._share, self._random = port, share, random.Random(seed)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection from a client."""
-        fate = "pass"
-        if self._random.random() < self._share:
-            fate = self._random.choice(["reset", "truncate", "delay", "drop"])
-        at = self._random.randrange(200, 60_000) if fate == "reset" else self._random.randrange(0, 400)
-        try:
-            if fate == "drop":
-                self._strike(fate)
-                return
-            server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
-            try:
-                up = self._pump(reader, server_writer, at if fate == "reset" else None, fate, 0.0)
-                slow = 1.0 if fate == "delay" else 0.0
-                down = self._pump(server_reader, writer, at if fate == "truncate" else None, fate, slow)
-                pumps = [asyncio.ensure_future(up), asyncio.ensure_future(down)]
-                with contextlib.suppress(asyncio.CancelledError):  # the proxy stops
-                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
-            finally:
-                server_writer.transport.abort()
-        finally:
-            writer.transport.abort()
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None, fate: str, wait: float
-    ) -> None:
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := await reader.read(4096):
-                if wait:
-                    self._strike(fate)
-                    await asyncio.sleep(wait)
-                if limit is not None and passed + len(data) > limit:
-                    self._strike(fate)
-                    writer.write(data[: limit - passed])
-                    await writer.drain()
-                    return
-                passed += len(data)
-                writer.write(data)
-                await writer.drain()
-
-    def _strike(self, fate: str) -> None:
-        self.struck[fate] = self.struck.get(fate, 0) + 1
-
-
-@contextlib.contextmanager
-def faulty(port: int, seed: int, share: float, host: str = "127.0.0.1") -> Iterator[tuple[int, dict[str, int]]]:
-    """Forward to a port and break a share of the connections; gives the proxy's port and what it did so far."""
-    proxy = _Proxy(port, seed, share, host)
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(proxy.handle, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield int(server.sockets[0].getsockname()[1]), proxy.struck
-    finally:
-        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _stop(server: asyncio.Server) -> None:
-    server.close()
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
