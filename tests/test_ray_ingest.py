@@ -31,7 +31,7 @@ from compressae_qdrant.ingestion.ray import (
     ingest_with_ray,
 )
 from compressae_qdrant.sources import Columns
-from compressae_qdrant.sources.source import file_identity
+from compressae_qdrant.sources.identity import file_identity
 
 from .support.sink import Sink, serving
 

@@ -102,7 +102,7 @@ def test_every_kind_of_file_gives_the_same_items(tmp_path: Path, write: Any, sta
     assert source.dim == D
 
 
-def test_a_matrix_with_a_table_beside_it(tmp_path: Path) -> None:
+def test_a_matrix_takes_ids_and_payloads_from_a_table(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", VECTORS)
     table = _jsonl(tmp_path, [{"id": row["id"], "title": row["title"]} for row in ROWS])
     source = open_source(tmp_path / "x.npy", metadata=table)
@@ -122,18 +122,18 @@ def test_a_matrix_with_a_table_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [_parquet, _jsonl, _csv])
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("change", "message"),
     [
         ({"embedding": [1.0, float("nan"), 2.0]}, "row 13 .* holds NaN"),
         ({"embedding": [0.0, 0.0, 0.0]}, "row 13 .* all zero"),
-        ({"embedding": [1.0]}, "row 13 .* 1 dimensions, the rows before have 3"),
+        ({"embedding": [1.0]}, "row 13 .* 1 dimensions, but the rows before it have 3"),
         ({"embedding": None}, "row 13 .* can't be read"),
         ({"id": ""}, "row 13 has id ''"),
     ],
 )
-def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path: Path, write: Any, spoil: Any, complaint: str) -> None:
-    path = write(tmp_path, [row | spoil if i == 13 else row for i, row in enumerate(ROWS)])
-    with pytest.raises(RowError, match=complaint) as caught:
+def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path: Path, write: Any, change: Any, message: str) -> None:
+    path = write(tmp_path, [row | change if i == 13 else row for i, row in enumerate(ROWS)])
+    with pytest.raises(RowError, match=message) as caught:
         list(open_source(path).batches(4))
     assert caught.value.row == 13
     batches = list(open_source(path, on_error="skip").batches(4))
@@ -142,7 +142,7 @@ def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path: Path, write: Any, s
 
 
 @pytest.mark.parametrize(("name", "line"), [("c.jsonl", "{broken"), ("c.jsonl", "[1]"), ("c.csv", "a,b,c,d,e")])
-def test_a_line_that_is_no_row(tmp_path: Path, name: str, line: str) -> None:
+def test_a_malformed_line_is_a_bad_row(tmp_path: Path, name: str, line: str) -> None:
     path = (_jsonl if name == "c.jsonl" else _csv)(tmp_path, ROWS)
     lines = path.read_text().splitlines()
     at = 3 if name == "c.jsonl" else 4  # a CSV file has a header
@@ -153,34 +153,34 @@ def test_a_line_that_is_no_row(tmp_path: Path, name: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("id", [-1, 2**64, "\ud800"])
-def test_an_id_that_no_index_takes_is_a_bad_row(tmp_path: Path, id: Any) -> None:
+def test_an_invalid_id_is_a_bad_row(tmp_path: Path, id: Any) -> None:
     path = _jsonl(tmp_path, [ROWS[0] | {"id": id}, *ROWS[1:]])
     with pytest.raises(RowError, match="row 0: item id"):
         list(open_source(path).batches(4))
     assert next(open_source(path, on_error="skip").batches(4)).skipped == 1
 
 
-def test_a_table_of_a_spreadsheet_begins_with_a_mark(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     path = _csv(tmp_path, ROWS)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert next(open_source(path).batches(1)).ids == ["item-0"]
 
 
-def test_a_file_that_breaks_off_or_is_no_utf8_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_truncated_file_or_one_not_in_utf8_is_a_source_error(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"id": n, "embedding": [1.0, n]}) + "\n" for n in range(5000)).encode()
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-2000])
     (tmp_path / "head.jsonl.gz").write_bytes(gzip.compress(lines)[:20])
     (tmp_path / "latin.jsonl").write_bytes(lines + b'{"id": "\xe9"}\n')
     with pytest.raises(SourceError, match=r"can't read .*head\.jsonl\.gz: Compressed file ended"):
         open_source(tmp_path / "head.jsonl.gz")
-    for name, complaint in (("cut.jsonl.gz", "Compressed file ended"), ("latin.jsonl", "'utf-8' codec")):
+    for name, message in (("cut.jsonl.gz", "Compressed file ended"), ("latin.jsonl", "'utf-8' codec")):
         batches = open_source(tmp_path / name).batches(100)
         assert next(batches).ids == list(range(100))
-        with pytest.raises(SourceError, match=rf"can't read .*{name} beyond row [1-4]\d\d\d: {complaint}"):
+        with pytest.raises(SourceError, match=rf"can't read .*{name} after row [1-4]\d\d\d: {message}"):
             list(batches)
 
 
-def test_columns(tmp_path: Path) -> None:
+def test_columns_are_checked_and_become_payloads(tmp_path: Path) -> None:
     rows = [{"key": i, "vec": [1.0, i], "day": date(2024, 1, 2), "note": None, "x": float("nan")} for i in range(3)]
     path = _parquet(tmp_path, rows)
     with pytest.raises(SourceError, match="no column 'id', 'embedding'; it has 'key', 'vec'"):
@@ -203,22 +203,22 @@ def test_texts_are_embedded(tmp_path: Path) -> None:
     assert batch.payloads[0] == {"text": "x"}
     with pytest.raises(ConfigError, match="no embedder"):
         open_source(path, columns=Columns(text="text"))
-    with pytest.raises(SourceError, match="one vector for each"):
+    with pytest.raises(SourceError, match="one vector for each text"):
         next(open_source(path, columns=Columns(text="text"), embedder=lambda _: np.ones((1, 2), np.float32)).batches(3))
 
 
-def test_what_can_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.xml").write_text("x")
     (tmp_path / "c.parquet").write_text("x")
     (tmp_path / "c.jsonl").write_text("")
     np.save(tmp_path / "x.npy", np.ones(3))
-    for name, complaint in (("none.csv", "there is no"), ("c.xml", "unknown kind"), ("c.parquet", "can't read"),
+    for name, message in (("none.csv", "there is no"), ("c.xml", "unknown kind"), ("c.parquet", "can't read"),
                             ("c.jsonl", "no rows"), ("x.npy", r"expected \(n, d\)")):  # fmt: skip
-        with pytest.raises(SourceError, match=complaint):
+        with pytest.raises(SourceError, match=message):
             open_source(tmp_path / name)
 
 
-def test_identity_follows_the_data_and_how_it_is_read(tmp_path: Path) -> None:
+def test_identity_changes_with_the_data_and_the_columns(tmp_path: Path) -> None:
     path = _jsonl(tmp_path, ROWS)
     before = open_source(path).identity
     assert open_source(path).identity == before
@@ -227,7 +227,7 @@ def test_identity_follows_the_data_and_how_it_is_read(tmp_path: Path) -> None:
     assert open_source(path).identity != before
 
 
-def test_a_change_in_the_middle_of_a_large_file_is_another_source(tmp_path: Path) -> None:
+def test_identity_changes_with_a_byte_in_the_middle_of_a_large_file(tmp_path: Path) -> None:
     path = _jsonl(tmp_path, ROWS * 2000)
     before, text = open_source(path).identity, bytearray(path.read_bytes())
     text[len(text) // 2 :] = text[len(text) // 2 :].replace(b"Title", b"Other", 1)
@@ -235,7 +235,7 @@ def test_a_change_in_the_middle_of_a_large_file_is_another_source(tmp_path: Path
     assert open_source(path).identity != before
 
 
-def test_a_sample_to_train_on_is_seeded_and_drawn_from_everywhere(tmp_path: Path) -> None:
+def test_a_training_sample_is_seeded_and_uniform(tmp_path: Path) -> None:
     source = open_source(_jsonl(tmp_path, ROWS))
     sample = sample_embeddings(source, 10, seed=1, batch_size=4)
     assert sample.shape == (10, D)
@@ -247,7 +247,7 @@ def test_a_sample_to_train_on_is_seeded_and_drawn_from_everywhere(tmp_path: Path
     assert 8 <= late <= 34  # the last row is in each sample with probability 0.4
 
 
-def test_a_sample_to_measure_on_is_no_larger_than_asked_and_counts_the_rest(tmp_path: Path) -> None:
+def test_a_measuring_sample_respects_its_limit_and_reports_the_total(tmp_path: Path) -> None:
     np.save(tmp_path / "items.npy", VECTORS)
     rows = {row.tobytes() for row in VECTORS}
     for source in (open_source(_jsonl(tmp_path, ROWS)), open_source(tmp_path / "items.npy")):

@@ -37,7 +37,8 @@ from ..model.encoder import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Columns, open_source
-from ..sources.source import OnError, file_identity
+from ..sources.identity import file_identity
+from ..sources.source import OnError
 from .writer import request_slices
 
 __all__ = ["RayReport", "ingest_with_ray"]

@@ -1,7 +1,9 @@
-"""Catalogs as batches of items with embeddings, whatever file they are in; read as a stream."""
+"""Sources: catalogs in files or collections, read as a stream of batches of checked items with embeddings."""
 
+from .columns import Columns
 from .files import open_source
 from .qdrant import QdrantSource
-from .source import Batch, Columns, Source, draw_embeddings, sample_embeddings
+from .sampling import draw_embeddings, sample_embeddings
+from .source import Batch, Source
 
 __all__ = ["Batch", "Columns", "QdrantSource", "Source", "draw_embeddings", "open_source", "sample_embeddings"]

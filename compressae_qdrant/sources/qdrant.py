@@ -1,4 +1,4 @@
-"""A collection of a Qdrant server as a source: the dense vectors that are there already."""
+"""A source that reads the dense vectors of a collection of a Qdrant server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
 from ..index.qdrant.errors import client_errors
 from ..retry import RetryPolicy
-from .source import Batch, Columns, OnError, Row, batches_of
+from .batches import batches_of
+from .columns import Columns
+from .source import Batch, OnError, Row
 
 __all__ = ["QdrantSource"]
 
@@ -27,17 +29,18 @@ class QdrantSource:
     """The points of a collection in the order of their ids, with payloads.
 
     Args:
-        client: to the server; it stays the caller's.
-        collection: its name, or an alias.
-        vector: name of the dense vector; None is the unnamed one.
-        on_error: what a point without a usable vector does.
-        payloads: whether to read payloads. Without them, ids are those of the points.
-        lacking: only points without this vector, as they are when their page is read.
-        retry: what to do while the server fails to give a page.
+        client: a connection to the server. It is not closed.
+        collection: name of the collection, or an alias.
+        vector: name of the dense vector; None means the unnamed one.
+        on_error: what to do with a point without a usable vector: `raise` or `skip`.
+        payloads: whether to read payloads. Without them, item ids are the ids of the points.
+        lacking: name of a vector; only points without it are read.
+        retry: how often to try again after a failed request.
 
     Raises:
         SourceError: the collection has no such vector.
-        IndexNotFoundError, IndexUnavailableError: there is no such collection, or no server.
+        IndexNotFoundError: there is no such collection.
+        IndexUnavailableError: the server cannot be reached.
     """
 
     def __init__(
@@ -60,34 +63,34 @@ class QdrantSource:
             config = client.get_collection(collection).config
         params: Any = config.params.vectors
         manifest = (config.metadata or {}).get(METADATA_KEY)
-        self._ours = manifest is not None and not manifest.get("adopted", False)
+        self._is_codes_index = manifest is not None and not manifest.get("adopted", False)
         named = params if isinstance(params, dict) else {None: params} if params is not None else {}
         if vector not in named:
             names = ", ".join(map(repr, named)) or "none"
             raise SourceError(
-                f"collection {collection!r} has no dense vector {vector!r}; it has {names}; name one by ?vector=NAME"
+                f"collection {collection!r} has no dense vector {vector!r}; it has {names}; choose one by ?vector=NAME"
             )
         self._dim = int(named[vector].size)
 
     @property
     def dim(self) -> int:
-        """d of the vector."""
+        """Dimension d of the vectors."""
         return self._dim
 
     @property
     def rows(self) -> int | None:
-        """Points of the collection."""
+        """Number of points to read."""
         with client_errors("count", self._collection):
             return int(self._client.count(self._collection, count_filter=self._filter, exact=True).count)
 
     @property
     def seekable(self) -> bool:
-        """False: pages follow one another."""
+        """False: pages can only be read one after the other."""
         return False
 
     @property
     def identity(self) -> str:
-        """The collection and the vector; not what is in them, which may change while it is read."""
+        """The names of the collection and the vector; not the points, which may change while they are read."""
         return f"qdrant {self._collection} {self._vector}"
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
@@ -95,14 +98,14 @@ class QdrantSource:
         return batches_of(self._read(start), _COLUMNS, size, start, None, self._on_error)
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
-        """None: points come page by page."""
+        """None: points are read page by page."""
         return None
 
-    def _page(self, offset: Any, vectors: Any, wanted: bool) -> tuple[list[Any], Any]:
+    def _page(self, offset: Any, vectors: Any, with_payload: bool) -> tuple[list[Any], Any]:
         with client_errors("read", self._collection):
             return self._client.scroll(
                 self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
-                with_payload=wanted and self._payloads, with_vectors=vectors,
+                with_payload=with_payload and self._payloads, with_vectors=vectors,
             )  # fmt: skip
 
     def _read(self, start: int) -> Iterator[Row]:
@@ -110,15 +113,15 @@ class QdrantSource:
         number = 0
         names: Any = True if self._vector is None else [self._vector]
         while True:
-            wanted = number + _PAGE > start  # pages before are passed by without their vectors
-            points, offset = self._retry.run(partial(self._page, offset, names if wanted else False, wanted))
+            needed = number + _PAGE > start  # earlier pages are skipped without reading their vectors
+            points, offset = self._retry.run(partial(self._page, offset, names if needed else False, needed))
             for point in points:
                 if number >= start:
                     vector: Any = point.vector
                     vector = vector.get(self._vector or "") if isinstance(vector, dict) else vector
-                    # Fields of someone's own that are called as our reserved ones stay what they are.
-                    payload = public_payload(point.payload) if self._ours else point.payload or {}
-                    id = item_id(point.id, point.payload if self._ours else None)
+                    # In other collections, fields with the names of our reserved ones are ordinary payload.
+                    payload = public_payload(point.payload) if self._is_codes_index else point.payload or {}
+                    id = item_id(point.id, point.payload if self._is_codes_index else None)
                     yield number, {**payload, "\0id": id, "\0vector": vector}
                 number += 1
             if offset is None:
