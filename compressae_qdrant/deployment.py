@@ -20,9 +20,9 @@ from .errors import ConfigError, IndexNotFoundError, VerificationError
 from .index import IndexSettings, QdrantIndex
 from .index.ids import id_digests
 from .index.points import point_ids
+from .index.qdrant.calls import run_call
 from .index.qdrant.collections import delete_call, exists_call, target_call
 from .index.qdrant.errors import client_errors
-from .index.qdrant.index import run_call
 from .index.results import ItemId
 from .ingestion.ingest import ingest
 from .metrics import recall

@@ -21,13 +21,17 @@ from compressae_qdrant.errors import (
     SourceError,
 )
 from compressae_qdrant.index.manifest import Manifest
-from compressae_qdrant.index.qdrant import calls, steps
+from compressae_qdrant.index.qdrant import steps
+from compressae_qdrant.index.qdrant.calls import Call
+from compressae_qdrant.index.qdrant.client import Transport
 from compressae_qdrant.index.qdrant.collections import create_call, setup_calls
 from compressae_qdrant.index.qdrant.requests import Requests
+from compressae_qdrant.index.qdrant.upserts import Target
 from compressae_qdrant.ingestion.migrate import add_codes
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
+from .support.recording import method_of, sent
 from .support.sink import Sink, serving
 
 
@@ -67,7 +71,7 @@ def test_optimisers_that_wait_are_nudged_once(model: CompresSAE, monkeypatch: py
         assert len([call for call in sink.calls if call[0] == "PATCH"]) == 1
         sink.statuses = ["yellow"]
         assert index.info().indexed_items is None
-        with pytest.raises(CodeIndexError, match=r"have come no further for 0 s \(yellow, 1 segments\)"):
+        with pytest.raises(CodeIndexError, match=r"made no progress for 0 s \(yellow, 1 segments\)"):
             index.optimize(patience=0)
         sink.statuses = ["red"]
         with pytest.raises(CodeIndexError, match="optimisers of collection 'items' failed"):
@@ -79,12 +83,14 @@ def _to(port: int) -> QdrantClient:
 
 
 def test_a_write_that_was_not_applied_in_time_is_no_success(model: CompresSAE, codes: SparseCodes) -> None:
-    call = Requests("items", Manifest.of(model, IndexSettings()), calls.Transport("rest")).upsert([1], codes[:1], None)
+    call = Requests(Target("items", Transport("rest")), Manifest.of(model, IndexSettings())).upsert(
+        [1], codes[:1], None
+    )
     assert call is not None
     for status in (models.UpdateStatus.COMPLETED, grpc.UpdateStatus.Completed):
         call.parse(models.UpdateResult.model_construct(status=status))
     for status in (models.UpdateStatus.WAIT_TIMEOUT, grpc.UpdateStatus.WaitTimeout):
-        with pytest.raises(CodeIndexError, match="has not applied it in time"):
+        with pytest.raises(CodeIndexError, match="did not apply it in time"):
             call.parse(models.UpdateResult.model_construct(status=status))
 
 
@@ -99,11 +105,11 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     settings = IndexSettings(shard_keys=["eu", 7], shards=2)
     manifest = Manifest.from_json(Manifest.of(model, settings).to_json(), "here")
     assert manifest.settings == settings
-    assert create_call("items", manifest).arguments["sharding_method"] == models.ShardingMethod.CUSTOM
-    assert [call.arguments["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
-    whole = Requests("items", manifest, calls.Transport("rest"))
+    assert sent(create_call("items", manifest))["sharding_method"] == models.ShardingMethod.CUSTOM
+    assert [sent(call)["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
+    whole = Requests(Target("items", Transport("rest")), manifest)
     (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4))
-    assert whole.search([plan]).arguments["requests"][0].shard_key is None
+    assert sent(whole.search([plan]))["requests"][0].shard_key is None
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
         whole.upsert([1], codes[:1], None)
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
@@ -111,24 +117,24 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     with pytest.raises(ConfigError, match="has no shard key 'us'; it has 'eu', 7"):
         whole.of_shard("us")
     part = whole.of_shard("eu")
-    assert part.search([plan]).arguments["requests"][0].shard_key == "eu"
-    for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.scan(9, None)):
-        assert call.arguments["shard_key_selector"] == "eu"
-    assert "shard_key_selector" not in part.state().arguments
+    assert sent(part.search([plan]))["requests"][0].shard_key == "eu"
+    for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.page(9, None)):
+        assert sent(call)["shard_key_selector"] == "eu"
+    assert "shard_key_selector" not in sent(part.state())
     green = SimpleNamespace(status=models.CollectionStatus.GREEN, segments_count=1)
     assert [each.info(3).parse(green).location for each in (whole, part)] == ["items", "items?shard_key=eu"]
     upsert = part.upsert([1], codes[:1], None)
     assert upsert is not None
-    assert json.loads(upsert.arguments["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
+    assert json.loads(sent(upsert)["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
     for both in (part.only_new(), whole.only_new().of_shard("eu")):
         again = both.upsert([1], codes[:1], None)
         assert again is not None
-        body = json.loads(again.arguments["point_insert_operations"].model_dump_json())
+        body = json.loads(sent(again)["point_insert_operations"].model_dump_json())
         assert (body["shard_key"], body["update_mode"]) == ("eu", "insert_only")
-    by_grpc = Requests("items", manifest, calls.Transport("grpc"), 7).only_new().upsert([1], codes[:1], None)
+    by_grpc = Requests(Target("items", Transport("grpc"), 7), manifest).only_new().upsert([1], codes[:1], None)
     assert by_grpc is not None
-    assert by_grpc.arguments["request"].shard_key_selector.shard_keys[0].number == 7
-    assert by_grpc.arguments["request"].update_mode == grpc.UpdateMode.InsertOnly
+    assert sent(by_grpc)["request"].shard_key_selector.shard_keys[0].number == 7
+    assert sent(by_grpc)["request"].update_mode == grpc.UpdateMode.InsertOnly
 
 
 def test_only_new_leaves_what_is_there(client: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
@@ -166,36 +172,38 @@ def dense_vectors(client: QdrantClient) -> FloatArray:
 
 def test_points_that_went_meanwhile_are_passed_over(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
     index = QdrantIndex.adopt(dense, "items", model)
-    calls_made: list[str] = []
+    methods: list[str] = []
 
-    def run(call: calls.Call[Any]) -> Any:
-        calls_made.append(call.method)
-        if call.method == "update_vectors" and 99 in [point.id for point in call.arguments["points"]]:
+    def run(call: Call[Any]) -> Any:
+        methods.append(method_of(call))
+        if methods[-1] == "update_vectors" and 99 in [point.id for point in sent(call)["points"]]:
             raise IndexNotFoundError("No point with id 99 found")
         return index._run(call)
 
-    steps.follow(steps.upserting(index._requests, [1, 99, 2], codes[:3], None, None, None), run)
-    assert calls_made == ["update_vectors", "retrieve", "update_vectors"]
+    steps.follow(steps.upsert_steps(index._requests, [1, 99, 2], codes[:3], None, None, None), run)
+    assert methods == ["update_vectors", "retrieve", "update_vectors"]
     assert [record.id for record in index.retrieve([1, 2])] == [1, 2]
-    steps.follow(steps.upserting(index._requests, [99], codes[:1], None, None, None), run)  # none of the batch is left
-    assert calls_made[3:] == ["update_vectors", "retrieve"]
+    steps.follow(
+        steps.upsert_steps(index._requests, [99], codes[:1], None, None, None), run
+    )  # none of the batch is left
+    assert methods[3:] == ["update_vectors", "retrieve"]
 
 
 def test_an_adopted_collection_stays_whose_it_is(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
     index = QdrantIndex.adopt(dense, "items", model)
-    with pytest.raises(ConfigError, match="delete its points by the client"):
+    with pytest.raises(ConfigError, match="delete them with qdrant-client"):
         index.delete([1])
-    with pytest.raises(ConfigError, match="holds payloads of its own"):
+    with pytest.raises(ConfigError, match="keeps its own payloads"):
         index.upsert([1], codes[:1], [{"x": 1}])
     other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
     with pytest.raises(ModelMismatchError):
         QdrantIndex.adopt(dense, "items", other)
     sparse = {"code": models.SparseVectorParams()}
     dense.create_collection("theirs", vectors_config={}, sparse_vectors_config=sparse)
-    with pytest.raises(CodeIndexError, match="has a sparse vector 'code' that is not ours"):
+    with pytest.raises(CodeIndexError, match="has a sparse vector 'code' that this package did not create"):
         QdrantIndex.adopt(dense, "theirs", model)
     QdrantIndex.create(dense, "ours", model)
-    with pytest.raises(CodeIndexError, match="is an index of codes already"):
+    with pytest.raises(CodeIndexError, match="is already an index of codes"):
         QdrantIndex.adopt(dense, "ours", model)
     with pytest.raises(IndexNotFoundError):
         QdrantIndex.adopt(dense, "nothing", model)

@@ -4,7 +4,8 @@ from .edge.index import EdgeIndex
 from .location import create_index, open_index
 from .plan import QueryPlan
 from .protocol import CodeIndex
-from .qdrant.index import AsyncQdrantIndex, QdrantIndex
+from .qdrant.async_index import AsyncQdrantIndex
+from .qdrant.index import QdrantIndex
 from .results import Hit, IndexInfo, Record
 from .settings import IndexSettings
 

@@ -1,5 +1,6 @@
-"""The server: codes in a collection of a Qdrant server, by synchronous and asynchronous clients."""
+"""Indexes in a collection of a Qdrant server, for sync and async clients."""
 
-from .index import AsyncQdrantIndex, QdrantIndex
+from .async_index import AsyncQdrantIndex
+from .index import QdrantIndex
 
 __all__ = ["AsyncQdrantIndex", "QdrantIndex"]

@@ -1,56 +1,66 @@
-"""One call of a Qdrant client, as a value: a method, its arguments, and how to read the answer."""
+"""One call of a Qdrant client, sync or async, as a value; and how to make it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Call", "State", "Transport", "nothing"]
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from ...telemetry import operation
+from .client import Answer, Client
+from .errors import client_errors
+
+__all__ = ["Call", "OptimiserState", "ignore_answer", "run_call", "run_call_async"]
+
+A = TypeVar("A")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Transport:
-    """How a client reaches its collections."""
-
-    kind: Literal["local", "rest", "grpc"] = "local"
-    """"local" is the client's own emulation, in this process."""
-    timeout: float = 5
-    """Seconds that a gRPC call may take. The client's lower layer, unlike the upper, has to be told."""
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """From the options that a client was made with."""
-        if options.get("location") == ":memory:" or options.get("path"):
-            return cls("local")
-        return cls("grpc" if options.get("prefer_grpc") else "rest", options.get("timeout") or cls.timeout)
-
-
-@dataclass(frozen=True)
 class Call(Generic[T]):
-    """One call of a client's method."""
+    """One call of a client's method.
 
-    method: str
-    """Its name; dotted where it is in the client's own lower layer."""
-    arguments: dict[str, Any]
-    parse: Callable[[Any], T]
-    """Reads the answer."""
-    doing: str
-    """What is being done, for error messages."""
+    Args:
+        action: what the call does to a collection, for error messages: "search", "upsert into".
+        send: makes the call by a client.
+        parse: turns the client's answer into the result.
+    """
+
+    def __init__(self, action: str, send: Callable[[Client], Answer[A]], parse: Callable[[A], T]) -> None:
+        self.action = action
+        self.send: Callable[[Client], Any] = send
+        self.parse: Callable[[Any], T] = parse
 
 
 @dataclass(frozen=True)
-class State:
-    """What a collection says of its optimisers."""
+class OptimiserState:
+    """The state of a collection's optimisers."""
 
     status: str
-    """"green" when nothing is left to do, "yellow" at work, "grey" waiting for a nudge."""
+    """"green" when they are done, "yellow" when they work, "grey" when they wait for a write to start them."""
     segments: int
     indexed: int
-    """Vectors in an index of some kind, as the server counts them."""
+    """Vectors in an index of any kind, as the server counts them."""
 
 
-def nothing(_: Any) -> None:
-    """Of an answer that says nothing."""
+def ignore_answer(_: object) -> None:
+    """Parse an answer that carries no information."""
+
+
+def run_call(client: QdrantClient, collection: str, call: Call[T]) -> T:
+    """Make a call by a sync client. `collection` is named in errors and telemetry.
+
+    Raises:
+        CodeIndexError: the call failed; see `client_errors`.
+    """
+    with operation("qdrant", call.action.split()[0], collection), client_errors(call.action, collection):
+        answer = call.send(client)
+    return call.parse(answer)
+
+
+async def run_call_async(client: AsyncQdrantClient, collection: str, call: Call[T]) -> T:
+    """`run_call` by an async client."""
+    with operation("qdrant", call.action.split()[0], collection), client_errors(call.action, collection):
+        answer = await call.send(client)
+    return call.parse(answer)

@@ -1,4 +1,4 @@
-"""What makes, adopts and describes a collection of a Qdrant server: calls that the sync and async indexes share."""
+"""Calls that create, adopt and describe a collection of a Qdrant server."""
 
 from __future__ import annotations
 
@@ -9,138 +9,169 @@ from qdrant_client import models
 from ...errors import IndexNotFoundError
 from ..manifest import DENSE_NAME, METADATA_KEY, VECTOR_NAME, Manifest
 from ..settings import FieldType, IndexSettings
-from .calls import Call, nothing
+from .calls import Call, ignore_answer
 
 __all__ = [
     "add_vector_call",
-    "adoptable_call",
+    "adoption_call",
+    "configure_vector_call",
     "create_call",
     "delete_call",
     "exists_call",
     "manifest_call",
-    "note_call",
-    "place_vector_call",
     "setup_calls",
+    "store_manifest_call",
     "target_call",
 ]
 
 _INDEXING_THRESHOLD_KB: Final = 1000
-"""Segments above this become compressed: about 4,000 items of k=32. The server's default would leave 80,000 plain."""
+"""Segments above this size become compressed: about 4,000 items of k=32. The server's default leaves segments of up to
+80,000 items uncompressed."""
 
 
 def create_call(collection: str, manifest: Manifest) -> Call[None]:
     """Create a collection for the codes of a model."""
     settings = manifest.settings
-    arguments: dict[str, Any] = {
-        "collection_name": collection,
-        "vectors_config": _dense_params(manifest) if settings.keep_dense else {},
-        "sparse_vectors_config": {VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
-        "optimizers_config": models.OptimizersConfigDiff(
-            indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
+    return Call(
+        "create",
+        lambda client: client.create_collection(
+            collection_name=collection,
+            vectors_config=_dense_params(manifest) if settings.keep_dense else {},
+            sparse_vectors_config={VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
+            optimizers_config=models.OptimizersConfigDiff(
+                indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
+            ),
+            shard_number=settings.shards,
+            sharding_method=models.ShardingMethod.CUSTOM if settings.shard_keys else None,
+            replication_factor=settings.replicas,
+            write_consistency_factor=settings.write_consistency,
+            metadata={METADATA_KEY: manifest.to_json()},
         ),
-        "shard_number": settings.shards,
-        "replication_factor": settings.replicas,
-        "write_consistency_factor": settings.write_consistency,
-        "metadata": {METADATA_KEY: manifest.to_json()},
-    }
-    if settings.shard_keys:
-        arguments["sharding_method"] = models.ShardingMethod.CUSTOM
-    return Call("create_collection", arguments, nothing, "create")
+        ignore_answer,
+    )
 
 
 def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
-    """What a new collection needs besides: its shard keys, and indexes of the payload fields that the settings name."""
-    name = {"collection_name": collection}
-    schemas: dict[str, Any] = {name: _FIELDS[kind] for name, kind in settings.payload_fields.items()}
+    """Complete a new collection: create its shard keys, and index the payload fields that the settings name."""
+    schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
+        name: _FIELDS[kind] for name, kind in settings.payload_fields.items()
+    }
     if settings.tenant_field is not None:
         kind = models.KeywordIndexType.KEYWORD
         schemas[settings.tenant_field] = models.KeywordIndexParams(type=kind, is_tenant=True)
-    keys = [
-        Call("create_shard_key", {**name, "shard_key": key}, nothing, f"make shard key {key!r} of")
-        for key in settings.shard_keys
-    ]
-    fields = [
-        Call(
-            "create_payload_index",
-            {**name, "field_name": field, "field_schema": schema, "wait": True},
-            nothing,
-            f"index field {field!r} of",
-        )
-        for field, schema in schemas.items()
-    ]
-    return [*keys, *fields]
+    keys = [_shard_key_call(collection, key) for key in settings.shard_keys]
+    return [*keys, *(_field_call(collection, field, schema) for field, schema in schemas.items())]
 
 
-def note_call(collection: str, manifest: Manifest) -> Call[None]:
-    """Note in the metadata of a collection that codes are added to it; what else is there stays."""
-    arguments = {"collection_name": collection, "metadata": {METADATA_KEY: manifest.to_json()}}
-    return Call("update_collection", arguments, nothing, "note the model in")
+def _shard_key_call(collection: str, key: int | str) -> Call[None]:
+    return Call(
+        f"create shard key {key!r} of",
+        lambda client: client.create_shard_key(collection_name=collection, shard_key=key),
+        ignore_answer,
+    )
+
+
+def _field_call(
+    collection: str, field: str, schema: models.PayloadSchemaType | models.KeywordIndexParams
+) -> Call[None]:
+    return Call(
+        f"index field {field!r} of",
+        lambda client: client.create_payload_index(
+            collection_name=collection, field_name=field, field_schema=schema, wait=True
+        ),
+        ignore_answer,
+    )
+
+
+def store_manifest_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Store the manifest in the metadata of an existing collection; other metadata stays."""
+    return Call(
+        "store the manifest of",
+        lambda client: client.update_collection(
+            collection_name=collection, metadata={METADATA_KEY: manifest.to_json()}
+        ),
+        ignore_answer,
+    )
 
 
 def add_vector_call(collection: str, manifest: Manifest) -> Call[None]:
-    """Add the codes' vector to a collection that is there (Qdrant 1.18 or newer)."""
+    """Add the sparse vector of the codes to an existing collection (Qdrant 1.18 or newer)."""
     config = models.SparseVectorConfig(datatype=models.VectorStorageDatatype(manifest.settings.datatype))
-    vector = {"vector_name": VECTOR_NAME, "vector_name_config": models.SparseVectorNameConfig(sparse=config)}
-    arguments = {"collection_name": collection, **vector, "wait": True}
-    return Call("create_vector_name", arguments, nothing, "add a vector to")
+    return Call(
+        "add a vector to",
+        lambda client: client.create_vector_name(
+            collection_name=collection,
+            vector_name=VECTOR_NAME,
+            vector_name_config=models.SparseVectorNameConfig(sparse=config),
+            wait=True,
+        ),
+        ignore_answer,
+    )
 
 
-def place_vector_call(collection: str, manifest: Manifest) -> Call[None]:
-    """Give an added vector's index what can't be said when it is added."""
-    vectors = {VECTOR_NAME: models.SparseVectorParams(index=_index_params(manifest.settings))}
-    arguments = {"collection_name": collection, "sparse_vectors_config": vectors}
-    return Call("update_collection", arguments, nothing, "set up the codes of")
+def configure_vector_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Set those index parameters of an added vector that `add_vector_call` cannot set."""
+    params = {VECTOR_NAME: models.SparseVectorParams(index=_index_params(manifest.settings))}
+    return Call(
+        "configure the codes of",
+        lambda client: client.update_collection(collection_name=collection, sparse_vectors_config=params),
+        ignore_answer,
+    )
 
 
 def delete_call(collection: str) -> Call[None]:
-    """Remove a collection."""
-    return Call("delete_collection", {"collection_name": collection}, nothing, "remove")
+    """Delete a collection."""
+    return Call("delete", lambda client: client.delete_collection(collection_name=collection), ignore_answer)
 
 
 def exists_call(collection: str) -> Call[bool]:
-    """Whether there is such a collection (or alias)."""
-    return Call("collection_exists", {"collection_name": collection}, bool, "look for")
+    """Whether there is a collection or an alias of this name."""
+    return Call("look up", lambda client: client.collection_exists(collection_name=collection), bool)
 
 
 def target_call(name: str) -> Call[str | None]:
     """The collection that an alias points to; None if there is no such alias."""
 
-    def parse(answer: Any) -> str | None:
-        return next((str(each.collection_name) for each in answer.aliases if each.alias_name == name), None)
+    def parse(answer: models.CollectionsAliasesResponse) -> str | None:
+        return next((alias.collection_name for alias in answer.aliases if alias.alias_name == name), None)
 
-    return Call("get_aliases", {}, parse, "look up")
+    return Call("look up", lambda client: client.get_aliases(), parse)
 
 
 def manifest_call(collection: str) -> Call[Manifest]:
     """The manifest of a collection, from its metadata."""
 
-    def parse(answer: Any) -> Manifest:
-        metadata = answer.config.metadata or {}
-        if METADATA_KEY not in metadata:
+    def parse(answer: models.CollectionInfo) -> Manifest:
+        manifest = _manifest(collection, answer)
+        if manifest is None:
             raise IndexNotFoundError(
-                f"collection {collection!r} is there but was not made by this package (its metadata has no "
+                f"collection {collection!r} exists but was not created by this package (its metadata has no "
                 f"{METADATA_KEY!r}); create the index under another name"
             )
-        return Manifest.from_json(metadata[METADATA_KEY], f"collection {collection!r}")
+        return manifest
 
-    return Call("get_collection", {"collection_name": collection}, parse, "open")
+    return Call("open", lambda client: client.get_collection(collection_name=collection), parse)
 
 
-def adoptable_call(collection: str) -> Call[tuple[bool, Manifest | None]]:
-    """Whether a collection has the codes' vector already, and the manifest if it has one."""
+def adoption_call(collection: str) -> Call[tuple[bool, Manifest | None]]:
+    """Whether a collection already has the sparse vector of the codes, and its manifest if it has one."""
 
-    def parse(answer: Any) -> tuple[bool, Manifest | None]:
-        metadata = answer.config.metadata or {}
-        found = metadata.get(METADATA_KEY)
-        manifest = None if found is None else Manifest.from_json(found, f"collection {collection!r}")
-        return VECTOR_NAME in (answer.config.params.sparse_vectors or {}), manifest
+    def parse(answer: models.CollectionInfo) -> tuple[bool, Manifest | None]:
+        return VECTOR_NAME in (answer.config.params.sparse_vectors or {}), _manifest(collection, answer)
 
-    return Call("get_collection", {"collection_name": collection}, parse, "look at")
+    return Call("inspect", lambda client: client.get_collection(collection_name=collection), parse)
+
+
+def _manifest(collection: str, answer: models.CollectionInfo) -> Manifest | None:
+    metadata = answer.config.metadata or {}
+    if METADATA_KEY not in metadata:
+        return None
+    return Manifest.from_json(metadata[METADATA_KEY], f"collection {collection!r}")
 
 
 def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
     placement: dict[str, Any] = {"on_disk": settings.memory == "cold"}
-    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; a server before 1.19 goes by on_disk
+    if "memory" in models.SparseIndexParams.model_fields:  # newer clients; servers before 1.19 read on_disk only
         placement["memory"] = models.Memory(settings.memory)
     return models.SparseIndexParams(
         full_scan_threshold=settings.full_scan_threshold, datatype=models.Datatype(settings.datatype), **placement
@@ -148,7 +179,7 @@ def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
 
 
 def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
-    """Embeddings that are only read to rescore: half precision, on disk, no graph."""
+    """Parameters of the embeddings, which are read for rescoring only: half precision, on disk, no graph."""
     params = models.VectorParams(
         size=manifest.dim,
         distance=models.Distance.COSINE,

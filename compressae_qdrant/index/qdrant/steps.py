@@ -1,6 +1,6 @@
-"""What takes several calls of a server, as steps that a sync or an async index follows.
+"""Operations of several calls, written once as generators that a sync or an async index follows.
 
-A step is a call to make, whose answer (or error) is sent back, or a number of seconds to wait.
+A generator yields a call to make and is sent its result or error; or it yields a number of seconds to wait.
 """
 
 from __future__ import annotations
@@ -21,23 +21,32 @@ from ..results import ItemId, Payload
 from .calls import Call
 from .collections import (
     add_vector_call,
-    adoptable_call,
+    adoption_call,
+    configure_vector_call,
     create_call,
     delete_call,
     exists_call,
     manifest_call,
-    note_call,
-    place_vector_call,
     setup_calls,
+    store_manifest_call,
     target_call,
 )
 from .requests import Requests
 
-__all__ = ["Steps", "adopting", "creating", "follow", "follow_async", "opening", "until_optimised", "upserting"]
+__all__ = [
+    "Steps",
+    "adopt_steps",
+    "create_steps",
+    "follow",
+    "follow_async",
+    "open_steps",
+    "optimise_steps",
+    "upsert_steps",
+]
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
-_LONGEST_POLL: Final = 5.0
+_MAX_POLL_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
 
 T = TypeVar("T")
@@ -45,14 +54,14 @@ T = TypeVar("T")
 Steps = Generator[Call[Any] | float, Any, T]
 
 
-def opening(name: str, model: CodeModel | None) -> Steps[tuple[str, Manifest]]:
-    """The collection behind a name or an alias, and its manifest.
+def open_steps(name: str, model: CodeModel | None) -> Steps[tuple[str, Manifest]]:
+    """The name of a collection, given by its name or an alias, and its manifest.
 
-    An alias is followed here and once: what comes later goes to the collection itself, so that a switch never lets the
-    queries of one model meet the codes of another.
+    An alias is resolved once. Later calls go to the collection itself, so that a switch of the alias never runs the
+    queries of one model against the codes of another.
 
     Raises:
-        IndexNotFoundError: there is none, or it was not made by this package.
+        IndexNotFoundError: there is none, or it was not created by this package.
         ModelMismatchError: it holds the codes of another model.
     """
     collection = (yield target_call(name)) or name
@@ -61,14 +70,14 @@ def opening(name: str, model: CodeModel | None) -> Steps[tuple[str, Manifest]]:
     return collection, manifest
 
 
-def creating(collection: str, manifest: Manifest) -> Steps[None]:
-    """Make an empty collection, whole or not at all.
+def create_steps(collection: str, manifest: Manifest) -> Steps[None]:
+    """Create an empty collection. A failure leaves none behind.
 
     Raises:
-        IndexExistsError: there is one of this name.
+        IndexExistsError: there is a collection of this name.
     """
     if (yield exists_call(collection)):
-        raise IndexExistsError(f"there is a collection {collection!r} already; open it, or choose another name")
+        raise IndexExistsError(f"collection {collection!r} already exists; open it, or choose another name")
     yield create_call(collection, manifest)
     try:
         yield from setup_calls(collection, manifest.settings)
@@ -77,34 +86,34 @@ def creating(collection: str, manifest: Manifest) -> Steps[None]:
         raise
 
 
-def adopting(collection: str, manifest: Manifest) -> Steps[None]:
-    """Add an empty vector for codes to a collection that is there. Done again, it changes nothing.
+def adopt_steps(collection: str, manifest: Manifest) -> Steps[None]:
+    """Add an empty vector for codes to an existing collection. Repeating it changes nothing.
 
-    It is noted before the vector is added: a vector without a note is someone else's.
+    The manifest is stored before the vector is added, so a vector of this name without a manifest is the user's own.
 
     Raises:
         IndexNotFoundError: there is no such collection.
         ModelMismatchError: it has the codes of another model.
-        CodeIndexError: the server can't add vectors (before 1.18), the collection is an index of this package, or it
-            has a vector of that name already.
+        CodeIndexError: the server cannot add vectors (before 1.18), the collection is an index of this package, or it
+            has another vector of that name.
     """
-    has_vector, found = yield adoptable_call(collection)
-    if found is not None:
-        found.check_model(manifest, f"collection {collection!r}")
-        if not found.adopted:
-            raise CodeIndexError(f"collection {collection!r} is an index of codes already; ingest into it instead")
+    has_vector, stored = yield adoption_call(collection)
+    if stored is not None:
+        stored.check_model(manifest, f"collection {collection!r}")
+        if not stored.adopted:
+            raise CodeIndexError(f"collection {collection!r} is already an index of codes; ingest into it instead")
     elif has_vector:
         raise CodeIndexError(
-            f"collection {collection!r} has a sparse vector {VECTOR_NAME!r} that is not ours; migrate to another "
-            "collection (--index)"
+            f"collection {collection!r} has a sparse vector {VECTOR_NAME!r} that this package did not create; migrate "
+            "to another collection (--index)"
         )
-    yield note_call(collection, manifest)
+    yield store_manifest_call(collection, manifest)
     if not has_vector:
         yield add_vector_call(collection, manifest)
-    yield place_vector_call(collection, manifest)
+    yield configure_vector_call(collection, manifest)
 
 
-def upserting(
+def upsert_steps(
     requests: Requests,
     ids: Sequence[ItemId],
     codes: SparseCodes,
@@ -112,7 +121,7 @@ def upserting(
     dense: npt.NDArray[Any] | None,
     hashes: Sequence[str] | None,
 ) -> Steps[None]:
-    """Write a batch. Codes that are added to someone's points pass over points that have gone meanwhile."""
+    """Write a batch. In an adopted collection, points that were deleted meanwhile are left out."""
     call = requests.upsert(ids, codes, payloads, dense, hashes)
     if call is None:
         return
@@ -120,55 +129,55 @@ def upserting(
         yield call
     except IndexNotFoundError:
         stored = yield requests.hashes(ids)
-        there = [row for row, content in enumerate(stored) if content is not None]
-        if not requests.adopted or len(there) == len(ids):
+        rows = [row for row, content in enumerate(stored) if content is not None]
+        if not requests.adopted or len(rows) == len(ids):
             raise
-        call = requests.upsert([ids[row] for row in there], codes[there], None)
+        call = requests.upsert([ids[row] for row in rows], codes[rows], None)
         if call is not None:
             yield call
 
 
-def until_optimised(requests: Requests, collection: str, patience: float) -> Steps[None]:
-    """Wait until there is nothing left to optimise, however long that takes as long as something changes.
+def optimise_steps(requests: Requests, collection: str, patience: float) -> Steps[None]:
+    """Wait until the optimisers are done, for as long as they make progress.
 
-    A restarted server leaves its optimisers waiting ("grey") until something is written; they are nudged once.
+    After a restart of the server its optimisers wait ("grey") for a write; they are started once.
 
     Raises:
-        CodeIndexError: they failed, or nothing has changed for `patience` seconds.
+        CodeIndexError: they failed, or made no progress for `patience` seconds.
     """
     started = changed = reported = time.monotonic()
-    pause, nudged, last = _POLL_SECONDS, False, None
+    pause, restarted, last = _POLL_SECONDS, False, None
     while (state := (yield requests.state())).status != "green":
         now = time.monotonic()
         if state != last:
             last, changed = state, now
         elif now - changed > patience:
             raise CodeIndexError(
-                f"the optimisers of collection {collection!r} have come no further for {patience:g} s "
-                f"({state.status}, {state.segments} segments); look at the server's load and log"
+                f"the optimisers of collection {collection!r} made no progress for {patience:g} s "
+                f"({state.status}, {state.segments} segments); check the server's load and log"
             )
-        if state.status == "grey" and not nudged:
-            nudged = True
-            yield requests.nudge()
+        if state.status == "grey" and not restarted:
+            restarted = True
+            yield requests.start_optimisers()
         if now - reported > _REPORT_SECONDS:
             reported = now
             _LOG.info(
-                "collection %r: optimisers at work for %.0f s (%s, %d segments)", collection, now - started,
+                "collection %r: optimisers have been running for %.0f s (%s, %d segments)", collection, now - started,
                 state.status, state.segments,
             )  # fmt: skip
         yield pause
-        pause = min(1.5 * pause, _LONGEST_POLL)
+        pause = min(1.5 * pause, _MAX_POLL_SECONDS)
 
 
 def follow(steps: Steps[T], run: Callable[[Call[Any]], Any]) -> T:
-    """Take steps one after the other, and give what they come to."""
+    """Follow steps to their end and return their result; `run` makes a call."""
     answer: Any = None
     failure: CodeIndexError | None = None
     while True:
         try:
             step = steps.send(answer) if failure is None else steps.throw(failure)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # a T, as the steps say
+            return end.value  # type: ignore[no-any-return]  # the generator returns a T
         answer = failure = None
         try:
             if isinstance(step, Call):
@@ -180,14 +189,14 @@ def follow(steps: Steps[T], run: Callable[[Call[Any]], Any]) -> T:
 
 
 async def follow_async(steps: Steps[T], run: Callable[[Call[Any]], Awaitable[Any]]) -> T:
-    """`follow`, awaiting each step."""
+    """`follow` with calls that are awaited."""
     answer: Any = None
     failure: CodeIndexError | None = None
     while True:
         try:
             step = steps.send(answer) if failure is None else steps.throw(failure)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # a T, as the steps say
+            return end.value  # type: ignore[no-any-return]  # the generator returns a T
         answer = failure = None
         try:
             if isinstance(step, Call):

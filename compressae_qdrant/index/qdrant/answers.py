@@ -1,0 +1,64 @@
+"""Items as read from the points that qdrant-client returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qdrant_client import models
+
+from ..ids import HASH_FIELD, item_id, public_payload
+from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..plan import QueryPlan
+from ..points import rescore
+from ..results import Hit, ItemId, Record
+
+__all__ = ["PointReader"]
+
+
+@dataclass(frozen=True)
+class PointReader:
+    """Reads items from the points of one collection."""
+
+    adopted: bool
+    """Whether the collection was adopted. Its payloads are the user's own, so that reserved fields have no meaning."""
+
+    def item_id(self, point: models.Record | models.ScoredPoint) -> ItemId:
+        """The catalog's id of a point."""
+        return item_id(point.id, None if self.adopted else point.payload)
+
+    def payload(self, point: models.Record | models.ScoredPoint) -> dict[str, Any]:
+        """The user's payload of a point."""
+        return dict(point.payload or {}) if self.adopted else public_payload(point.payload)
+
+    def record(self, point: models.Record | models.ScoredPoint) -> Record:
+        """The stored item of a point that was read with its vectors."""
+        vectors: Any = point.vector
+        code = vectors[VECTOR_NAME]
+        order = np.argsort(code.indices, kind="stable")
+        return Record(
+            id=self.item_id(point),
+            indices=np.array(code.indices, np.int32)[order],
+            values=np.array(code.values, np.float32)[order],
+            dense=np.array(vectors[DENSE_NAME], np.float32) if DENSE_NAME in vectors else None,
+            payload=self.payload(point),
+        )
+
+    def records(self, ids: Sequence[ItemId], points: Sequence[models.Record]) -> list[Record]:
+        """The stored items of `ids`, in their order, without those that are missing or have no code."""
+        coded = (point for point in points if VECTOR_NAME in (point.vector or {}))
+        records = {record.id: record for record in map(self.record, coded)}
+        return [records[item] for item in ids if item in records]
+
+    def hashes(self, ids: Sequence[ItemId], points: Sequence[models.Record]) -> list[str | None]:
+        """The content hashes of `ids`: "" for an item without one, None for an item that is missing."""
+        stored = {self.item_id(point): (point.payload or {}).get(HASH_FIELD, "") for point in points}
+        return [stored.get(item) for item in ids]
+
+    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:
+        """The hits of a plan, best first."""
+        if plan.rescoring is not None and not plan.rescore_in_engine:
+            return rescore([self.record(point) for point in points], plan)
+        return [Hit(self.item_id(point), point.score, self.payload(point)) for point in points]

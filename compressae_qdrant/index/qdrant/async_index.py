@@ -1,0 +1,125 @@
+"""AsyncQdrantIndex: `QdrantIndex` for an `AsyncQdrantClient`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import AsyncQdrantClient, models
+
+from ...codes import SparseCodes
+from ..manifest import Manifest
+from ..plan import QueryPlan
+from ..protocol import CodeModel
+from ..results import Hit, IndexInfo, ItemId, Payload, Record
+from ..settings import IndexSettings
+from .base import PATIENCE_SECONDS, CollectionIndex
+from .calls import Call, run_call_async
+from .steps import adopt_steps, create_steps, follow_async, open_steps, optimise_steps, upsert_steps
+
+__all__ = ["AsyncQdrantIndex"]
+
+T = TypeVar("T")
+
+
+class AsyncQdrantIndex(CollectionIndex):
+    """`QdrantIndex` for an `AsyncQdrantClient`: the same methods, awaited."""
+
+    def __init__(self, client: AsyncQdrantClient, collection: str, manifest: Manifest) -> None:
+        super().__init__(client.init_options, collection, manifest)
+        self._client = client
+
+    @classmethod
+    async def create(
+        cls,
+        client: AsyncQdrantClient,
+        collection: str,
+        model: CodeModel,
+        settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
+    ) -> Self:
+        """See `QdrantIndex.create`."""
+        manifest = Manifest.of(model, settings)
+        await follow_async(create_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
+        return cls(client, collection, manifest)
+
+    @classmethod
+    async def adopt(
+        cls,
+        client: AsyncQdrantClient,
+        collection: str,
+        model: CodeModel,
+        settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
+    ) -> Self:
+        """See `QdrantIndex.adopt`."""
+        manifest = Manifest.of(model, settings, adopted=True)
+        await follow_async(adopt_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
+        return cls(client, collection, manifest)
+
+    @classmethod
+    async def open(cls, client: AsyncQdrantClient, collection: str, model: CodeModel | None = None) -> Self:
+        """See `QdrantIndex.open`."""
+        steps = open_steps(collection, model)
+        target, manifest = await follow_async(steps, lambda call: run_call_async(client, collection, call))
+        return cls(client, target, manifest)
+
+    async def upsert(
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
+    ) -> None:
+        """See `QdrantIndex.upsert`."""
+        await follow_async(upsert_steps(self._requests, ids, codes, payloads, dense, hashes), self._run)
+
+    async def delete(self, ids: Sequence[ItemId]) -> None:
+        """See `QdrantIndex.delete`."""
+        await self._run(self._requests.delete(ids))
+
+    async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """See `QdrantIndex.count`."""
+        return await self._run(self._requests.count(filter, exact=exact))
+
+    async def info(self) -> IndexInfo:
+        """See `QdrantIndex.info`."""
+        return await self._run(self._requests.info(await self.count()))
+
+    async def search(self, plan: QueryPlan) -> list[Hit]:
+        """See `QdrantIndex.search`."""
+        return (await self._run(self._requests.search([plan])))[0]
+
+    async def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
+        """See `QdrantIndex.search_batch`."""
+        return await self._run(self._requests.search(plans)) if plans else []
+
+    async def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
+        """See `QdrantIndex.retrieve`."""
+        return await self._run(self._requests.retrieve(ids))
+
+    async def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """See `QdrantIndex.hashes`."""
+        return await self._run(self._requests.hashes(ids))
+
+    async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """See `QdrantIndex.page`."""
+        return await self._run(self._requests.page(size, offset))
+
+    async def scan(self, size: int = 4096) -> AsyncIterator[list[ItemId]]:
+        """See `QdrantIndex.scan`."""
+        offset: Any = None
+        while True:
+            ids, offset = await self.page(size, offset)
+            if ids:
+                yield ids
+            if offset is None:
+                return
+
+    async def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
+        """See `QdrantIndex.optimize`."""
+        await follow_async(optimise_steps(self._requests, self._collection, patience), self._run)
+
+    async def _run(self, call: Call[T]) -> T:
+        return await run_call_async(self._client, self._collection, call)

@@ -1,0 +1,72 @@
+"""The base of the indexes in a collection of a Qdrant server, sync and async."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from ..manifest import Described, Manifest
+from ..settings import ShardKey
+from .client import Transport
+from .requests import Requests
+from .upserts import Target
+
+__all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
+
+_PARALLEL_UPSERTS: Final = 4
+
+PATIENCE_SECONDS: Final = 3600.0
+"""How long the optimisers may show no progress. Building one large segment may take this long."""
+
+
+class CollectionIndex(Described):
+    """What the sync and async indexes share: everything except making calls.
+
+    Args:
+        options: `init_options` of the client.
+        collection: name of the collection.
+        manifest: manifest of the collection.
+    """
+
+    def __init__(self, options: Mapping[str, Any], collection: str, manifest: Manifest) -> None:
+        self._collection = collection
+        self._manifest = manifest
+        self._transport = Transport.of(options)
+        self._requests = Requests(Target(collection, self._transport), manifest)
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection, also where the index was opened by an alias."""
+        return self._collection
+
+    @property
+    def parallel_upserts(self) -> int:
+        """How many upserts to run at once: 4 on a server, 1 in the client's local mode, which runs in this process."""
+        return 1 if self._transport.kind == "local" else _PARALLEL_UPSERTS
+
+    def of_shard(self, shard_key: ShardKey) -> Self:
+        """This index restricted to one shard key: its writes, searches, counts and scans.
+
+        Raises:
+            ConfigError: the collection has no such shard key.
+        """
+        part = copy.copy(self)
+        part._requests = self._requests.of_shard(shard_key)
+        return part
+
+    def only_new(self) -> Self:
+        """This index with an `upsert` that leaves existing items unchanged (Qdrant 1.17 or newer; older servers replace
+        them). Use it to fill an index while another process writes newer items."""
+        index = copy.copy(self)
+        index._requests = self._requests.only_new()
+        return index
+
+    @property
+    def journal(self) -> Path | None:
+        """None: a server has no place for an ingestion's journal; pass a file to `ingest`."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._collection!r}, model={self.fingerprint!r})"

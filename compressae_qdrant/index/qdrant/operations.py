@@ -1,0 +1,104 @@
+"""The operations of `CodeIndex` on a collection, for any sync way to make its calls."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from ...codes import SparseCodes
+from ..plan import QueryPlan
+from ..protocol import all_pages
+from ..results import Hit, IndexInfo, ItemId, Payload, Record
+from .base import PATIENCE_SECONDS, CollectionIndex
+from .calls import Call
+from .steps import follow, optimise_steps, upsert_steps
+
+__all__ = ["SyncOperations"]
+
+T = TypeVar("T")
+
+
+class SyncOperations(CollectionIndex):
+    """The operations of an index whose `_run` makes a call and waits for its result."""
+
+    @abstractmethod
+    def _run(self, call: Call[T]) -> T: ...
+
+    def upsert(
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None = None,
+        dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
+    ) -> None:
+        """Insert or replace items. The whole batch is checked before any of it is sent.
+
+        Raises:
+            InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
+        """
+        follow(upsert_steps(self._requests, ids, codes, payloads, dense, hashes), self._run)
+
+    def delete(self, ids: Sequence[ItemId]) -> None:
+        """Delete items; ids that are not in the index are ignored."""
+        self._run(self._requests.delete(ids))
+
+    def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
+        """Number of items, or of those that match a filter; with `exact=False`, the server's estimate."""
+        return self._run(self._requests.count(filter, exact=exact))
+
+    def info(self) -> IndexInfo:
+        """Size, state and settings. A server does not report sizes in bytes."""
+        return self._run(self._requests.info(self.count()))
+
+    def search(self, plan: QueryPlan) -> list[Hit]:
+        """Hits of one query, best first, in one call."""
+        return self._run(self._requests.search([plan]))[0]
+
+    def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
+        """Hits of many queries, in order, in one call."""
+        return self._run(self._requests.search(plans)) if plans else []
+
+    def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
+        """Stored items, in the order of `ids`; missing ones are left out."""
+        return self._run(self._requests.retrieve(ids))
+
+    def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
+        """Content hashes of items: "" for an item without one, None for an item that is missing."""
+        return self._run(self._requests.hashes(ids))
+
+    def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
+        """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
+        return self._run(self._requests.page(size, offset))
+
+    def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
+        """Ids of all items, `size` at a time."""
+        return all_pages(self.page, size)
+
+    def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
+        """Wait until the server's optimisers are done. Their progress is logged every ten seconds.
+
+        Raises:
+            CodeIndexError: they failed, or made no progress for `patience` seconds.
+        """
+        follow(optimise_steps(self._requests, self._collection, patience), self._run)
+
+    def flush(self) -> None:
+        """Do nothing: every upsert already waits until the server has logged it."""
+
+    def close(self) -> None:
+        """Do nothing: the client belongs to the caller."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
