@@ -202,7 +202,7 @@ def test_a_least_product_is_asked_of_stored_values(create: Create, inside: bool,
     full = WORLD.vectors["asymmetric"][1]
     for latent, least in ((3, 1e-30), (3, 0.2), (40, 0.1)):
         concept = QueryVector(np.array([latent], np.int32), np.array([-1.0], np.float32))
-        plan = QueryPlan(concept, truncate(full), N, N, FILTERS[name], rescore_in_engine=inside, least=least)
+        plan = QueryPlan(concept, truncate(full), N, N, FILTERS[name], rescore_in_engine=inside, score_threshold=least)
         hits = index.search(plan)
         wanted = np.flatnonzero((-codes[:, latent] >= least) & WORLD.kept(name))
         assert {hit.id for hit in hits} == set(wanted.tolist())

@@ -138,7 +138,7 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     plain = SearchSettings(limit=4, prefetch=20, filter=some, first_stage_latents=8)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
-              ({"least": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
+              ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
     part = Requests(Target("items", Transport(kind, 5), "eu"), manifest)
     theirs = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
     upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),

@@ -14,8 +14,8 @@ from compressae_qdrant.index.ids import ItemIds, id_digests, item_id, point_id, 
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import check_batch, check_plan, point_ids, rescore, to_points
-from compressae_qdrant.index.results import Record
-from compressae_qdrant.scoring import QueryVector
+from compressae_qdrant.index.results import Hit, Record
+from compressae_qdrant.scoring import Explanation, QueryVector
 
 ids = st.one_of(
     st.integers(0, 2**64 - 1), st.uuids().map(str), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -104,8 +104,8 @@ def test_rescoring_here_sorts_by_the_dot_product() -> None:
     hits = rescore(records, QueryPlan(query, query, 2, 9))
     assert [(hit.id, hit.score) for hit in hits] == [(2, 6.0), (1, 2.0)]
     only = QueryVector(np.array([1], np.int32), np.array([0.5], np.float32))
-    assert [hit.id for hit in rescore(records, QueryPlan(only, query, 2, 9, least=1.0))] == [1]
-    assert rescore(records, QueryPlan(only, query, 2, 9, least=1.1)) == []
+    assert [hit.id for hit in rescore(records, QueryPlan(only, query, 2, 9, score_threshold=1.0))] == [1]
+    assert rescore(records, QueryPlan(only, query, 2, 9, score_threshold=1.1)) == []
     assert rescore([], QueryPlan(query, query, 2, 9)) == []
 
 
@@ -145,3 +145,15 @@ def test_item_ids_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_item_ids_refuse_what_point_ids_refuse() -> None:
     with pytest.raises(InvalidInputError, match=r"item id -1 is outside 0\.\."):
         ItemIds([1, -1])
+
+
+def test_a_hit_keeps_the_origin_of_its_plan() -> None:
+    class Origin:
+        def explain(self, hit: Hit) -> Explanation:
+            raise NotImplementedError
+
+    origin, query = Origin(), QueryVector(np.array([1], np.int32), np.array([1.0], np.float32))
+    record = Record(1, np.array([1], np.int32), np.array([2.0], np.float32))
+    plan = QueryPlan(query, query, 1, 1, origin=origin)
+    assert [hit.found_by for hit in rescore([record], plan)] == [origin]
+    assert "origin" not in repr(plan)

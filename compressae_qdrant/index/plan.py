@@ -1,13 +1,14 @@
-"""QueryPlan: one query as every engine runs it."""
+"""QueryPlan: one query in the form that every engine runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..codes import FloatArray
 from ..errors import InvalidInputError
 from ..scoring import QueryVector
+from .results import HitOrigin
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -17,7 +18,7 @@ __all__ = ["QueryPlan"]
 
 @dataclass(frozen=True)
 class QueryPlan:
-    """One query as an engine runs it: candidates by `first_stage`, then an exact rescoring of them by `rescoring`."""
+    """One query: the engine finds candidates by `first_stage` and rescores them exactly by `rescoring`."""
 
     first_stage: QueryVector
     """Scored against the inverted index, over all items that pass the filter."""
@@ -32,21 +33,24 @@ class QueryPlan:
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
-    """False fetches the candidates' codes and rescores them here; the same ranking, for checks and old engines."""
+    """False fetches the candidates' codes and rescores them in this process. The ranking is the same; use it for checks
+    and for old engines."""
     dense: FloatArray | None = None
-    """(d,) the query itself: the best `dense_candidates` of the rescoring are scored once more, by the embeddings that
-    an index with `keep_dense` has on disk. None leaves that out."""
+    """(d,) the query's embedding. The best `dense_candidates` of the rescoring are scored again by the embeddings that
+    an index with `keep_dense` has on disk. None skips that."""
     dense_candidates: int = 0
-    """From `limit` to `prefetch`."""
-    least: float | None = None
-    """A candidate's product of its stored float32 values with `first_stage` must be at least this. So a first stage
-    that is a concept restricts the search to the items that have it; None lets all candidates pass."""
+    """Candidates to score by their embeddings: from `limit` to `prefetch`."""
+    score_threshold: float | None = None
+    """Minimum score of a candidate by `first_stage`, computed from its stored float32 values. With a concept as the
+    first stage, it restricts the search to the items that have the concept. None sets no minimum."""
+    origin: HitOrigin | None = field(default=None, compare=False, repr=False)
+    """What explains the hits of this plan; every hit refers to it."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
-            raise InvalidInputError(f"limit is {self.limit}; ask for at least 1 hit")
+            raise InvalidInputError(f"limit is {self.limit}; it must be at least 1")
         if self.prefetch < self.limit:
-            raise InvalidInputError(f"prefetch is {self.prefetch} and limit {self.limit}; prefetch must be >= limit")
+            raise InvalidInputError(f"prefetch is {self.prefetch} but limit is {self.limit}; prefetch must be >= limit")
         if self.dense is not None and not self.limit <= self.dense_candidates <= self.prefetch:
             raise InvalidInputError(
                 f"dense_candidates is {self.dense_candidates}; it must be from limit ({self.limit}) to prefetch "
@@ -54,9 +58,10 @@ class QueryPlan:
             )
         if self.dense is not None and (self.rescoring is None or not self.rescore_in_engine):
             raise InvalidInputError(
-                "dense embeddings rescore what the engine rescored; give the plan a rescoring there"
+                "the plan has a dense query, which needs a rescoring in the engine before it; set rescoring and "
+                "rescore_in_engine=True"
             )
-        if self.least is not None and self.rescoring is None:
-            raise InvalidInputError("a least product is asked of candidates; give the plan a rescoring")
+        if self.score_threshold is not None and self.rescoring is None:
+            raise InvalidInputError("the plan has a score_threshold but no rescoring, which applies it; set rescoring")
         if not len(self.first_stage):
-            raise InvalidInputError("the query vector is empty; nothing could match it")
+            raise InvalidInputError("first_stage is empty, so no item can match it; give it at least one latent")

@@ -165,12 +165,12 @@ def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
     Candidates of equal score keep their order.
     """
     assert plan.rescoring is not None
-    if plan.least is not None:
+    if plan.score_threshold is not None:
         strength = _products(candidates, plan.first_stage)
-        candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.least]
+        candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.score_threshold]
     scores = _products(candidates, plan.rescoring)
     best = np.argsort(-scores, kind="stable")[: plan.limit]
-    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload) for i in best.tolist()]
+    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload, plan.origin) for i in best.tolist()]
 
 
 def _products(candidates: Sequence[Record], query: QueryVector) -> FloatArray:

@@ -256,8 +256,11 @@ class QueryPlanner:
         assert settings.within is not None
         concept = concept_vector(settings.within, self._model.concepts, self._model.latents)
         most = _WITHIN_EXACT if settings.exact else settings.prefetch or _WITHIN
-        least = max(settings.within_strength, _ANY_STRENGTH)
-        return [replace(plan, first_stage=concept, prefetch=max(plan.prefetch, most), least=least) for plan in plans]
+        threshold = max(settings.within_strength, _ANY_STRENGTH)
+        return [
+            replace(plan, first_stage=concept, prefetch=max(plan.prefetch, most), score_threshold=threshold)
+            for plan in plans
+        ]
 
     def _dense_candidates(self, settings: SearchSettings) -> int:
         if settings.dense_candidates is not None:

@@ -63,7 +63,7 @@ class _Planned:
             return []
         vectors = self._embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
-            return _measured(self._planner.plans(vectors, asked, items))
+            return self._traced(self._planner.plans(vectors, asked, items))
 
     def _plan_like(
         self, id: ItemId, records: list[Record], limit: int, settings: SearchOptions, items: int
@@ -81,9 +81,9 @@ class _Planned:
         asked = dataclasses.replace(asked, limit=limit + 1, prefetch=prefetch, dense_candidates=dense)
         with telemetry.timed("compressae.search.planning.duration"):
             if record.dense is not None:
-                return _measured(self._planner.plans(record.dense, asked, items))[0]
+                return self._traced(self._planner.plans(record.dense, asked, items))[0]
             code = SparseCodes(record.indices[None], record.values[None], self.model.latents)
-            return _measured(self._planner.plans_for_codes(code, asked, items))[0]
+            return self._traced(self._planner.plans_for_codes(code, asked, items))[0]
 
     def _settings(self, limit: int, settings: SearchOptions) -> SearchSettings:
         """The settings of a search, with the filter of the tenant where there is one."""
@@ -114,11 +114,19 @@ class _Planned:
                 f"queries are no vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
             ) from exc
 
-    def _traced(self, plan: QueryPlan, hits: list[Hit], index: CodeIndex | None) -> list[Hit]:
-        """The hits, counted and able to explain themselves."""
-        telemetry.measure("compressae.search.hits", len(hits))
-        origin = _Origin(self.model, plan.rescoring or plan.first_stage, index)
-        return [Hit(hit.id, hit.score, hit.payload, origin) for hit in hits]
+    def _traced(self, plans: list[QueryPlan]) -> list[QueryPlan]:
+        """The plans with an origin that can explain their hits. Their candidates are counted."""
+        for plan in plans:
+            telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
+        index = self._sync_index()
+        return [
+            dataclasses.replace(plan, origin=_Origin(self.model, plan.rescoring or plan.first_stage, index))
+            for plan in plans
+        ]
+
+    def _sync_index(self) -> CodeIndex | None:
+        """The index, if a hit can read an item's code from it without awaiting."""
+        return None
 
 
 class _Size:
@@ -201,7 +209,7 @@ class Retriever(_Planned):
         """
         with _timed("search"):
             (plan,) = self._plans([query], limit, settings, self._items())
-            return self._traced(plan, self.index.search(plan), self.index)
+            return _counted(self.index.search(plan))
 
     def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
@@ -210,7 +218,7 @@ class Retriever(_Planned):
         with _timed("search_batch"):
             plans = self._plans(queries, limit, settings, self._items())
             found = self.index.search_batch(plans) if plans else []
-            return [self._traced(plan, hits, self.index) for plan, hits in zip(plans, found, strict=True)]
+            return [_counted(hits) for hits in found]
 
     def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """The items closest to an item of the index, itself left out. The query is its stored code, or its embedding
@@ -221,8 +229,7 @@ class Retriever(_Planned):
         """
         with _timed("similar_to"):
             plan = self._plan_like(id, self.index.retrieve([id]), limit, settings, self._items())
-            hits = [hit for hit in self.index.search(plan) if hit.id != id][:limit]
-            return self._traced(plan, hits, self.index)
+            return _counted([hit for hit in self.index.search(plan) if hit.id != id][:limit])
 
     def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """What `Hit.explain` gives, for many hits of this retriever in one call of the index.
@@ -232,6 +239,9 @@ class Retriever(_Planned):
             IndexNotFoundError: an item is no longer in the index.
         """
         return _explained(hits, self.index.retrieve(_ids(hits)))
+
+    def _sync_index(self) -> CodeIndex:
+        return self.index
 
     def _items(self) -> int:
         if self._size.due():
@@ -265,7 +275,7 @@ class AsyncRetriever(_Planned):
         with _timed("search"):
             (plan,) = self._plans(await self._vectors([query]), limit, settings, await self._items())
             async with self._my_turn():
-                return self._traced(plan, await self.index.search(plan), None)
+                return _counted(await self.index.search(plan))
 
     async def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
@@ -275,7 +285,7 @@ class AsyncRetriever(_Planned):
             plans = self._plans(await self._vectors(queries), limit, settings, await self._items())
             async with self._my_turn():
                 found = await self.index.search_batch(plans) if plans else []
-            return [self._traced(plan, hits, None) for plan, hits in zip(plans, found, strict=True)]
+            return [_counted(hits) for hits in found]
 
     async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
@@ -284,7 +294,7 @@ class AsyncRetriever(_Planned):
             async with self._my_turn():
                 plan = self._plan_like(id, await self.index.retrieve([id]), limit, settings, items)
                 hits = await self.index.search(plan)
-            return self._traced(plan, [hit for hit in hits if hit.id != id][:limit], None)
+            return _counted([hit for hit in hits if hit.id != id][:limit])
 
     async def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """See `Retriever.explain`."""
@@ -319,10 +329,9 @@ def _timed(kind: str) -> contextlib.AbstractContextManager[None]:
     return telemetry.timed("compressae.search.duration", {"compressae.search.kind": kind})
 
 
-def _measured(plans: list[QueryPlan]) -> list[QueryPlan]:
-    for plan in plans:
-        telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
-    return plans
+def _counted(hits: list[Hit]) -> list[Hit]:
+    telemetry.measure("compressae.search.hits", len(hits))
+    return hits
 
 
 def _ids(hits: Sequence[Hit]) -> list[ItemId]:

@@ -43,11 +43,11 @@ def query(plan: QueryPlan) -> qe.QueryRequest:
     rescoring = qe.RecommendQuery(positives=[_vector(plan.rescoring)], negatives=[])
     second = qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME)
     candidates = qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)
-    if plan.least is not None:
+    if plan.score_threshold is not None:
         exact = qe.RecommendQuery(positives=[_vector(plan.first_stage)], negatives=[])
         candidates = qe.Prefetch(
             limit=plan.prefetch, query=qe.Query.RecommendSumScores(exact, using=VECTOR_NAME), prefetches=[candidates],
-            score_threshold=plan.least,
+            score_threshold=plan.score_threshold,
         )  # fmt: skip
     if plan.dense is None:
         return qe.QueryRequest(limit=plan.limit, query=second, prefetches=[candidates], with_payload=payload)
@@ -62,7 +62,10 @@ def query(plan: QueryPlan) -> qe.QueryRequest:
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
     if plan.rescoring is not None and not plan.rescore_in_engine:
         return rescore([record(point) for point in found], plan)
-    return [Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload)) for point in found]
+    return [
+        Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload), plan.origin)
+        for point in found
+    ]
 
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:

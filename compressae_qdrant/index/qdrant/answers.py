@@ -61,4 +61,4 @@ class PointReader:
         """The hits of a plan, best first."""
         if plan.rescoring is not None and not plan.rescore_in_engine:
             return rescore([self.record(point) for point in points], plan)
-        return [Hit(self.item_id(point), point.score, self.payload(point)) for point in points]
+        return [Hit(self.item_id(point), point.score, self.payload(point), plan.origin) for point in points]

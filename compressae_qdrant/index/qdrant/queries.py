@@ -29,10 +29,10 @@ def query_request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRe
         return models.QueryRequest(query=first, filter=filter, limit=plan.prefetch, with_vector=[VECTOR_NAME], **common)
     rescoring = _exact_query(plan.rescoring)
     candidates = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
-    if plan.least is not None:
+    if plan.score_threshold is not None:
         candidates = models.Prefetch(
             prefetch=[candidates], query=_exact_query(plan.first_stage), using=VECTOR_NAME, limit=plan.prefetch,
-            score_threshold=plan.least,
+            score_threshold=plan.score_threshold,
         )  # fmt: skip
     if plan.dense is None:
         return models.QueryRequest(prefetch=[candidates], query=rescoring, limit=plan.limit, **common)
