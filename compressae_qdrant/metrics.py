@@ -1,10 +1,10 @@
-"""What is counted for each query, and means of it over queries with bootstrap intervals."""
+"""Quality metrics of searches: figures of single queries, their means with bootstrap intervals, and Pareto fronts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -18,13 +18,17 @@ __all__ = [
     "bootstrap",
     "by_segment",
     "paired_difference",
-    "pareto",
+    "pareto_front",
     "recall",
     "values_of",
 ]
 
 _RESAMPLES: Final = 1000
+_RESAMPLED_VALUES: Final = 1 << 20
+"""Values that a bootstrap holds in memory at once: 8 MiB."""
 _TOP: Final = 10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,19 +54,27 @@ def recall(found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]],
     return np.array([len(set(f[:k]) & set(t[:k])) / k for f, t in zip(found, truth, strict=True)], np.float32)
 
 
-def bootstrap(each: FloatArray, seed: int = 0) -> Estimate:
-    """The mean of (q,) figures of queries, q at least 1.
+def bootstrap(each: FloatArray | Sequence[float], seed: int = 0) -> Estimate:
+    """Estimate the mean of (q,) per-query figures, with a 95% percentile bootstrap interval over 1,000 resamples.
+
+    The interval of a single query is its own figure.
 
     Raises:
-        InvalidInputError: there are none.
+        InvalidInputError: there are no queries.
     """
     if not len(each):
-        raise InvalidInputError("there are no queries to take a mean of; ask for at least one")
-    random = np.random.default_rng(seed)
-    # Resample by resample, as all at once would hold 1,000 times the queries.
-    means = [each[random.integers(0, len(each), len(each))].mean() for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(each.mean()), float(low), float(high))
+        raise InvalidInputError("cannot average over no queries; give at least one")
+    values = np.asarray(each, np.float64)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Estimate(mean, mean, mean)
+    from scipy.stats import bootstrap as resample  # here, as loading it takes half a second
+
+    interval = resample(
+        (values,), np.mean, n_resamples=_RESAMPLES, batch=max(_RESAMPLED_VALUES // len(values), 1),
+        method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Estimate(mean, float(interval.low), float(interval.high))
 
 
 def paired_difference(ours: FloatArray, theirs: FloatArray, seed: int = 0) -> Estimate:
@@ -121,10 +133,20 @@ def values_of(value: object) -> list[str]:
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of points (cost, gain) those that no cheaper one equals or beats, by cost."""
-    best: list[tuple[float, float]] = []
-    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or gain > best[-1][1]:
-            best.append((cost, gain))
-    return best
+def pareto_front(points: Iterable[T], cost: Callable[[T], float], gains: Callable[[T], Sequence[float]]) -> list[T]:
+    """Select the points that no other point of at most their cost equals or exceeds in every gain.
+
+    Args:
+        points: the points. Of points that are equal in cost and gains, the first is kept.
+        cost: cost of a point; lower is better.
+        gains: gains of a point, as many for each; higher is better, and -inf stands for an unknown one.
+
+    Returns:
+        The selected points, cheapest first.
+    """
+    front: list[tuple[T, Sequence[float]]] = []
+    rated = [(cost(point), gains(point), point) for point in points]
+    for _, gain, point in sorted(rated, key=lambda entry: (entry[0], [-value for value in entry[1]])):
+        if not any(all(a >= b for a, b in zip(other, gain, strict=True)) for _, other in front):
+            front.append((point, gain))
+    return [point for point, _ in front]

@@ -1,8 +1,9 @@
-"""Embeddings as they are given: checked, and rows of unit norm made of them."""
+"""Dense embeddings: checks, normalisation, exact nearest neighbours, and uniform samples of a stream."""
 
 from __future__ import annotations
 
-from typing import Final, Self
+from collections.abc import Iterable
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ import numpy.typing as npt
 from .codes import FloatArray
 from .errors import DimensionError, InvalidInputError
 
-__all__ = ["UnitRows", "check_embeddings", "exact_neighbours", "unit_rows"]
+__all__ = ["UnitRows", "check_embeddings", "exact_neighbours", "reservoir_sample", "unit_rows"]
 
 _BATCH: Final = 16_384
+
+T = TypeVar("T")
 
 
 def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArray[np.floating]:
@@ -119,3 +122,25 @@ def exact_neighbours(
             best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
             scores, numbers = np.take_along_axis(scores, best, 1), np.take_along_axis(numbers, best, 1)
     return np.take_along_axis(numbers, np.argsort(-scores, axis=1, kind="stable"), 1)
+
+
+def reservoir_sample(rows: Iterable[T], size: int, random: np.random.Generator) -> tuple[list[T], int]:
+    """Draw a uniform sample of a stream of unknown length in one pass (Vitter's algorithm R, ACM TOMS 1985).
+
+    Args:
+        rows: the stream. Give copies of array rows, as a kept view would keep its whole array in memory.
+        size: rows to draw; a shorter stream is returned whole and in order.
+        random: source of randomness.
+
+    Returns:
+        The drawn rows, and the length of the stream.
+    """
+    kept: list[T] = []
+    count = 0
+    for row in rows:
+        count += 1
+        if len(kept) < size:
+            kept.append(row)
+        elif (slot := int(random.integers(count))) < size:  # row number m is kept with probability size / m
+            kept[slot] = row
+    return kept, count

@@ -19,7 +19,6 @@ from compressae_qdrant.evaluation.comparison import Row, run
 from compressae_qdrant.evaluation.methods import BuiltIndex, ComparedMethod, SearchConfig, codes
 from compressae_qdrant.evaluation.plots import Panel, figure
 from compressae_qdrant.evaluation.tables import table, write_report
-from compressae_qdrant.metrics import pareto
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +147,7 @@ def test_faiss_indexes_are_kept(tmp_path: Path, bench: Bench) -> None:
         assert 24 <= built.resident < 30
 
 
-def test_the_front_and_the_table() -> None:
-    assert pareto([(2, 0.5), (1, 0.4), (3, 0.5), (1, 0.3), (4, 0.9)]) == [(1, 0.4), (2, 0.5), (4, 0.9)]
+def test_the_table() -> None:
     row = Row("a", "dense", 1234.5, None, 0.5, 0.25, (0.2, 0.3), {"tags": 0.125})
     assert table([row]).splitlines()[2] == "| a | 1,234 |  | 0.500 | 0.2500 (0.200..0.300) | 0.125 |"
 

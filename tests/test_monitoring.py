@@ -33,7 +33,6 @@ from compressae_qdrant.monitoring import (
     read_history,
 )
 from compressae_qdrant.monitoring.latent_use import Use, dead, hot, posting_mass, psi
-from compressae_qdrant.monitoring.samples import _sampled
 
 from .support.shell import Shell
 
@@ -246,14 +245,6 @@ def test_codes_of_fewer_latents_are_padded_not_counted(model: CompresSAE, tmp_pa
         index.upsert([1], SparseCodes([[0, 5, 7, 8, 9, 10]], [[0.5, 0.5, 0, 0, 0, 0]], 96, "projection"))
         seen = observe_index(model, index, 10)
     assert sorted(seen.supports[0].tolist()) == [-1, -1, -1, -1, 0, 5]
-
-
-def test_a_sample_gives_each_row_the_same_chance() -> None:
-    taken = np.zeros(10)
-    for seed in range(2000):
-        taken[_sampled(range(10), 3, seed)] += 1
-    assert (np.abs(taken / 2000 - 0.3) < 0.04).all()
-    assert _sampled(range(2), 3, 0) == [0, 1]
 
 
 def test_a_history_survives_a_kill(model: CompresSAE, fresh: FloatArray, foreign: FloatArray, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ..capacity import Constants, load_constants
 from ..codes import FloatArray, SparseCodes
 from ..errors import InvalidInputError, ModelMismatchError
 from ..index.protocol import CodeIndex
+from ..metrics import pareto_front
 from ..model.calibration import CalibratedPlan, Calibration, Found
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
@@ -151,7 +152,12 @@ def calibrate(
         for count in counts
         if grid[width][count]
     ]  # fmt: skip
-    return Calibration(model.fingerprint, served, len(own), dense, cost.source, tuple(_front(plans)))
+    front = pareto_front(
+        plans,
+        cost=lambda plan: plan.ms,
+        gains=lambda plan: [plan.recall[n].low if n in plan.recall else -np.inf for n in limits],
+    )
+    return Calibration(model.fingerprint, served, len(own), dense, cost.source, tuple(front))
 
 
 def _drawn(items: int, queries: int, seed: int, avoid: Iterable[int]) -> npt.NDArray[np.int64]:
@@ -280,16 +286,3 @@ def _timed(
     weights = 1 / np.array(seconds)
     fitted = nnls((np.array(rows) / scale) * weights[:, None], np.array(seconds) * weights)[0] / scale * 1e3
     return _Cost(fitted[0], fitted[1], 0.0, fitted[2], f"measured on {index.info().location}")
-
-
-def _front(plans: Sequence[CalibratedPlan]) -> list[CalibratedPlan]:
-    """Plans that none as cheap equals or beats at every limit, by cost."""
-    kept: list[CalibratedPlan] = []
-    for plan in sorted(plans, key=lambda plan: (plan.ms, -sum(found.mean for found in plan.recall.values()))):
-        if not any(_covers(other, plan) for other in kept):
-            kept.append(plan)
-    return kept
-
-
-def _covers(other: CalibratedPlan, plan: CalibratedPlan) -> bool:
-    return all(limit in other.recall and other.recall[limit].low >= found.low for limit, found in plan.recall.items())

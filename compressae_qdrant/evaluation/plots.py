@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from ..files import atomic_path
-from ..metrics import pareto
+from ..metrics import pareto_front
 from .comparison import Row
 
 __all__ = ["Panel", "draw", "figure"]
@@ -108,7 +108,9 @@ def figure(title: str, panels: Sequence[Panel], label: str) -> Figure:
     for panel, axis in zip(panels, axes, strict=True):
         _scales(axis, panel)
         if panel.front:
-            best = pareto([(cost, row.recall100) for row, cost in panel.points])
+            best = pareto_front(
+                [(cost, row.recall100) for row, cost in panel.points], lambda point: point[0], lambda point: point[1:]
+            )
             drawn["Pareto front"] = axis.step(
                 [*(x for x, _ in best), axis.get_xlim()[1]], [*(y for _, y in best), best[-1][1]], where="post",
                 color=_FRONT, linewidth=5, solid_joinstyle="round", zorder=0,

@@ -14,25 +14,23 @@ At projection scale a stored code still tells its loss: its reconstruction has t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from ..codes import FloatArray, SparseCodes
 from ..errors import InvalidInputError
 from ..index.protocol import CodeIndex
-from ..index.results import ItemId, Record
+from ..index.results import Record
 from ..model.compressae import CompresSAE
 from ..model.observation import Observation, projection_losses
 from ..sources.source import Source
-from ..vectors import unit_rows
+from ..vectors import reservoir_sample, unit_rows
 
 __all__ = ["observe_index", "sample_source"]
 
 _READ: Final = 1024
-
-T = TypeVar("T")
 
 
 def observe_index(
@@ -43,7 +41,7 @@ def observe_index(
     Raises:
         InvalidInputError: the index is empty.
     """
-    ids: list[ItemId] = _sampled(itertools.chain.from_iterable(index.scan()), size, seed)
+    ids, _ = reservoir_sample(itertools.chain.from_iterable(index.scan()), size, np.random.default_rng(seed))
     if not ids:
         raise InvalidInputError("the index is empty; there is nothing to monitor")
     records: list[Record] = []
@@ -77,9 +75,9 @@ def sample_source(
     def rows() -> Iterator[tuple[FloatArray, str | None]]:
         for batch in source.batches(_READ):
             for embedding, payload in zip(batch.embeddings, batch.payloads, strict=True):
-                yield embedding, None if field is None else _segment(payload, field)
+                yield embedding.copy(), None if field is None else _segment(payload, field)
 
-    kept = _sampled(rows(), size, seed)
+    kept, _ = reservoir_sample(rows(), size, np.random.default_rng(seed))
     if not kept:
         raise InvalidInputError("the source has no usable rows; there is nothing to monitor")
     return np.stack([row for row, _ in kept]), None if field is None else [segment for _, segment in kept]
@@ -99,15 +97,3 @@ def _codes_of(records: Sequence[Record], k: int, latents: int) -> SparseCodes:
 def _segment(payload: dict[str, Any], field: str) -> str | None:
     value = payload.get(field)
     return None if value is None else str(value)
-
-
-def _sampled(rows: Iterable[T], size: int, seed: int) -> list[T]:
-    """At most `size` of the rows, each with equal chance, in one pass (Vitter's algorithm R, ACM TOMS 1985)."""
-    random = np.random.default_rng(seed)
-    kept: list[T] = []
-    for number, row in enumerate(rows):
-        if len(kept) < size:
-            kept.append(row)
-        elif (place := int(random.integers(number + 1))) < size:
-            kept[place] = row
-    return kept

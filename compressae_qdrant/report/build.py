@@ -22,9 +22,10 @@ from ..evaluation.comparison import Row
 from ..index import IndexSettings, create_index
 from ..index.protocol import CodeIndex
 from ..index.results import IndexInfo
+from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..sources import Source
-from .measurement import LIMIT, Searches, Truth, interval, run_searches, true_neighbours
+from .measurement import LIMIT, Searches, Truth, run_searches, true_neighbours
 from .page import render_page
 from .sample import Sample, draw_sample
 from .sections import (
@@ -255,12 +256,12 @@ def _headline(
             ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes an item instead of {dense:,}"),
             ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),
         ]
-    mean, low, high = interval(searched.recall)
+    recall = bootstrap(searched.recall)
     median, where = float(np.median(searched.milliseconds)), _measured_on(sample)
-    found = f"95% interval {low:.3f} to {high:.3f}, against exact dense search{where}"
+    found = f"95% interval {recall.low:.3f} to {recall.high:.3f}, against exact dense search{where}"
     return [
         *figures,
-        (f"recall@{LIMIT}", f"{mean:.3f}", "", found),
+        (f"recall@{LIMIT}", f"{recall.mean:.3f}", "", found),
         ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report{where}"),
     ]
 

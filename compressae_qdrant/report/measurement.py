@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,11 +20,10 @@ from ..search.retriever import Retriever
 from ..vectors import exact_neighbours
 from .sample import Sample
 
-__all__ = ["LIMIT", "Searches", "Truth", "interval", "run_searches", "true_neighbours"]
+__all__ = ["LIMIT", "Searches", "Truth", "run_searches", "true_neighbours"]
 
 LIMIT: Final = 10
 """Hits of a timed query: what a page of results needs."""
-_RESAMPLES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,3 @@ def run_searches(
         name, found, np.array(spent, np.float32),
         recall([[id for id, _ in hits] for hits in found], true, short), recall(deep, true, truth.depth),
     )  # fmt: skip
-
-
-def interval(each: FloatArray | Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean of (q,) figures of queries, with its 95% bootstrap interval."""
-    values = np.asarray(each, np.float64)
-    means = values[np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..codes import FloatArray, SparseCodes
 from ..index.results import IndexInfo
+from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..model.concepts import Concepts
 from ..model.history import TrainingHistory
 from ..scoring import QueryVector, asymmetric, explain
-from .measurement import LIMIT, Searches, Truth, interval
+from .measurement import LIMIT, Searches, Truth
 from .sample import Sample
 
 __all__ = [
@@ -84,15 +85,14 @@ def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -
         if value is not None:
             groups.setdefault(str(value), []).append(query)
     kept = sorted(groups.items(), key=lambda group: -len(group[1]))[:_SHOWN_SEGMENTS]
-    measured = [
-        (*interval(searched.recall[queries]), name, len(queries))
-        for name, queries in kept
-        if len(queries) >= _LEAST_QUERIES
-    ]
-    rows = [
-        {"name": name, "queries": queries, "recall": mean, "low": low, "high": high}
-        for mean, low, high, name, queries in sorted(measured)
-    ]
+    rows = []
+    for name, queries in kept:
+        if len(queries) >= _LEAST_QUERIES:
+            recall = bootstrap(searched.recall[queries])
+            rows.append(
+                {"name": name, "queries": len(queries), "recall": recall.mean, "low": recall.low, "high": recall.high}
+            )
+    rows.sort(key=lambda row: (row["recall"], row["low"], row["high"], row["name"]))
     overall = float(searched.recall.mean())
     return {"field": field, "depth": LIMIT, "overall": overall, "rows": rows} if rows else None
 

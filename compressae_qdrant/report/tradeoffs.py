@@ -13,8 +13,9 @@ from ..capacity import Constants, Node, Workload, plan
 from ..capacity.planner import BLOCK, GIB, SEGMENT_ITEMS, VISIT_ITEMS
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
+from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
-from .measurement import Searches, interval
+from .measurement import Searches
 from .sample import Sample
 
 __all__ = ["benchmark_front", "calculator_data", "planned_front", "workload_of"]
@@ -48,9 +49,11 @@ def planned_front(
     rows = []
     for name, asked, size, searches in measured:
         bytes_item = plan(asked, constants)[0].index_bytes / asked.items if size is None else size
-        mean, low, high = interval(searches.deep_recall)
+        deep = bootstrap(searches.deep_recall)
         p50 = float(np.median(searches.milliseconds))
-        rows.append(_row(name, "ours", bytes_item, float(searches.recall.mean()), mean, (low, high), p50))
+        rows.append(
+            _row(name, "ours", bytes_item, float(searches.recall.mean()), deep.mean, (deep.low, deep.high), p50)
+        )
     for k in sorted({int(key.split(",")[0]) for key in constants.codes_recall100}):
         asked = dataclasses.replace(workload, latents=4096, k=k)
         rows += _known(plan(asked, constants)[:1], asked.items, f"ours, {_ELSEWHERE}")

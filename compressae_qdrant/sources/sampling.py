@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..codes import FloatArray
 from ..errors import SourceError
+from ..vectors import reservoir_sample
 from .source import Source
 
 __all__ = ["draw_embeddings", "sample_embeddings"]
@@ -45,21 +46,8 @@ def draw_embeddings(source: Source, limit: int, *, seed: int = 0) -> tuple[npt.N
 
 def _reservoir(source: Source, limit: int, seed: int, batch_size: int) -> tuple[FloatArray, int]:
     """A uniform sample of a stream, and the number of items in it."""
-    random = np.random.default_rng(seed)
-    sample: FloatArray | None = None
-    seen = 0
-    for batch in source.batches(batch_size):
-        new = batch.embeddings
-        if sample is None:
-            sample = np.empty((0, source.dim), np.float32)
-        room = max(limit - len(sample), 0)
-        sample = np.concatenate([sample, new[:room]])
-        # Item number m (from 1) replaces one of the sample with probability limit / m.
-        for offset in range(min(room, len(new)), len(new)):
-            slot = int(random.integers(0, seen + offset + 1))
-            if slot < limit:
-                sample[slot] = new[offset]
-        seen += len(new)
-    if sample is None:
+    rows = (row.copy() for batch in source.batches(batch_size) for row in batch.embeddings)
+    sample, count = reservoir_sample(rows, limit, np.random.default_rng(seed))
+    if not sample:
         raise SourceError("the source has no rows; there is nothing to sample")
-    return sample, seen
+    return np.stack(sample), count

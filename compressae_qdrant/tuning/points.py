@@ -8,6 +8,7 @@ from typing import Any, Final, Self, get_args
 
 from ..errors import ConfigError
 from ..index.settings import Datatype
+from ..metrics import pareto_front
 from .settings_file import Settings
 
 __all__ = ["Goal", "Point", "Space", "choose", "front"]
@@ -110,11 +111,8 @@ class Point:
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Points that none of no more bytes equals or beats in recall, by bytes; of equal ones the quickest."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.bytes, -point.recall, point.ms)):
-        if not best or point.recall > best[-1].recall:
-            best.append(point)
-    return best
+    quickest_first = sorted(points, key=lambda point: point.ms)
+    return pareto_front(quickest_first, lambda point: point.bytes, lambda point: [point.recall])
 
 
 def choose(points: Sequence[Point], goal: Goal) -> Point:
