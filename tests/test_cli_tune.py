@@ -44,7 +44,7 @@ def test_json_and_goals(shell: Shell, tmp_path: Path) -> None:
     assert (facts["trainings"], facts["left"]) == (1, 0)
     code, _, err = shell(f"tune catalog.npy --recall 1.0 --out none.toml {SMALL} --work other")
     assert code == 2
-    assert "nothing reaches recall@10 1" in err
+    assert "no setting reaches recall@10 1" in err
     assert not (tmp_path / "none.toml").exists()
     code, _, err = shell(f"tune catalog.npy --out none.toml {SMALL}")
     assert (code, "give one of the two" in err) == (2, True)

@@ -363,7 +363,7 @@ def test_the_policy_allows_what_the_page_carries_and_nothing_else() -> None:
 
 
 def test_data_without_numbers_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="can't be written as JSON"):
+    with pytest.raises(InvalidInputError, match="cannot be written as JSON"):
         _rendered(float("nan"))
 
 

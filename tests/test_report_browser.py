@@ -219,9 +219,7 @@ def _rounded(text: str) -> float:
 
 
 @pytest.mark.parametrize(("workload", "node", "prices"), CATALOGS)
-def test_the_calculator_says_what_plan_says(
-    opened: Opened, workload: Workload, node: Node, prices: Prices | None
-) -> None:
+def test_the_calculator_agrees_with_plan(opened: Opened, workload: Workload, node: Node, prices: Prices | None) -> None:
     page = opened.page
     _fill(page, workload, node, prices)
     wanted: list[Estimate] = plan(workload, load_constants(), node, prices)
@@ -236,7 +234,7 @@ def test_the_calculator_says_what_plan_says(
                 assert text == f"{each.shards:,} × {each.replicas:,}"
             elif exact is not None:
                 assert _rounded(text) == pytest.approx(exact, rel=5.1e-3, abs=0.51 if key in ("item", "usd") else 5e-4)
-    said = str(page.locator("#calc-says").text_content())
+    said = str(page.locator("#calc-summary").text_content())
     assert said.startswith(f"{workload.items:,} items of {workload.dim} dimensions: ")
     times = wanted[-1].replicas * wanted[-1].resident_bytes / (wanted[0].replicas * wanted[0].resident_bytes)
     assert wanted[-1].name.startswith("dense float32")
@@ -264,12 +262,12 @@ def test_the_calculator_starts_with_this_catalog_and_refuses_nonsense(opened: Op
         assert memory.text_content() == start
     items.fill("2.5M")
     expect(problem).to_be_hidden()
-    expect(page.locator("#calc-says")).to_contain_text("2,500,000 items")
+    expect(page.locator("#calc-summary")).to_contain_text("2,500,000 items")
     items.blur()
     expect(items).to_have_value("2,500,000")
     page.get_by_label("Non-zeros of a code, k").fill("97")
     expect(problem).to_have_text("k is 97 but there are 96 latents.")
-    page.get_by_role("button", name="This catalog again").click()
+    page.get_by_role("button", name="Reset to this catalog").click()
     expect(problem).to_be_hidden()
     assert memory.text_content() == start
     assert opened.complaints == []

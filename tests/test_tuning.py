@@ -16,22 +16,34 @@ from compressae_qdrant.capacity import load_constants
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError
 from compressae_qdrant.model.history import Record
-from compressae_qdrant.tuning import Goal, Point, Sample, Served, Space, TuneResult, choose, front, tune
+from compressae_qdrant.tuning import (
+    Goal,
+    Sample,
+    SearchSpace,
+    TargetCatalog,
+    TrialPoint,
+    TuneResult,
+    choose,
+    front,
+    tune,
+)
 from compressae_qdrant.tuning.settings_file import Settings
 
-SPACE = Space(
+SPACE = SearchSpace(
     latents=(64, 128), k=(4, 8), datatypes=("uint8",), first_stage_latents=(16, 64), prefetch=(2, 5), steps=8, rounds=2
 )
-SERVED = Served(1_000_000, load_constants())
+SERVED = TargetCatalog(1_000_000, load_constants())
 ROOMY = Goal(budget=1000, depth=10)
 
 
-def point(bytes: float, recall: float, ms: float = 1.0, **more: Any) -> Point:
-    plain = Point(128, 8, 8, "uint8", 64, 50, bytes, recall, ms)
+def point(bytes: float, recall: float, ms: float = 1.0, **more: Any) -> TrialPoint:
+    plain = TrialPoint(128, 8, 8, "uint8", 64, 50, bytes, recall, ms)
     return dataclasses.replace(plain, **more)
 
 
-def search(embeddings: FloatArray, work: Path, goal: Goal = ROOMY, space: Space = SPACE, **more: Any) -> TuneResult:
+def search(
+    embeddings: FloatArray, work: Path, goal: Goal = ROOMY, space: SearchSpace = SPACE, **more: Any
+) -> TuneResult:
     return tune(embeddings, work, goal, SERVED, space, queries=50, **more)
 
 
@@ -59,7 +71,7 @@ def test_a_budget_is_respected_and_used(whole: TuneResult) -> None:
         chosen = choose(whole.points, Goal(budget=float(budget), depth=10))
         assert chosen.bytes <= budget
         assert chosen.recall >= max(p.recall for p in whole.points if p.bytes <= budget) - 0.002
-    with pytest.raises(ConfigError, match=r"nothing fits 1 bytes an item; the least that was tried is \d+"):
+    with pytest.raises(ConfigError, match=r"no setting fits 1 bytes per item; the smallest that was tried takes \d+"):
         choose(whole.points, Goal(budget=1, depth=10))
 
 
@@ -67,9 +79,9 @@ def test_a_wanted_recall_takes_the_fewest_bytes() -> None:
     points = [point(50, 0.80), point(60, 0.90, ms=9), point(60.3, 0.905, ms=2), point(90, 0.95)]
     assert choose(points, Goal(recall=0.9)) == points[2]
     assert choose(points, Goal(recall=0.91)) == points[3]
-    with pytest.raises(ConfigError, match=r"nothing reaches recall@100 0.99; the best that was tried is 0.950"):
+    with pytest.raises(ConfigError, match=r"no setting reaches recall@100 0.99; the best that was tried is 0.950"):
         choose(points, Goal(recall=0.99))
-    with pytest.raises(ConfigError, match="nothing was measured"):
+    with pytest.raises(ConfigError, match="no settings were measured"):
         choose([], Goal(recall=0.99))
 
 
@@ -145,7 +157,7 @@ class FakeTraining:
         on_record(Record("autoencoder", 8, 8192, 0.0, 0.0, self.losses[config.latents, config.k], 0, 0.0))
         return None
 
-    def measure(self, *_: Any) -> list[Point]:
+    def measure(self, *_: Any) -> list[TrialPoint]:
         return [point(20.0, self.recall)]
 
 
@@ -202,8 +214,8 @@ def test_queries_are_no_items(embeddings: FloatArray) -> None:
         (lambda: Goal(budget=100, recall=0.9), "give one of the two"),
         (lambda: Goal(budget=0), "must be positive"),
         (lambda: Goal(recall=1.5), r"must be in \(0, 1\]"),
-        (lambda: Space(k=()), "k to try"),
-        (lambda: Space(datatypes=("int4",)), "datatypes to try"),  # type: ignore[arg-type]
+        (lambda: SearchSpace(k=()), "k to try"),
+        (lambda: SearchSpace(datatypes=("int4",)), "datatypes to try"),  # type: ignore[arg-type]
     ],
 )
 def test_goals_and_spaces_that_make_no_sense_are_refused(make: Callable[[], object], complaint: str) -> None:
@@ -217,12 +229,13 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     settings.write(file, "two\nlines")
     assert file.read_text().startswith("# two\n# lines\n\n[train]\nlatents = 128\n")
     assert Settings.read(file) == settings
-    assert Settings.read(None) == Settings()
     file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
     assert Settings.read(file) == settings
+    assert Settings.read(None) == Settings()
     for text, complaint in (
-        ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "may have the sections"),
-        ("k = 3\n", "may have the sections"), ("[train\n", "no TOML file"), ('[train]\nk = "many"\n', "wrong kind"),
+        ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "its sections must be"),
+        ("k = 3\n", "its sections must be"), ("[train\n", "is not a TOML file"),
+        ('[train]\nk = "many"\n', "wrong type"),
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(ConfigError, match=complaint):
@@ -231,5 +244,5 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     made = IndexSettings(**Settings.read(file).index)
     assert (made.shards, made.tenant_field, made.payload_fields) == (6, "shop", {"section": "keyword"})
     file.write_text('[index]\nshards = "six"\n')
-    with pytest.raises(ConfigError, match=r"\[index\] has a value of the wrong kind"):
+    with pytest.raises(ConfigError, match=r"\[index\] has a value of the wrong type"):
         Settings.read(file)

@@ -13,7 +13,7 @@ from rich.table import Table
 from ..capacity import load_constants
 from ..errors import ConfigError
 from ..sources import draw_embeddings
-from ..tuning import Goal, Point, Served, Space, TuneResult, choose, draw_front, front
+from ..tuning import Goal, SearchSpace, TargetCatalog, TrialPoint, TuneResult, choose, draw_front, front
 from ..tuning import tune as search
 from .commands import example
 from .options import (
@@ -62,7 +62,7 @@ def tune(
     catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
     rows, there = draw_embeddings(catalog, sample, seed=seed)
     whole = items or there
-    space = Space(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
+    space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True, highlight=False), disable=json_output,
@@ -70,7 +70,8 @@ def tune(
     with bar:
         task = bar.add_task("tune", total=1.0)
         found = search(
-            rows, work, goal, Served(whole, load_constants()), space, queries=queries, seed=seed, minutes=minutes,
+            rows, work, goal, TargetCatalog(whole, load_constants()), space, queries=queries, seed=seed,
+            minutes=minutes,
             progress=lambda doing, share: bar.update(task, description=doing, completed=share),
         )  # fmt: skip
     picture = work / "front.png"
@@ -95,7 +96,7 @@ def tune(
     console.print(f"next: compressae train {source} --config {out} --out model", markup=False)
 
 
-def _show(found: TuneResult, chosen: Point, goal: Goal) -> None:
+def _show(found: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
     table = Table(
         "", "k", "h", "index", "first stage", "candidates", "B an item", f"recall@{goal.depth}", "p50 ms", box=None
     )
@@ -116,10 +117,10 @@ def _show(found: TuneResult, chosen: Point, goal: Goal) -> None:
     )
 
 
-def _comment(chosen: Point, goal: Goal, items: int, sample: int) -> str:
+def _comment(chosen: TrialPoint, goal: Goal, items: int, sample: int) -> str:
     wanted = f"at most {goal.budget:g} bytes an item" if goal.budget is not None else f"recall {goal.recall:g}"
     return (
         f"compressae tune: {wanted}. After a short training on {sample:,} items: recall@{goal.depth} "
-        f"{chosen.recall:.4f},\n{chosen.bytes:.0f} bytes an item in memory and p50 {chosen.ms:.1f} ms planned for "
+        f"{chosen.recall:.4f},\n{chosen.bytes:.0f} bytes per item in memory and p50 {chosen.ms:.1f} ms planned for "
         f"{items:,} items.\nMore items make recall lower, a full training makes it higher: evaluate what you train."
     )

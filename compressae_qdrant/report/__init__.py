@@ -1,4 +1,4 @@
-"""A report of a compressed catalog: one HTML page to put before a colleague."""
+"""A report about a compressed catalog: one self-contained HTML page."""
 
 from .build import ReportSettings, build_report
 

@@ -1,15 +1,13 @@
-"""From a catalog, a model and an index to a report: what is measured, in which order, and what is missing."""
+"""Build a report from a catalog, a model and an index."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +17,8 @@ from ..capacity import Constants, Workload, load_constants, plan
 from ..codes import SparseCodes
 from ..errors import ConfigError, InvalidInputError
 from ..evaluation.comparison import Row
-from ..index import IndexSettings, create_index
+from ..evaluation.temporary_index import temporary_index
+from ..index import IndexSettings
 from ..index.protocol import CodeIndex
 from ..index.results import IndexInfo
 from ..metrics import bootstrap
@@ -43,39 +42,40 @@ from .tradeoffs import benchmark_front, calculator_data, planned_front, workload
 __all__ = ["Progress", "ReportSettings", "build_report"]
 
 Progress = Callable[[str, int | None], Callable[[int], None]]
-"""Begins a stage of so many steps, if that is known; what it gives is called with the steps just done."""
+"""Begins a stage, given its name and number of steps (None if unknown); returns a function to call with the steps
+that were just done."""
 
 _BATCH: Final = 1024
 _SMALL: Final = 50_000
-"""Items, of which so few to a posting list take more bytes each."""
+"""Items below which posting lists are so short that an item takes more bytes than in a large catalog."""
 _STATISTICS_ITEMS: Final = 4096
-"""Whose codes tell a model of another k how its latents are used."""
+"""Items whose codes give the latent use of a model with another k."""
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report covers."""
+    """Settings of a report."""
 
     title: str
-    """Name of the catalog, as people know it."""
+    """Name of the catalog, for readers."""
     sample: int = 20_000
-    """Items that are measured on, at most. Encoding them takes some seconds for each 10,000 at the default sizes."""
+    """Maximum number of items to measure on. Encoding takes some seconds per 10,000 items at the default sizes."""
     queries: int = 300
-    """Of them, searched for. Each is searched four times, a few milliseconds at a time."""
+    """Number of sample items used as queries. Each is searched for four times, a few milliseconds each."""
     concepts: int = 400
-    """Latents in the concept browser, at most."""
+    """Maximum number of latents in the concept browser."""
     segment: str | None = None
-    """Payload field by which recall is split; None takes the text field with the fewest values."""
+    """Payload field to split recall by; None takes the text field with the fewest values."""
     other_k: tuple[int, ...] | None = None
-    """Lengths of codes to measure besides the model's own; None takes half of it and twice it. Each takes a coding of
-    the sample."""
+    """Numbers of non-zeros to measure besides the model's own k; None takes k/2 and 2k. Each encodes the sample once
+    more."""
     seed: int = 0
-    """Of sample and queries."""
+    """Random seed for drawing the sample and the queries."""
 
     def __post_init__(self) -> None:
-        for name, least in (("sample", 1), ("queries", 1), ("concepts", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name, minimum in (("sample", 1), ("queries", 1), ("concepts", 0)):
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {minimum}")
 
 
 def build_report(
@@ -87,22 +87,23 @@ def build_report(
     results: Sequence[Row] | None = None,
     progress: Progress = lambda _name, _steps: lambda _done: None,
 ) -> tuple[str, list[str]]:
-    """The HTML of a report, and what was left out of it, with the reasons.
+    """Measure a catalog, and return the HTML of the report and the reasons for parts that were left out.
 
     Args:
         source: the catalog.
-        model: its model.
-        settings: what to cover.
-        index: the catalog's codes. Its sizes are reported, and searches go through it if the sample is the whole
-            catalog; otherwise through an index of the sample.
-        results: rows of a benchmark on the same catalog, which put rivals beside the codes. Without them codes of other
-            lengths are measured, and rivals are those that the planner knows from the benchmark's catalog.
-        progress: told about each stage.
+        model: the model of the catalog.
+        settings: settings of the report.
+        index: the index of the catalog. The report shows its size. Searches use it if the sample is the whole catalog,
+            otherwise a temporary index of the sample.
+        results: rows of a benchmark on the same catalog, for comparison with baselines. Without them, codes of other
+            lengths are measured, and the baselines are those the planner knows from the benchmark's catalog.
+        progress: called at the beginning of each stage.
 
     Raises:
-        SourceError: the catalog can't be read.
-        DimensionError: the model is of other embeddings.
+        SourceError: the catalog cannot be read.
+        DimensionError: the embeddings do not have the model's dimensions.
         InvalidInputError, ConfigError: the index is empty, or a setting is out of range.
+        MissingExtraError: Jinja is not installed (extra `report`).
     """
     if index is not None and not index.count():
         raise InvalidInputError("the index is empty; ingest the catalog first, or report without an index")
@@ -120,20 +121,22 @@ def build_report(
     if results:
         parts.add("front", benchmark_front(results))
     else:
-        whole = info.index_bytes / info.items if info.index_bytes and info.items == sample.catalog_items else None
-        measured = [(f"codes k={model.k}, {one.name}", workload, whole, one) for one in searches]
+        size = info.index_bytes / info.items if info.index_bytes and info.items == sample.catalog_items else None
+        measured = [(f"codes k={model.k}, {one.name}", workload, size, one) for one in searches]
         for coder, searched in _other_lengths(model, settings, sample, truth, info, progress):
-            asked = replace(workload, k=coder.k)
-            measured.append((f"codes k={coder.k}, {searched.name}", asked, None, searched))
+            measured.append((f"codes k={coder.k}, {searched.name}", replace(workload, k=coder.k), None, searched))
         parts.add("front", planned_front(workload, constants, measured))
     parts.add("planner", calculator_data(workload, constants))
     parts.add("saved", saved_data(info, model.dim, sample.catalog_items),
-              "Bytes saved: a server doesn't say its index's size; an embedded one does, once optimised.")  # fmt: skip
+              "Bytes saved: the size of the index is unknown; only an optimised embedded index has one.")  # fmt: skip
     parts.add("plans", latency_data(searches))
     field = settings.segment or segment_field(sample)
-    parts.add("segments", None if field is None else segment_data(sample, truth, default, field),
-              "Recall by segment: no payload field has few enough values; name one (--segment)." if field is None else
-              f"Recall by segment: no value of {field!r} has enough queries (--segment, --queries).")  # fmt: skip
+    if field is None:
+        parts.omitted.append("Recall by segment: no payload field has few enough values; choose one with --segment.")
+    else:
+        parts.add("segments", segment_data(sample, truth, default, field),
+                  f"Recall by segment: no value of {field!r} has enough queries; raise --queries, or choose another "
+                  "--segment.")  # fmt: skip
     parts.add("queries", query_data(sample, truth, default, model, codes))
     parts.add("concepts", concept_data(sample, codes, model.concepts, settings.concepts))
     parts.add("training", training_data(model.history), "Training curve: the model has no training history.")
@@ -150,15 +153,16 @@ def build_report(
 
 
 class _Parts:
-    """The data of a page, and why some of it is missing."""
+    """The data of a page, and the reasons for missing parts."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.omitted: list[str] = []
 
-    def add(self, name: str, part: Any, otherwise: str = "") -> None:
+    def add(self, name: str, part: Any, reason: str = "") -> None:
+        """Add a part; None is left out for the given reason."""
         if part is None:
-            self.omitted.append(otherwise)
+            self.omitted.append(reason)
         else:
             self.data[name] = part
 
@@ -174,72 +178,65 @@ def _encode(model: CompresSAE, sample: Sample, progress: Progress) -> SparseCode
 
 @contextlib.contextmanager
 def _searchable(index: CodeIndex | None, model: CompresSAE, sample: Sample, codes: SparseCodes) -> Iterator[CodeIndex]:
-    """An index that holds the sample and nothing else: the given one if it does, else one made for as long."""
+    """An index that holds exactly the sample: the given one if it does, otherwise a temporary one."""
     if index is not None and sample.whole and _holds_only(index, sample):
         yield index
         return
     settings = IndexSettings() if index is None else IndexSettings(datatype=index.settings.datatype)
-    with _made(model, sample, codes, settings) as made:
-        yield made
+    with _sample_index(model, sample, codes, settings) as temporary:
+        yield temporary
 
 
 def _holds_only(index: CodeIndex, sample: Sample) -> bool:
-    """Whether the items of an index are those of the sample."""
+    """Whether the index holds the items of the sample and no others."""
     if index.count() != len(set(sample.ids)):
         return False
     starts = range(0, len(sample), _BATCH)
     return all(None not in index.hashes(sample.ids[start : start + _BATCH]) for start in starts)
 
 
-@contextlib.contextmanager
-def _made(model: CompresSAE, sample: Sample, codes: SparseCodes, settings: IndexSettings) -> Iterator[CodeIndex]:
-    """An index of the sample, for as long as it is used."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        create_index(str(Path(folder) / "index"), model, settings) as made,
-    ):
-        for start in range(0, len(sample), _BATCH):
-            part = slice(start, start + _BATCH)
-            made.upsert(sample.ids[part], codes[part], sample.payloads[part])
-        made.optimize()
-        yield made
+def _sample_index(
+    model: CompresSAE, sample: Sample, codes: SparseCodes, settings: IndexSettings
+) -> contextlib.AbstractContextManager[CodeIndex]:
+    return temporary_index(model, codes, settings, ids=sample.ids, payloads=sample.payloads)
 
 
 def _searches(model: CompresSAE, index: CodeIndex, sample: Sample, truth: Truth, progress: Progress) -> list[Searches]:
     advance = progress("searching", 2 * len(truth.own))
     return [
         run_searches("default plan", model, index, sample, truth, {}, lambda: advance(1)),
-        run_searches("every item scored", model, index, sample, truth, {"exact": True}, lambda: advance(1)),
+        run_searches("exhaustive", model, index, sample, truth, {"exact": True}, lambda: advance(1)),
     ]
 
 
 def _other_lengths(
     model: CompresSAE, settings: ReportSettings, sample: Sample, truth: Truth, info: IndexInfo, progress: Progress
 ) -> Iterator[tuple[CompresSAE, Searches]]:
-    """The model with codes of other lengths, each searched by the default plan in an index of the sample."""
+    """The model with other numbers of non-zeros, each searched by the default plan in an index of the sample."""
     for k in settings.other_k if settings.other_k is not None else (model.k // 2, 2 * model.k):
         if 1 <= k < model.latents / 4:
             coder = model.with_k(k, sample.embeddings[:_STATISTICS_ITEMS])
             codes = _encode(coder, sample, progress)
-            with _made(coder, sample, codes, IndexSettings(datatype=info.settings.datatype)) as index:
+            settings_of_k = IndexSettings(datatype=info.settings.datatype)
+            with _sample_index(coder, sample, codes, settings_of_k) as index:
                 yield coder, run_searches("default plan", coder, index, sample, truth, {})
 
 
 def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches) -> str:
-    items, found = sample.catalog_items, float(searched.recall.mean())
-    text = f"{items:,} items of {model.dim:,} dimensions, each kept as {model.k} non-zeros of {model.latents:,}. "
+    items, recall = sample.catalog_items, float(searched.recall.mean())
+    text = f"{items:,} items of {model.dim:,} dimensions, each stored as {model.k} non-zeros of {model.latents:,}. "
     if info.index_bytes:
         text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
-    return f"{text}A search finds {found:.1%} of the ten items that exact dense search finds{_measured_on(sample)}."
+    return f"{text}A search finds {recall:.1%} of the ten items that exact dense search finds{_measured_on(sample)}."
 
 
 def _measured_on(sample: Sample) -> str:
-    """Said where figures are of fewer items than the catalog has."""
+    """The note that figures are measured on a sample, if they are."""
     return "" if sample.whole else f", in a sample of {len(sample):,}"
 
 
 def _at_a_million(workload: Workload, constants: Constants) -> str | None:
-    """Bytes that a code would take in a larger catalog, if this one is small."""
+    """Bytes per item in a catalog of a million items, as text; None unless this catalog is small."""
     if workload.items > _SMALL:
         return None
     return f"{plan(replace(workload, items=10**6), constants)[0].index_bytes / 10**6:,.0f}"
@@ -248,28 +245,33 @@ def _at_a_million(workload: Workload, constants: Constants) -> str | None:
 def _headline(
     sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches
 ) -> list[tuple[str, str, str, str]]:
-    """Name, value, unit and note of the figures that come first."""
+    """Name, value, unit and note of the figures at the top of the report."""
     figures = []
     if info.index_bytes:
         dense, codes, items = 4 * model.dim, info.index_bytes / info.items, sample.catalog_items
         figures = [
-            ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes an item instead of {dense:,}"),
+            ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes per item instead of {dense:,}"),
             ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),
         ]
     recall = bootstrap(searched.recall)
     median, where = float(np.median(searched.milliseconds)), _measured_on(sample)
-    found = f"95% interval {recall.low:.3f} to {recall.high:.3f}, against exact dense search{where}"
+    interval = f"95% interval {recall.low:.3f} to {recall.high:.3f}, against exact dense search{where}"
     return [
         *figures,
-        (f"recall@{LIMIT}", f"{recall.mean:.3f}", "", found),
-        ("Median query", f"{median:.1f}", "ms", f"{LIMIT} hits, one at a time, on the machine of this report{where}"),
+        (f"recall@{LIMIT}", f"{recall.mean:.3f}", "", interval),
+        (
+            "Median query",
+            f"{median:.1f}",
+            "ms",
+            f"{LIMIT} hits, one query at a time, on the machine of this report{where}",
+        ),
     ]
 
 
 def _size(size: float) -> tuple[str, str]:
-    for unit, one in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= one:
-            return f"{size / one:,.3g}", unit
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:,.3g}", unit
     return f"{size:,.0f}", "B"
 
 

@@ -1,4 +1,4 @@
-"""What a report measures: searches through an index, timed, and what they find against exact dense search."""
+"""Timed searches of a report, and their recall against exact dense search."""
 
 from __future__ import annotations
 
@@ -23,41 +23,42 @@ from .sample import Sample
 __all__ = ["LIMIT", "Searches", "Truth", "run_searches", "true_neighbours"]
 
 LIMIT: Final = 10
-"""Hits of a timed query: what a page of results needs."""
+"""Hits of a timed query: one page of results."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What exact dense search finds for some items of a sample."""
+    """True neighbours of some items of a sample, by exact dense search."""
 
     own: npt.NDArray[np.int64]
-    """(q,) rows that are searched for."""
+    """(q,) rows of the query items."""
     rows: npt.NDArray[np.int64]
-    """(q, depth) rows closest to each, itself left out, closest first."""
+    """(q, depth) rows closest to each query, without the query item itself, closest first."""
 
     @property
     def depth(self) -> int:
-        """Neighbours of each query."""
+        """Number of neighbours of each query."""
         return int(self.rows.shape[1])
 
 
 @dataclass(frozen=True)
 class Searches:
-    """One way to search, run for every query, one at a time."""
+    """Results and times of one search configuration, one query at a time."""
 
     name: str
+    """Name of the configuration."""
     found: list[list[tuple[ItemId, float]]]
-    """Ids and scores for each query, best first, its own item left out."""
+    """Ids and scores of the hits of each query, best first, without the query item."""
     milliseconds: FloatArray
-    """(q,) time of each search."""
+    """(q,) latency of each search."""
     recall: FloatArray
-    """(q,) share of the true closest `LIMIT` that was found."""
+    """(q,) recall@`LIMIT` of searches for `LIMIT` hits."""
     deep_recall: FloatArray
-    """(q,) the same at the depth of the truth, with as many hits asked for."""
+    """(q,) recall at the depth of the truth, of searches for as many hits."""
 
 
 def true_neighbours(sample: Sample, queries: int, seed: int = 0, depth: int = 100) -> Truth:
-    """Draw queries among the items of a sample, and find their neighbours."""
+    """Draw queries from the items of a sample, and find their true neighbours."""
     own = np.random.default_rng(seed).choice(len(sample), min(queries, len(sample)), replace=False)
     depth = min(depth, len(sample) - 1)
     return Truth(own, exact_neighbours(sample.embeddings[own], sample.embeddings, depth, own))
@@ -72,7 +73,7 @@ def run_searches(
     settings: SearchOptions,
     advance: Callable[[], None] = lambda: None,
 ) -> Searches:
-    """Search an index that holds the sample for each query of the truth, for `LIMIT` hits and for all."""
+    """Search an index of the sample for each query, once for `LIMIT` hits and once for the depth of the truth."""
     retriever = Retriever(model, index)
     vectors = sample.embeddings[truth.own]
     own = [sample.ids[row] for row in truth.own.tolist()]
@@ -80,7 +81,7 @@ def run_searches(
     true = [[sample.ids[row] for row in rows] for rows in truth.rows.tolist()]
     found, spent, deep = [], [], []
     short = min(LIMIT, truth.depth)
-    retriever.search(vectors[0], short + 1, **options)  # the first call of an engine warms its caches
+    retriever.search(vectors[0], short + 1, **options)  # the first call warms the caches
     for vector, mine in zip(vectors, own, strict=True):
         started = time.perf_counter()
         hits = retriever.search(vector, short + 1, **options)

@@ -1,4 +1,4 @@
-"""The page: one file, everything in it, nothing loaded from anywhere."""
+"""Render the page of a report: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import hashlib
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, MissingExtraError
 
 __all__ = ["render_page"]
 
@@ -27,19 +24,24 @@ _SCRIPTS: Final = (
     "calculator",
     "main",
 )
-"""In order: each uses only what comes before it."""
+"""In order of dependency: each uses only names of those before it."""
 
 
 def render_page(**content: Any) -> str:
-    """The HTML of a report; see `page.html` for what it shows.
+    """Render the HTML of a report from the variables of `page.html`.
 
-    Texts are escaped by the template. `data` is written as JSON in which no `<`, `>`, `&`, `'` or character beyond
-    ASCII is left as it is. The policy allows exactly the styles and scripts that the page carries, by their hashes,
-    and no request at all.
+    The template escapes texts. `data` is written as JSON with `<`, `>`, `&`, `'` and all non-ASCII characters escaped.
+    The content security policy allows exactly the page's own styles and scripts, by their hashes, and no requests.
 
     Raises:
-        InvalidInputError: the data holds NaN or an infinite number, which JSON doesn't have.
+        InvalidInputError: the data holds NaN or an infinite number, which JSON cannot express.
+        MissingExtraError: Jinja is not installed (extra `report`).
     """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as exc:
+        raise MissingExtraError("reports need Jinja; pip install 'compressae-qdrant[report]'") from exc
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
     css = _joined(_STYLES, "css")
@@ -57,13 +59,15 @@ def render_page(**content: Any) -> str:
     )
     template = environment.from_string(_asset("page.html"))
     try:
-        return template.render(policy=policy, css=_ours(css), head_script=_ours(head), script=_ours(script), **content)
+        # Styles and scripts are files of this package, so they are not escaped.
+        own = {"css": Markup(css), "head_script": Markup(head), "script": Markup(script)}  # noqa: S704
+        return template.render(policy=policy, **own, **content)
     except ValueError as exc:
-        raise InvalidInputError(f"the report's data can't be written as JSON: {exc}") from exc
+        raise InvalidInputError(f"the data of the report cannot be written as JSON: {exc}") from exc
 
 
 def _script(names: tuple[str, ...]) -> str:
-    """Files as one function, so that their names don't become the page's globals."""
+    """The scripts within one function, so that their names do not become globals of the page."""
     return f'(() => {{\n"use strict";\n{_joined(names, "js")}}})();\n'
 
 
@@ -73,11 +77,6 @@ def _joined(names: tuple[str, ...], kind: str) -> str:
 
 def _asset(name: str) -> str:
     return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
-
-
-def _ours(text: str) -> Markup:
-    """A file of this package, as it is."""
-    return Markup(text)  # noqa: S704
 
 
 def _hash(text: str) -> str:

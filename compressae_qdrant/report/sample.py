@@ -1,4 +1,4 @@
-"""A sample of a catalog that is small enough to measure on at once: embeddings, ids and payloads of its items."""
+"""A sample of a catalog that fits in memory: embeddings, ids and payloads of its items."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ class Sample:
     """Items of a catalog, row by row."""
 
     ids: list[int | str]
+    """(n,) ids."""
     embeddings: FloatArray
     """(n, d) float32 of unit norm."""
     payloads: list[dict[str, Any]]
+    """(n,) payloads."""
     catalog_items: int
-    """Items of the catalog that the sample is of: rows, where not all were read."""
+    """Number of items of the catalog; its number of rows if not all of them were read."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def title(self, row: int) -> str:
-        """A line for people to read: the field `title` or `name`, else the first text of the payload, else the id."""
+        """A readable line: the field `title` or `name`, else the first text of the payload, else the id."""
         payload = self.payloads[row]
         texts = [payload.get("title"), payload.get("name"), *payload.values()]
         text = next((text for text in texts if isinstance(text, str) and text.strip()), str(self.ids[row]))
@@ -45,44 +47,47 @@ class Sample:
 
     @property
     def whole(self) -> bool:
-        """Whether the sample is the catalog."""
+        """Whether the sample is the whole catalog."""
         return len(self) == self.catalog_items
 
 
 def draw_sample(
     source: Source, limit: int, *, seed: int = 0, on_batch: Callable[[Batch], None] | None = None
 ) -> Sample:
-    """At most `limit` items: all of a small catalog, else blocks of rows spread evenly over it.
+    """Draw at most `limit` items: all of a small catalog, otherwise a part of it.
 
-    Where the number of rows is known and any can be read at once, only the blocks are read, so that the time doesn't
-    grow with the catalog; otherwise everything is read, and a uniform sample of it kept.
+    If the number of rows is known and the source is seekable, only blocks of rows spread evenly over the catalog are
+    read, so that the time does not grow with the catalog. Otherwise all rows are read, and a uniform sample is kept.
 
     Raises:
-        SourceError: the source has no items.
+        InvalidInputError: `limit` is less than 2.
+        SourceError: the source has less than 2 usable items.
     """
     if limit < 2:
-        raise InvalidInputError(f"the sample is limited to {limit} items; nothing can be measured on less than 2")
+        raise InvalidInputError(f"the sample is limited to {limit} items; it needs at least 2")
     random = np.random.default_rng(seed)
     rows = source.rows if source.seekable else None
     blocks = None if rows is None or rows <= limit else _blocks(source, rows, limit, random)
-
-    def items() -> Iterator[tuple[int | str, FloatArray, dict[str, Any]]]:
-        for batch in blocks or source.batches(_BATCH):
-            for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
-                yield id, vector.copy(), payload
-            if on_batch is not None:
-                on_batch(batch)
-
-    kept, read = reservoir_sample(items(), limit, random)
-    if len(kept) < 2:
-        raise SourceError(f"the source has {len(kept)} usable items; a report needs at least 2")
-    ids, vectors, payloads = (list(column) for column in zip(*kept, strict=True))
-    total = read if blocks is None or rows is None else rows
+    for batch in blocks or source.batches(_BATCH):
+        for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
+            seen += 1
+            # Reservoir sampling: item m, counted from 1, replaces a kept one with probability limit / m.
+            if len(ids) < limit:
+                ids.append(id)
+                vectors.append(vector)
+                payloads.append(payload)
+            elif (slot := int(random.integers(0, seen))) < limit:
+                ids[slot], vectors[slot], payloads[slot] = id, vector, payload
+        if on_batch is not None:
+            on_batch(batch)
+    if len(ids) < 2:
+        raise SourceError(f"the source has {len(ids)} usable items; a report needs at least 2")
+    total = seen if blocks is None or rows is None else rows
     return Sample(ids, unit_rows(np.stack(vectors)), payloads, total)
 
 
 def _blocks(source: Source, rows: int, limit: int, random: np.random.Generator) -> Iterator[Batch]:
-    """Blocks of consecutive rows, one somewhere in each of `_BLOCKS` about equal parts of the catalog."""
+    """Blocks of consecutive rows, each at a random place in one of `_BLOCKS` parts of about equal size."""
     count = min(_BLOCKS, limit)
     low = 0
     for size, rest in zip(_parts(limit, count), _parts(rows - limit, count), strict=True):
@@ -91,6 +96,6 @@ def _blocks(source: Source, rows: int, limit: int, random: np.random.Generator) 
 
 
 def _parts(whole: int, count: int) -> list[int]:
-    """About equal parts that sum to the whole."""
+    """Split a number into parts of about equal size."""
     parts: list[int] = np.diff(np.linspace(0, whole, count + 1).astype(int)).tolist()
     return parts

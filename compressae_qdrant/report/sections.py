@@ -1,4 +1,4 @@
-"""The data of each part of a report, as the page's scripts take it."""
+"""The data of each section of a report, in the form that the scripts of the page expect."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ _SHOWN_QUERIES: Final = 15
 _SHOWN_SHARES: Final = 3
 _QUERY_CONCEPTS: Final = 5
 _SHOWN_SEGMENTS: Final = 30
-_LEAST_QUERIES: Final = 5
-"""Queries below which a segment's recall says nothing."""
+_MIN_QUERIES: Final = 5
+"""Queries that a segment needs for a meaningful recall."""
 _RANKS: Final = 120
+"""Ranks of latents that are drawn."""
 
 
 def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
-    """Bytes of an item, dense and as codes. None where the engine doesn't say how large its index is, or there is none
-    before it is optimised."""
+    """Bytes per item, dense and as codes. None if the size of the index is unknown: on a server, or before an embedded
+    index is optimised."""
     if not info.index_bytes:
         return None
     rows = [
-        {"name": "dense float32, the vectors alone", "bytes": 4 * dim, "kind": "grey"},
+        {"name": "dense float32, vectors only", "bytes": 4 * dim, "kind": "grey"},
         {"name": f"codes in memory, {info.settings.datatype}", "bytes": info.index_bytes / info.items, "kind": "ours"},
     ]
     if info.total_bytes is not None:
-        each = info.total_bytes / info.items
-        rows.append({"name": "codes, payloads and logs on disk", "bytes": each, "kind": "orange"})
+        total = info.total_bytes / info.items
+        rows.append({"name": "codes, payloads and logs on disk", "bytes": total, "kind": "orange"})
     return {"items": items, "rows": rows}
 
 
 def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:
-    """Quantiles of the time of a query, for each way to search."""
+    """Quantiles of the latency of a query, for each search configuration."""
     return [
         {
             "name": one.name,
@@ -66,33 +67,34 @@ def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:
 
 
 def segment_field(sample: Sample) -> str | None:
-    """The payload field that splits a catalog best: a text with few different values. None if there is none."""
+    """The text field with the fewest values, from 2 to a tenth of the items. None if there is none."""
     best: tuple[int, str] | None = None
     for name in {name for payload in sample.payloads for name in payload}:
         values = [payload.get(name) for payload in sample.payloads]
         if all(isinstance(value, str) for value in values if value is not None):
-            different = len(set(values) - {None})
-            if 2 <= different <= min(200, len(sample) // 10) and (best is None or (different, name) < best):
-                best = different, name
+            count = len(set(values) - {None})
+            if 2 <= count <= min(200, len(sample) // 10) and (best is None or (count, name) < best):
+                best = count, name
     return None if best is None else best[1]
 
 
 def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -> dict[str, Any] | None:
-    """Recall over the queries of each value of a payload field, lowest first. None if no value has enough queries."""
+    """Mean recall for each value of a payload field, lowest first. None if no value has enough queries."""
     groups: dict[str, list[int]] = {}
     for query, row in enumerate(truth.own.tolist()):
         value = sample.payloads[row].get(field)
         if value is not None:
             groups.setdefault(str(value), []).append(query)
-    kept = sorted(groups.items(), key=lambda group: -len(group[1]))[:_SHOWN_SEGMENTS]
-    rows = []
-    for name, queries in kept:
-        if len(queries) >= _LEAST_QUERIES:
-            recall = bootstrap(searched.recall[queries])
-            rows.append(
-                {"name": name, "queries": len(queries), "recall": recall.mean, "low": recall.low, "high": recall.high}
-            )
-    rows.sort(key=lambda row: (row["recall"], row["low"], row["high"], row["name"]))
+    largest = sorted(groups.items(), key=lambda group: -len(group[1]))[:_SHOWN_SEGMENTS]
+    measured = [
+        (bootstrap(searched.recall[queries]), name, len(queries))
+        for name, queries in largest
+        if len(queries) >= _MIN_QUERIES
+    ]
+    rows = [
+        {"name": name, "queries": queries, "recall": each.mean, "low": each.low, "high": each.high}
+        for each, name, queries in sorted(measured, key=lambda one: (one[0].mean, one[0].low, one[0].high, one[1]))
+    ]
     overall = float(searched.recall.mean())
     return {"field": field, "depth": LIMIT, "overall": overall, "rows": rows} if rows else None
 
@@ -100,9 +102,9 @@ def segment_data(sample: Sample, truth: Truth, searched: Searches, field: str) -
 def query_data(
     sample: Sample, truth: Truth, searched: Searches, model: CompresSAE, codes: SparseCodes
 ) -> list[dict[str, Any]]:
-    """Some queries with what dense search and the codes find, from the one that agrees least to the one that agrees
-    most; and where concepts have names, those that made query and item meet, each with its share of the score."""
-    numbers = {id: row for row, id in enumerate(sample.ids)}
+    """Hits of dense search and of the codes for some queries, ordered from least to most agreement. If concepts have
+    names, each hit lists the concepts it shares with the query, each with its share of the score."""
+    row_of_id = {id: row for row, id in enumerate(sample.ids)}
     order = np.argsort(searched.recall, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, _SHOWN_QUERIES).astype(int))]
     shown = []
@@ -110,37 +112,37 @@ def query_data(
         own = int(truth.own[query])
         near = truth.rows[query][:LIMIT]
         cosines = sample.embeddings[near] @ sample.embeddings[own]
-        found = [(numbers[id], score) for id, score in searched.found[query]]
-        meet = _Meeting(model, codes, sample.embeddings[own])
+        hits = [(row_of_id[id], score) for id, score in searched.found[query]]
+        shared = _SharedConcepts(model, codes, sample.embeddings[own])
         shown.append(
             {
                 "title": sample.title(own),
-                "shared": len(set(near.tolist()) & {row for row, _ in found}),
-                "concepts": [name for name, _ in meet.shares(own, _QUERY_CONCEPTS)],
+                "shared": len(set(near.tolist()) & {row for row, _ in hits}),
+                "concepts": [name for name, _ in shared.shares(own, _QUERY_CONCEPTS)],
                 "dense": [_hit(sample, row, score) for row, score in zip(near.tolist(), cosines.tolist(), strict=True)],
-                "codes": [_hit(sample, row, score) | {"why": meet.shares(row)} for row, score in found],
+                "codes": [_hit(sample, row, score) | {"why": shared.shares(row)} for row, score in hits],
             }
         )
     return shown
 
 
-class _Meeting:
-    """Which named concepts a query and the items that it finds have in common."""
+class _SharedConcepts:
+    """The named concepts that a query shares with its hits."""
 
     def __init__(self, model: CompresSAE, codes: SparseCodes, query: FloatArray) -> None:
         self._concepts, self._codes = model.concepts, codes
         atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._query = QueryVector(np.arange(model.latents, dtype=np.int32), asymmetric(atoms, query[None])[0])
 
-    def shares(self, row: int, most: int = _SHOWN_SHARES) -> list[tuple[str, float]]:
-        """Names, and what part of the score of an item comes from each, largest first; latents without a name in words
+    def shares(self, row: int, limit: int = _SHOWN_SHARES) -> list[tuple[str, float]]:
+        """Names of concepts and their shares of the score of an item, largest first. Latents without a name in words
         are left out."""
         if self._concepts is None:
             return []
         explained = explain(self._query, self._codes.indices[row], self._codes.values[row], 0.0, self._named)
-        whole = sum(share.share for share in explained.shares)
-        named = [(share.name, share.share / whole) for share in explained.shares if share.name and share.share > 0]
-        return named[:most] if whole > 0 else []
+        total = sum(share.share for share in explained.shares)
+        named = [(share.name, share.share / total) for share in explained.shares if share.name and share.share > 0]
+        return named[:limit] if total > 0 else []
 
     def _named(self, latent: int) -> tuple[str, int] | None:
         concept = None if self._concepts is None else self._concepts.of_latent(latent)
@@ -152,7 +154,7 @@ def _hit(sample: Sample, row: int, score: float) -> dict[str, Any]:
 
 
 def training_data(history: TrainingHistory | None) -> dict[str, Any] | None:
-    """Records of a training and where its phases lie. None if there are too few to draw."""
+    """Records of a training, and the items seen at the start and end of each phase. None if there are less than 2."""
     if history is None or len(history.records) < 2:
         return None
     names = ("phase", "items", "train_loss", "encoder_loss", "pursuit_loss", "posting_mass", "dead_latents")
@@ -167,16 +169,16 @@ def training_data(history: TrainingHistory | None) -> dict[str, Any] | None:
 
 
 def latent_data(model: CompresSAE, codes: SparseCodes) -> dict[str, Any]:
-    """Shares of items that use each latent, by rank: in training, and in the sample's codes."""
-    here = np.bincount(codes.indices.ravel(), minlength=model.latents) / len(codes)
+    """Share of items that use each latent, by rank, in training and in the codes of the sample."""
+    shares = np.bincount(codes.indices.ravel(), minlength=model.latents) / len(codes)
     trained = model.latent_use.cpu().numpy()
     return {
         "latents": model.latents,
         "even": model.k / model.latents,
-        "sample": _ranked(here),
+        "sample": _ranked(shares),
         "trained": _ranked(trained) if trained.any() else [],
-        "posting_mass": float(np.square(here).sum()),
-        "unused": int((here == 0).sum()),
+        "posting_mass": float(np.square(shares).sum()),
+        "unused": int((shares == 0).sum()),
     }
 
 
@@ -187,10 +189,10 @@ def _ranked(shares: Any) -> list[list[float]]:
 
 
 def concept_data(
-    sample: Sample, codes: SparseCodes, concepts: Concepts | None, most: int, items: int = 6
+    sample: Sample, codes: SparseCodes, concepts: Concepts | None, limit: int, items: int = 6
 ) -> list[dict[str, Any]]:
-    """The most used latents: as `compressae concepts` found them on the whole catalog, or else each with the sample's
-    items that use it most strongly."""
+    """The most used latents with their strongest items: those of `concepts` if the model has named concepts, otherwise
+    those of the sample."""
     if concepts is not None:
         return [
             {
@@ -201,12 +203,12 @@ def concept_data(
                 "terms": list(concept.terms),
                 "items": [(item.title, item.cosine) for item in concept.strongest[:items]],
             }
-            for concept in concepts.most_used(most)
+            for concept in concepts.most_used(limit)
         ]
     use = Counter(codes.indices.ravel().tolist())
     by_latent = codes.to_csr().tocsc()
     shown = []
-    for latent, count in use.most_common(most):
+    for latent, count in use.most_common(limit):
         part = slice(by_latent.indptr[latent], by_latent.indptr[latent + 1])
         rows, values = by_latent.indices[part], by_latent.data[part]
         side = 1 if np.square(values[values > 0]).sum() >= np.square(values[values < 0]).sum() else -1

@@ -1,4 +1,4 @@
-"""Recall against bytes and time: the rows of a benchmark, or what was measured here beside what a plan says."""
+"""Recall against bytes and latency: rows of a benchmark, or measured codes with estimates of the baselines."""
 
 from __future__ import annotations
 
@@ -21,75 +21,75 @@ from .sample import Sample
 __all__ = ["benchmark_front", "calculator_data", "planned_front", "workload_of"]
 
 _ELSEWHERE: Final = "elsewhere"
-"""Families whose recall is of another catalog."""
+"""Marks families whose recall was measured on another catalog."""
 _PAYLOADS: Final = 1000
-"""Payloads whose mean size is taken for that of all."""
+"""Payloads that the mean payload size is estimated from."""
 
 
 def benchmark_front(results: Sequence[Row]) -> dict[str, Any]:
-    """Rows of a benchmark, with their families in order of appearance."""
+    """The rows of a benchmark, and their families in order of appearance."""
     rows = [
         _row(row.name, row.family, row.resident, row.recall10, row.recall100, row.interval,
              None if row.timing is None else row.timing.p50_ms)
         for row in results
     ]  # fmt: skip
-    return _front(rows, here=False)
+    return _front(rows, planned=False)
 
 
 def planned_front(
     workload: Workload, constants: Constants, measured: Sequence[tuple[str, Workload, float | None, Searches]]
 ) -> dict[str, Any]:
-    """What was measured on this catalog, beside what the planner knows of other ways.
+    """Codes measured on this catalog, with the planner's estimates of the baselines.
 
     Args:
         workload: the catalog.
-        constants: of the planner.
-        measured: name, its workload, bytes an item in memory if they were measured, and searches.
+        constants: constants of the planner.
+        measured: name, workload, bytes per item in memory (None if not measured) and searches of each configuration.
     """
     rows = []
-    for name, asked, size, searches in measured:
-        bytes_item = plan(asked, constants)[0].index_bytes / asked.items if size is None else size
-        deep = bootstrap(searches.deep_recall)
+    for name, codes, size, searches in measured:
+        bytes_item = plan(codes, constants)[0].index_bytes / codes.items if size is None else size
+        recall = bootstrap(searches.deep_recall)
         p50 = float(np.median(searches.milliseconds))
         rows.append(
-            _row(name, "ours", bytes_item, float(searches.recall.mean()), deep.mean, (deep.low, deep.high), p50)
+            _row(name, "ours", bytes_item, float(searches.recall.mean()), recall.mean, (recall.low, recall.high), p50)
         )
     for k in sorted({int(key.split(",")[0]) for key in constants.codes_recall100}):
-        asked = dataclasses.replace(workload, latents=4096, k=k)
-        rows += _known(plan(asked, constants)[:1], asked.items, f"ours, {_ELSEWHERE}")
+        codes = dataclasses.replace(workload, latents=4096, k=k)
+        rows += _known(plan(codes, constants)[:1], codes.items, f"ours, {_ELSEWHERE}")
     for each, costs in zip(plan(workload, constants)[1:], constants.dense, strict=True):
         maker = "dense" if costs.name.startswith("dense") else "Qdrant"
-        kept = ", originals on disk" if costs.originals else ""
-        rows += _known([each], workload.items, f"{maker}, {_ELSEWHERE}{kept}")
-    return _front(rows, here=True)
+        originals = ", originals on disk" if costs.originals else ""
+        rows += _known([each], workload.items, f"{maker}, {_ELSEWHERE}{originals}")
+    return _front(rows, planned=True)
 
 
 def workload_of(model: CompresSAE, info: IndexInfo, sample: Sample) -> Workload:
-    """This catalog, as the planner takes it."""
+    """This catalog as a workload of the planner."""
     sizes = [len(json.dumps(payload, default=str, ensure_ascii=False)) for payload in sample.payloads[:_PAYLOADS]]
-    held = any(sample.payloads)
+    has_payloads = any(sample.payloads)
     return Workload(
         items=sample.catalog_items, dim=model.dim, k=model.k, latents=model.latents, datatype=info.settings.datatype,
-        payload_bytes=round(float(np.mean(sizes))) if held else 0, keep_dense=info.settings.keep_dense,
+        payload_bytes=round(float(np.mean(sizes))) if has_payloads else 0, keep_dense=info.settings.keep_dense,
     )  # fmt: skip
 
 
 def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
-    """What the page's calculator multiplies: constants, and the settings that it starts from."""
+    """Constants of the calculator on the page, and its initial settings."""
     machine = constants.machine
     engine = {"block": BLOCK, "gib": GIB, "segment_items": SEGMENT_ITEMS, "visit_items": VISIT_ITEMS}
-    said = (f"Constants measured {machine['date']} on {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
+    source = (f"Constants measured {machine['date']} on {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
             f"{machine.get('note', '')}")  # fmt: skip
     return {
         "constants": constants.to_json() | {"engine": engine},
         "workload": dataclasses.asdict(workload),
         "node": dataclasses.asdict(Node()),
-        "machine": said.strip(),
+        "machine": source.strip(),
     }
 
 
 def _known(estimates: Sequence[Any], items: int, family: str) -> list[dict[str, Any]]:
-    """Estimates whose recall was measured on the benchmark's catalog."""
+    """Rows of the estimates whose recall was measured on the benchmark's catalog."""
     return [
         _row(each.name, family, each.index_bytes / items, None, each.recall100, None, None)
         for each in estimates
@@ -106,5 +106,5 @@ def _row(
             "low": low, "high": high, "p50_ms": p50_ms}  # fmt: skip
 
 
-def _front(rows: list[dict[str, Any]], *, here: bool) -> dict[str, Any]:
-    return {"rows": rows, "families": list(dict.fromkeys(row["family"] for row in rows)), "planned": here}
+def _front(rows: list[dict[str, Any]], *, planned: bool) -> dict[str, Any]:
+    return {"rows": rows, "families": list(dict.fromkeys(row["family"] for row in rows)), "planned": planned}

@@ -1,8 +1,11 @@
-"""Searching k, h, index datatype, first stage and prefetch for a byte budget or a wanted recall, on a sample."""
+"""Search for settings (k, latents, index datatype, query plan) that fit a byte budget or a target recall."""
 
 from .chart import draw_front
-from .measurement import Sample, Served
-from .points import Goal, Point, Space, choose, front
+from .measurement import Sample, TargetCatalog
+from .points import Goal, SearchSpace, TrialPoint, choose, front
 from .study import TuneResult, tune
 
-__all__ = ["Goal", "Point", "Sample", "Served", "Space", "TuneResult", "choose", "draw_front", "front", "tune"]
+__all__ = [
+    "Goal", "Sample", "SearchSpace", "TargetCatalog", "TrialPoint", "TuneResult", "choose", "draw_front", "front",
+    "tune",
+]  # fmt: skip

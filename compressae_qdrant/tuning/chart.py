@@ -1,37 +1,44 @@
-"""What a search found, as a picture."""
+"""A picture of the settings that a search measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from .points import Goal, Point, front
+from ..errors import MissingExtraError
+from .points import Goal, TrialPoint, front
 
 __all__ = ["draw_front"]
 
 
-def draw_front(file: Path, points: Sequence[Point], goal: Goal, chosen: Point | None) -> None:
-    """A PNG of recall against bytes: every point, the Pareto front, the goal and what was chosen."""
+def draw_front(file: Path, points: Sequence[TrialPoint], goal: Goal, chosen: TrialPoint | None) -> None:
+    """Write a PNG of recall against bytes: all points, the Pareto front, the goal and the chosen point.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed (extra `plots`).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for latents in sorted({point.latents for point in points}):
-        mine = [point for point in points if point.latents == latents]
-        sizes, recalls = [point.bytes for point in mine], [point.recall for point in mine]
-        axes.scatter(sizes, recalls, s=12, alpha=0.5, label=f"h={latents:,}")
+        members = [point for point in points if point.latents == latents]
+        sizes, recalls = [point.bytes for point in members], [point.recall for point in members]
+        axes.scatter(sizes, recalls, s=12, alpha=0.5, label=f"{latents:,} latents")
     best = front(points)
     axes.step([point.bytes for point in best], [point.recall for point in best], where="post", color="black",
               linewidth=1, label="Pareto front")  # fmt: skip
     if goal.budget is not None:
         axes.axvline(goal.budget, color="tab:red", linestyle="--", label="budget")
     if goal.recall is not None:
-        axes.axhline(goal.recall, color="tab:red", linestyle="--", label="wanted recall")
+        axes.axhline(goal.recall, color="tab:red", linestyle="--", label="target recall")
     if chosen is not None:
         axes.scatter([chosen.bytes], [chosen.recall], s=90, marker="*", color="tab:red", zorder=3, label="chosen")
         axes.annotate(f"k={chosen.k}, {chosen.datatype}", (chosen.bytes, chosen.recall), (8, -12),
                       textcoords="offset points")  # fmt: skip
-    axes.set_xlabel("bytes of an item in memory, whole catalog")
+    axes.set_xlabel("bytes per item in memory, whole catalog")
     axes.set_ylabel(f"recall@{goal.depth} on the sample")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)

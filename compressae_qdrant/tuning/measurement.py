@@ -1,10 +1,9 @@
-"""Recall of a trained dictionary with every number of non-zeros, datatype, first stage and prefetch, on a sample."""
+"""Recall of a trained dictionary on a sample, with every number of non-zeros, datatype, first stage and prefetch."""
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
@@ -13,32 +12,34 @@ import numpy.typing as npt
 from ..capacity import Constants, Node, Workload, plan
 from ..codes import FloatArray
 from ..errors import InvalidInputError
-from ..index import EdgeIndex, IndexSettings
+from ..evaluation.temporary_index import temporary_index
+from ..index import IndexSettings
 from ..metrics import recall
 from ..model.compressae import CompresSAE
 from ..search.retriever import Retriever
 from ..vectors import exact_neighbours, unit_rows
-from .points import Goal, Point, Space
+from .points import Goal, SearchSpace, TrialPoint
 
-__all__ = ["Sample", "Served", "measure"]
+__all__ = ["Sample", "TargetCatalog", "measure"]
 
-_LOAD: Final = 4096
+_STATISTICS_ITEMS: Final = 2000
+"""Items whose codes give the latent use of a model with another k."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Items to train on and to search, and queries that are none of them."""
+    """Items to train on and to index, and queries that are not among them."""
 
     items: FloatArray
-    """(n, d) unit norm."""
+    """(n, d) unit-norm embeddings."""
     queries: FloatArray
-    """(q, d) unit norm."""
+    """(q, d) unit-norm embeddings."""
     truth: list[list[int]]
-    """For each query its closest items, closest first."""
+    """Rows of the items closest to each query, closest first."""
 
     @classmethod
     def of(cls, embeddings: npt.NDArray[np.floating], queries: int, depth: int, seed: int = 0) -> Self:
-        """Draw the queries from the embeddings, leave them out, and find their neighbours.
+        """Draw the queries from the embeddings, take them out, and find their true neighbours.
 
         Raises:
             InvalidInputError: there are too few embeddings.
@@ -47,69 +48,71 @@ class Sample:
             raise InvalidInputError(
                 f"a sample of {len(embeddings)} items is too small for {queries} queries and recall@{depth}"
             )
-        asked = np.zeros(len(embeddings), bool)
-        asked[np.random.default_rng(seed).choice(len(embeddings), queries, replace=False)] = True
-        items, rows = unit_rows(embeddings[~asked]), unit_rows(embeddings[asked])
+        is_query = np.zeros(len(embeddings), bool)
+        is_query[np.random.default_rng(seed).choice(len(embeddings), queries, replace=False)] = True
+        items, rows = unit_rows(embeddings[~is_query]), unit_rows(embeddings[is_query])
         return cls(items, rows, exact_neighbours(rows, items, depth).tolist())
 
 
 @dataclass(frozen=True)
-class Served:
-    """The catalog that the settings are for."""
+class TargetCatalog:
+    """The whole catalog that settings are searched for."""
 
     items: int
-    """Of the whole catalog."""
+    """Number of items."""
     constants: Constants
+    """Constants of the capacity estimates."""
     node: Node = field(default_factory=Node)
+    """The machine that serves it."""
 
     def cost(self, workload: Workload) -> tuple[float, float]:
-        """Bytes an item in memory, and p50 in ms."""
+        """Estimate bytes per item in memory, and the median latency of a query in ms."""
         estimate = plan(workload, self.constants, self.node)[0]
         return estimate.resident_bytes / workload.items, estimate.p50_ms
 
 
-def measure(model: CompresSAE, sample: Sample, space: Space, served: Served, goal: Goal) -> list[Point]:
-    """Every point of one trained dictionary, through the embedded engine.
+def measure(
+    model: CompresSAE, sample: Sample, space: SearchSpace, catalog: TargetCatalog, goal: Goal
+) -> list[TrialPoint]:
+    """Measure every setting of one trained dictionary in the embedded engine.
 
-    Queries aren't timed: times of a sample say little about a catalog, and `capacity` has them measured.
+    Queries are not timed: times on a sample say little about the catalog, so `capacity` estimates them.
     """
     points = []
     for k in space.lengths(model.k):
         if k > model.latents:
             continue
-        coder = model if k == model.k else model.with_k(k, sample.items[:2000])
+        coder = model if k == model.k else model.with_k(k, sample.items[:_STATISTICS_ITEMS])
         codes = coder.encode(sample.items)
         for datatype in space.datatypes:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                EdgeIndex.create(Path(folder) / "index", coder, IndexSettings(datatype=datatype)) as index,
-            ):
-                for start in range(0, len(codes), _LOAD):
-                    part = codes[start : start + _LOAD]
-                    index.upsert(range(start, start + len(part)), part)
-                index.optimize()
+            with temporary_index(coder, codes, IndexSettings(datatype=datatype)) as index:
                 retriever = Retriever(coder, index)
-                for first_stage_latents in sorted({min(size, model.latents) for size in space.first_stage_latents}):
-                    for factor in space.prefetch:
-                        prefetch = min(factor * goal.depth, len(sample.items))
-                        hits = retriever.search_batch(
-                            sample.queries,
-                            goal.depth,
-                            first_stage_latents=first_stage_latents,
-                            prefetch=prefetch,
-                            with_payload=False,
+                for first_stage_latents, prefetch in _plans(space, model.latents, goal.depth, len(sample.items)):
+                    hits = retriever.search_batch(
+                        sample.queries,
+                        goal.depth,
+                        first_stage_latents=first_stage_latents,
+                        prefetch=prefetch,
+                        with_payload=False,
+                    )
+                    results = [[hit.id for hit in each] for each in hits]
+                    workload = Workload(
+                        items=catalog.items, dim=model.dim, k=k, latents=model.latents, datatype=datatype,
+                        limit=goal.depth, first_stage_latents=first_stage_latents, prefetch=prefetch,
+                    )  # fmt: skip
+                    size, ms = catalog.cost(workload)
+                    points.append(
+                        TrialPoint(
+                            latents=model.latents, trained_k=model.k, k=k, datatype=datatype,
+                            first_stage_latents=first_stage_latents, prefetch=prefetch, bytes=size,
+                            recall=float(recall(results, sample.truth, goal.depth).mean()), ms=ms,
                         )
-                        found = [[hit.id for hit in each] for each in hits]
-                        asked = Workload(
-                            items=served.items, dim=model.dim, k=k, latents=model.latents, datatype=datatype,
-                            limit=goal.depth, first_stage_latents=first_stage_latents, prefetch=prefetch,
-                        )  # fmt: skip
-                        size, ms = served.cost(asked)
-                        points.append(
-                            Point(
-                                latents=model.latents, trained_k=model.k, k=k, datatype=datatype,
-                                first_stage_latents=first_stage_latents, prefetch=prefetch, bytes=size,
-                                recall=float(recall(found, sample.truth, goal.depth).mean()), ms=ms,
-                            )
-                        )  # fmt: skip
+                    )  # fmt: skip
     return points
+
+
+def _plans(space: SearchSpace, latents: int, depth: int, items: int) -> Iterator[tuple[int, int]]:
+    """Latents of the first stage and candidates of each query plan to try."""
+    for first_stage_latents in sorted({min(size, latents) for size in space.first_stage_latents}):
+        for factor in space.prefetch:
+            yield first_stage_latents, min(factor * depth, items)

@@ -1,4 +1,4 @@
-"""Settings of a training, an index and its searches as one TOML file: what `tune` chooses and other commands take."""
+"""Settings of training, index and searches in one TOML file, written by `compressae tune` for other commands."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Three tables of settings; what is left out keeps its default."""
+    """Three tables of settings; settings that are left out keep their defaults."""
 
     train: Mapping[str, Any] = field(default_factory=dict)
-    """Of `TrainConfig`."""
+    """Settings of `TrainConfig`."""
     index: Mapping[str, Any] = field(default_factory=dict)
-    """Of `IndexSettings`."""
+    """Settings of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """`first_stage_latents`, `prefetch`, `target_recall` of `SearchSettings`."""
 
@@ -39,40 +39,40 @@ class Settings:
             unknown = sorted(set(getattr(self, section)) - known)
             if unknown:
                 raise ConfigError(
-                    f"[{section}] has no setting {', '.join(unknown)}; it may have {', '.join(sorted(known))}"
+                    f"[{section}] has no setting {', '.join(unknown)}; its settings are {', '.join(sorted(known))}"
                 )
 
-        for section, made in (("train", TrainConfig), ("index", IndexSettings)):
+        for section, config in (("train", TrainConfig), ("index", IndexSettings)):
             try:
-                made(**getattr(self, section))
+                config(**getattr(self, section))
             except TypeError as exc:
-                raise ConfigError(f"[{section}] has a value of the wrong kind ({exc})") from exc
+                raise ConfigError(f"[{section}] has a value of the wrong type ({exc})") from exc
 
     @classmethod
     def read(cls, file: Path | None) -> Settings:
-        """From a file; the defaults if there is none.
+        """Read a file; None gives the defaults.
 
         Raises:
-            ConfigError: the file can't be read, or names a section or setting that isn't known.
+            ConfigError: the file cannot be read, or has an unknown section or setting.
         """
         if file is None:
             return cls()
         try:
             data = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
-            raise ConfigError(f"{file} is no TOML file of settings ({exc})") from exc
+            raise ConfigError(f"{file} is not a TOML file of settings ({exc})") from exc
         if set(data) - set(_KNOWN) or not all(isinstance(section, dict) for section in data.values()):
-            raise ConfigError(f"{file} has {', '.join(sorted(data))}; it may have the sections {', '.join(_KNOWN)}")
-        if "first_stage" in data.get("search", {}):  # its former name
+            raise ConfigError(f"{file} has {', '.join(sorted(data))}; its sections must be {', '.join(_KNOWN)}")
+        if "first_stage" in data.get("search", {}):  # the name in files of older versions
             data["search"]["first_stage_latents"] = data["search"].pop("first_stage")
         return cls(**data)
 
     def write(self, file: Path, comment: str = "") -> None:
-        """To a file, under a comment."""
+        """Write a file, with a comment at its top."""
         lines = [f"# {line}" for line in comment.splitlines()]
         for section in _KNOWN:
             values: Mapping[str, Any] = getattr(self, section)
             if values:
-                # Strings, numbers and truth values are written alike in JSON and TOML.
+                # Strings, numbers and booleans are written the same in JSON and TOML.
                 lines += ["", f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
         write_text(file, "\n".join(lines).lstrip("\n") + "\n")

@@ -1,12 +1,12 @@
-// What every chart has: a title, a legend, axes with units, values on hover and focus, and its data as a table.
+// Parts that all charts share: title, legend, axes with units, values on hover and focus, and the data as a table.
 
-/** Pixels across the text of a printed page: charts are drawn anew for it, so that their type keeps its size. */
+/** Width of a printed page in pixels; charts are redrawn at this width for printing, so that text keeps its size. */
 const PAPER_WIDTH = 680;
 
 /**
  * spec: {title, summary, note, legend: [{name, kind, shape}], height(width), table: {head, rows, numeric},
  *        draw(canvas, width, height) -> marks, nearest: "x" | "xy"}
- * A mark: {node, x, y, title, lines: [[name, value]]}; its node is what lights up and takes the focus.
+ * A mark: {node, x, y, title, lines: [[name, value]]}; its node is highlighted and takes the focus.
  */
 function chart(host, spec) {
   const tip = el("div", { class: "tip", "aria-hidden": "true" });
@@ -16,7 +16,7 @@ function chart(host, spec) {
     spec.legend && spec.legend.length > 1 ? legend(spec.legend) : "",
     plot,
     el("details", { class: "data" }, el("summary", {}, "Data table", el("span", { class: "unseen" }, `: ${spec.title}`)),
-      scrolling(`Data of: ${spec.title}`, table(spec.title, spec.table.head, spec.table.rows, spec.table.numeric))),
+      scrolling(`Data: ${spec.title}`, table(spec.title, spec.table.head, spec.table.rows, spec.table.numeric))),
   );
   let drawnFor = 0;
   const draw = (width) => {
@@ -25,7 +25,7 @@ function chart(host, spec) {
     const height = spec.height(width);
     const canvas = svg("svg", {
       viewBox: `0 0 ${width} ${height}`, role: "group", "aria-roledescription": "chart",
-      "aria-label": `${spec.title}. ${spec.summary} Arrow keys go through its values.`,
+      "aria-label": `${spec.title}. ${spec.summary} Use the arrow keys to step through the values.`,
     });
     plot.querySelector("svg")?.remove();
     plot.prepend(canvas);
@@ -43,7 +43,7 @@ function legend(entries) {
     el("li", {}, svg("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true", class: `swatch ${kind}` }, symbol(shape ?? "circle", 5)), name)));
 }
 
-/** A mark's shape, so that colour is never all that tells series apart. */
+/** The shape of a mark; series differ by shape as well as by colour. */
 function symbol(shape, r) {
   const points = {
     square: [[-1, -1], [1, -1], [1, 1], [-1, 1]], diamond: [[0, -1.35], [1.35, 0], [0, 1.35], [-1.35, 0]],
@@ -56,7 +56,7 @@ function symbol(shape, r) {
     : svg("circle", { r, class: "dot" });
 }
 
-/** Pointer and keyboard: one mark at a time is active, and says its values. */
+/** Pointer and keyboard handling: one mark at a time is active and shows its values. */
 function listen(canvas, tip, marks, width, height, nearest) {
   const activate = (mark) => {
     for (const other of marks) other.node.classList.toggle("active", other === mark);

@@ -1,4 +1,4 @@
-// Elements, and numbers as people read them. What comes from data only ever becomes a text node or an attribute's value.
+// Elements and number formats. Values from the data only become text nodes or attribute values, never markup.
 const SVG = "http://www.w3.org/2000/svg";
 
 function el(tag, attributes = {}, ...children) {
@@ -26,7 +26,7 @@ function table(caption, head, rows, numeric = []) {
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((text, column) => cell(column ? "td" : "th", text, column))))));
 }
 
-/** A table that may be wider than the page: it scrolls by itself, by keyboard too. */
+/** A container with its own horizontal scrolling, also by keyboard, for tables wider than the page. */
 function scrolling(label, content) {
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, content);
 }

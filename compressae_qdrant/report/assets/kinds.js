@@ -1,4 +1,4 @@
-// The kinds of chart: points, lines, bars.
+// The kinds of charts: scatter, lines, bars.
 
 /** series: [{name, kind, shape, points: [{x, y, name, lines, labelled}]}]; front: [[x, y]] drawn as steps. */
 function scatter(host, spec) {
@@ -6,7 +6,7 @@ function scatter(host, spec) {
   chart(host, {
     ...spec,
     legend: [...spec.series.map(({ name, kind, shape }) => ({ name, kind, shape })),
-      ...(spec.front ? [{ name: "Pareto front: nothing cheaper finds as much", kind: "muted", shape: "line" }] : [])],
+      ...(spec.front ? [{ name: "Pareto front", kind: "muted", shape: "line" }] : [])],
     height: (width) => Math.round(Math.min(Math.max(width * 0.58, 300), 460)),
     draw(canvas, width, height) {
       const area = axes(canvas, width, height, spec.axes);
@@ -35,7 +35,7 @@ function scatter(host, spec) {
   });
 }
 
-/** A point's name beside it, wherever it covers nothing; nowhere if there is no room. */
+/** The name of a point, placed beside it where it overlaps nothing; null if there is no room. */
 function nameOf(name, x, y, area, taken, kind) {
   const w = name.length * 6.1 + 4, h = 13;
   const places = [[x + 11, y + 4, "start"], [x - 11, y + 4, "end"], [x + 6, y + 18, "start"], [x - 6, y - 10, "end"], [x - 6, y + 18, "end"], [x + 6, y - 10, "start"]];
@@ -64,9 +64,9 @@ function lines(host, spec) {
         canvas.append(svg("path", { d, class: `line ${kind} ${dash ? "dashed" : ""}` }));
       }
       const marks = spec.marks
-        ? spec.marks.map(({ x, y, kind, title, label, lines: said }) => ({ at: [x, y], kind, title, label, said }))
+        ? spec.marks.map(({ x, y, kind, title, label, lines: values }) => ({ at: [x, y], kind, title, label, values }))
         : slices(spec);
-      return marks.map(({ at: [x, y], kind, title, label, said, rule }) => {
+      return marks.map(({ at: [x, y], kind, title, label, values, rule }) => {
         const px = area.x.at(x), py = area.y.at(y);
         const node = rule
           ? svg("g", { class: "mark slice" }, svg("line", { x1: px, x2: px, y1: area.top, y2: area.bottom, class: "rule" }),
@@ -74,7 +74,7 @@ function lines(host, spec) {
           : svg("g", { class: `mark ${kind}`, transform: `translate(${px},${py})` }, svg("circle", { r: 9, class: "halo" }), symbol("circle", 4));
         canvas.append(node);
         if (label) canvas.append(svg("text", { x: px + 10, y: py + 4, class: `name ${kind}` }, label));
-        return { node, x: px, y: py, title, lines: said };
+        return { node, x: px, y: py, title, lines: values };
       });
     },
   });
@@ -86,7 +86,7 @@ function slices(spec) {
     const here = spec.series.flatMap((one) => one.points.filter(([px]) => px === x).map(([, y]) => ({ y, one })));
     return {
       at: [x, Math.max(...here.map(({ y }) => y))], title: spec.titleOf(x),
-      said: here.map(({ y, one }) => [one.name, spec.valueOf(y)]), rule: here.map(({ y, one }) => [y, one.kind]),
+      values: here.map(({ y, one }) => [one.name, spec.valueOf(y)]), rule: here.map(({ y, one }) => [y, one.kind]),
     };
   });
 }

@@ -1,4 +1,4 @@
-// From the page's data to its sections; a section without data isn't on the page.
+// Draw each section from the page's data. Sections without data are not on the page.
 const data = JSON.parse(document.getElementById("data").textContent);
 const host = (name) => document.querySelector(`[data-show="${name}"]`);
 

@@ -1,5 +1,5 @@
-// `compressae plan` in the browser: the formulas of capacity/planner.py over the same constants, name by name.
-// A test compares the two. constants: what the page's data has; workload, node, prices: as in Python, prices or null.
+// `compressae plan` in the browser: the formulas and names of capacity/planner.py, with the same constants.
+// A test compares the two. Arguments are as in Python; prices may be null.
 function makePlan(constants, workload, node, prices) {
   const { bytes, times, engine } = constants;
   const { items, dim, k, latents, datatype } = workload;
@@ -68,18 +68,18 @@ function makePlan(constants, workload, node, prices) {
   return [codes(), ...constants.dense.map(dense)];
 }
 
-/** As in default_plan.py. */
+/** As in search/defaults.py. */
 const FIRST_STAGE = 1280;
 
-/** Latents of the first stage and candidates, as default_plan.py and the workload have them. */
+/** Latents of the first stage and number of candidates, as in search/defaults.py and Workload.plan. */
 function searchPlan({ items, limit, k, latents, keep_dense, first_stage_latents, prefetch }) {
-  const wanted = Math.max(100, (3 + Math.ceil(Math.max(k - 32, 0) / 16) + Number(keep_dense)) * limit);
-  if (first_stage_latents !== null || prefetch !== null) return [Math.min(first_stage_latents ?? FIRST_STAGE, latents), prefetch ?? wanted];
+  const candidates = Math.max(100, (3 + Math.ceil(Math.max(k - 32, 0) / 16) + Number(keep_dense)) * limit);
+  if (first_stage_latents !== null || prefetch !== null) return [Math.min(first_stage_latents ?? FIRST_STAGE, latents), prefetch ?? candidates];
   const first = Math.max(64, Math.round(FIRST_STAGE * Math.sqrt(65536 / Math.max(items, 65536))));
-  return [Math.min(first, latents), Math.ceil((wanted * FIRST_STAGE) / first)];
+  return [Math.min(first, latents), Math.ceil((candidates * FIRST_STAGE) / first)];
 }
 
-/** The recall that was measured at the nearest dimensions. */
+/** The recall measured at the nearest dimensions. */
 function nearest(measured, dim) {
   const found = measured.map(([of, value]) => [Math.abs(Number(of) - dim), value]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   return found.length ? found[0][1] : null;

@@ -1,4 +1,4 @@
-// From values to pixels, with ticks at round numbers.
+// Scales from values to pixels, with ticks at round numbers.
 function linearScale([low, high], [start, end]) {
   const at = (value) => start + ((value - low) / (high - low)) * (end - start);
   const ticks = (count) => {
@@ -31,7 +31,7 @@ function logScale([low, high], [start, end], base = 10) {
   return { at, ticks };
 }
 
-/** For shares near one: every step up halves what is missed. One itself has a place, just above 0.997. */
+/** For shares near 1: each step up halves the distance to 1. The offset gives 1 itself a place on the scale. */
 function missedScale([low, high], [start, end]) {
   const position = (share) => -Math.log(1.003 - share);
   const from = position(low) - 0.12, to = position(high) + 0.12;

@@ -1,4 +1,4 @@
-// Light or dark: the reader's choice if there is one, else the system's.
+// Light or dark theme: the reader's choice if there is one, otherwise the system's setting.
 const stored = (() => { try { return localStorage.getItem("compressae-theme"); } catch { return null; } })();
 if (stored === "light" || stored === "dark") document.documentElement.dataset.theme = stored;
 
@@ -15,7 +15,7 @@ addEventListener("DOMContentLoaded", () => {
   };
   button.addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("compressae-theme", document.documentElement.dataset.theme); } catch { /* a file:// page may not store */ }
+    try { localStorage.setItem("compressae-theme", document.documentElement.dataset.theme); } catch { /* storage may be unavailable on file:// pages */ }
     show();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
