@@ -196,11 +196,11 @@ def test_a_target_goes_with_no_plan_of_ones_own(settings: Any, complaint: str) -
 
 
 def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
-    with pytest.raises(InvalidInputError, match="there are 20 items; a limit of 20 needs more"):
+    with pytest.raises(InvalidInputError, match="there are 20 items; a limit of 20 needs at least 22"):
         calibrate(own_model, embeddings[:20], **GRID)
-    with pytest.raises(InvalidInputError, match="of at least 1"):
+    with pytest.raises(InvalidInputError, match="must be given, and at least 1"):
         calibrate(own_model, embeddings, **{**GRID, "limits": (0, 5)})
-    with pytest.raises(InvalidInputError, match="avoid fewer rows"):
+    with pytest.raises(InvalidInputError, match="every row is to be avoided"):
         calibrate(own_model, embeddings, **GRID, avoid=range(600))
     with (
         EdgeIndex.create(tmp_path / "empty", own_model) as empty,
@@ -210,7 +210,7 @@ def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, emb
     other = own_model.with_k(5, embeddings)
     with (
         EdgeIndex.create(tmp_path / "other", other) as index,
-        pytest.raises(ModelMismatchError, match="holds codes of model"),
+        pytest.raises(ModelMismatchError, match="the index was built by model"),
     ):
         calibrate(own_model, embeddings, index, **GRID)
 

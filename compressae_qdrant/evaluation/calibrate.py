@@ -1,9 +1,9 @@
-"""Measures a model's query plans on a catalog: what each finds of exact dense search, and what it costs.
+"""Measure the query plans of a model on a catalog: recall against exact dense search, and cost.
 
-Recall is measured in memory, as the engine would rank: by a first stage over all codes, then the candidates by the
-whole query-side vector, then perhaps the best of them by the embeddings. A part of the catalog will do: eight times
-the items need at most a third more candidates (EXPERIMENTS.md). Costs are for all of it: those of the capacity
-constants, or fitted to times of an index.
+Recall is measured in memory with the ranking of the engine: a first stage over all codes, rescoring of the candidates
+with the full query-side vector, and optionally rescoring of the best ones with the embeddings. A part of the catalog is
+enough: with eight times the items, a plan needs at most a third more candidates (EXPERIMENTS.md). Costs are for the
+whole catalog, calculated from the capacity constants or fitted to searches that were timed on an index.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from ..vectors import exact_neighbours, unit_rows
 __all__ = ["LIMITS", "calibrate"]
 
 LIMITS: Final = (1, 10, 20, 50, 100)
-"""Hits that recall is measured at."""
+"""Numbers of hits to measure recall at."""
 _FIRST_STAGE: Final = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048)
 _PREFETCH: Final = (
     1, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000,
 )  # fmt: skip
 _SEED: Final = 17
 _ONE_SIDED: Final = 1.645
-"""Standard errors below a mean that 95% of all means lie above."""
+"""Standard errors of a mean in a one-sided 95% confidence bound."""
 _BATCH: Final = 64
+"""Queries that are scored at once."""
 _TIMED: Final = 50
-"""Queries that each timed plan is asked with."""
+"""Queries that time each plan."""
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Milliseconds of one core: a query, and each posting, latent of the first stage and candidate of it."""
+    """Milliseconds of one core for a query, and for each of its postings, first-stage latents and candidates."""
 
     query: float
     posting: float
@@ -74,34 +75,34 @@ def calibrate(
     keep_dense: bool = False,
     method: Method = "pursuit",
     constants: Constants | None = None,
-    progress: Callable[[str, float], None] = lambda _doing, _share: None,
+    progress: Callable[[str, float], None] = lambda _step, _share: None,
 ) -> Calibration:
-    """Recall and cost of plans, in about a minute for 60,000 embeddings.
+    """Measure recall and cost of query plans; takes about a minute for 60,000 embeddings.
 
     Args:
         model: the model.
-        embeddings: (n, d) of the catalog or of a random part of it, n more than the largest limit. Queries are drawn
-            from them and left out of what they find.
-        index: of the catalog; a few of its plans are timed, and its settings say whether there are embeddings.
-        items: of the catalog, if `embeddings` are a part of it and there is no index.
-        limits: hits to measure recall at; other limits are judged by their neighbours.
-        first_stage_latents: latents to try.
-        prefetch: candidates to try.
-        queries: to draw.
-        seed: of the draw. Don't measure a choice on the queries that it was made by.
-        avoid: rows that must not be drawn.
-        keep_dense: embeddings rescore the last candidates, as the default of such an index has it.
-        method: of coding the items.
-        constants: of the costs, if there is no index; the shipped ones if None.
-        progress: called with what is being done and the share that is done.
+        embeddings: (n, d) embeddings of the catalog or of a random part of it, with n greater than the largest limit.
+            Queries are drawn from them, and a query item is not counted among its own hits.
+        index: the index of the catalog. Some plans are timed on it, and its settings decide about `keep_dense`.
+        items: number of items of the catalog, if `embeddings` are a part of it and there is no index.
+        limits: numbers of hits to measure recall at; other limits are interpolated from their neighbours.
+        first_stage_latents: numbers of first-stage latents to try.
+        prefetch: numbers of candidates to try.
+        queries: number of queries to draw.
+        seed: random seed for drawing the queries. Evaluate a calibrated plan with queries of another seed.
+        avoid: rows never to draw.
+        keep_dense: whether embeddings rescore the last candidates, as in an index with `keep_dense`.
+        method: encoding method of the items.
+        constants: capacity constants for the costs, if there is no index; None takes the shipped ones.
+        progress: called with a description of the current step and the share that is done.
 
     Returns:
-        The plans that none equals at every limit for no more time.
+        The plans that no cheaper plan matches at every limit.
 
     Raises:
-        InvalidInputError: there are too few embeddings, or no queries or limits; or the index has no items.
-        ModelMismatchError: the index is of another model.
-        DimensionError: the embeddings are not the model's.
+        InvalidInputError: there are too few embeddings, no queries or limits, or the index is empty.
+        ModelMismatchError: the index was built by another model.
+        DimensionError: the embeddings do not have the model's dimensions.
     """
     limits = sorted(set(limits))
     if (
@@ -111,18 +112,20 @@ def calibrate(
         or not first_stage_latents
         or min(*first_stage_latents, *prefetch) < 1
     ):
-        raise InvalidInputError("calibrating needs limits, queries, first stages and prefetches of at least 1")
+        raise InvalidInputError("limits, queries, first_stage_latents and prefetch must be given, and at least 1")
     if len(embeddings) <= limits[-1] + 1:
-        raise InvalidInputError(f"there are {len(embeddings)} items; a limit of {limits[-1]} needs more than that")
+        raise InvalidInputError(
+            f"there are {len(embeddings)} items; a limit of {limits[-1]} needs at least {limits[-1] + 2}"
+        )
     if index is not None:
         if index.fingerprint != model.fingerprint:
             raise ModelMismatchError(
-                f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given"
+                f"the index was built by model {index.fingerprint!r}, but model {model.fingerprint!r} was given"
             )
         items = index.count()
         if not items:
-            raise InvalidInputError("the index is empty; ingest the catalog before its searches are timed")
-    served = items or len(embeddings)
+            raise InvalidInputError("the index is empty; ingest the catalog before calibrating")
+    catalog_items = items or len(embeddings)
     dense = keep_dense if index is None else index.settings.keep_dense
     x = unit_rows(embeddings)
     own = _drawn(len(x), queries, seed, avoid)
@@ -136,11 +139,11 @@ def calibrate(
     postings, grid = {}, {}
     for n, width in enumerate(widths):
         progress(f"{width} latents", 0.5 + 0.4 * n / len(widths))
-        postings[width], grid[width] = searches.by(width)
+        postings[width], grid[width] = searches.recalls(width)
     progress("times", 0.9)
-    walked = {width: served / len(x) * count for width, count in postings.items()}
+    walked = {width: catalog_items / len(x) * count for width, count in postings.items()}
     if index is None:
-        cost = _known(constants or load_constants(), model, served)
+        cost = _known(constants or load_constants(), model, catalog_items)
     else:
         cost = _timed(index, model, x[own[:_TIMED]], walked, counts)
     plans = [
@@ -152,24 +155,19 @@ def calibrate(
         for count in counts
         if grid[width][count]
     ]  # fmt: skip
-    front = pareto_front(
-        plans,
-        cost=lambda plan: plan.ms,
-        gains=lambda plan: [plan.recall[n].low if n in plan.recall else -np.inf for n in limits],
-    )
-    return Calibration(model.fingerprint, served, len(own), dense, cost.source, tuple(front))
+    return Calibration(model.fingerprint, catalog_items, len(own), dense, cost.source, tuple(_front(plans)))
 
 
 def _drawn(items: int, queries: int, seed: int, avoid: Iterable[int]) -> npt.NDArray[np.int64]:
     free = np.setdiff1d(np.arange(items), np.fromiter(avoid, np.int64))
     if not len(free):
-        raise InvalidInputError("there is no item to search for; avoid fewer rows")
+        raise InvalidInputError("every row is to be avoided; at least one must be left to draw queries from")
     return np.sort(np.random.default_rng(seed).choice(free, min(queries, len(free)), replace=False))
 
 
 @dataclass(frozen=True)
 class _Searches:
-    """All searches of one calibration."""
+    """The searches of one calibration."""
 
     model: CompresSAE
     codes: SparseCodes
@@ -180,13 +178,14 @@ class _Searches:
     counts: Sequence[int]
     dense: bool
 
-    def by(self, width: int) -> tuple[float, dict[int, dict[int, list[float]]]]:
-        """Postings a query, and by candidates and limit the recall of each query, with a first stage of some width."""
+    def recalls(self, width: int) -> tuple[float, dict[int, dict[int, list[float]]]]:
+        """Search with `width` first-stage latents. Returns the mean postings per query, and the recall of each query by
+        number of candidates and limit."""
         items = self.codes.to_csr()
         use = np.bincount(self.codes.indices.reshape(-1), minlength=self.codes.latents)
-        walked = 0
+        postings = 0
         found: dict[int, dict[int, list[float]]] = {
-            count: {limit: [] for limit in self.limits if count >= self._least(limit)} for count in self.counts
+            count: {limit: [] for limit in self.limits if count >= self._min_candidates(limit)} for count in self.counts
         }
         for rows in self._batches():
             plans = QueryPlanner(self.model).plans(
@@ -199,29 +198,29 @@ class _Searches:
                     [plan.rescoring for plan in plans if plan.rescoring is not None],
                 )
             )
-            walked += sum(int(use[plan.first_stage.indices].sum()) for plan in plans)
+            postings += sum(int(use[plan.first_stage.indices].sum()) for plan in plans)
             narrow, wide = np.asarray((items @ first).T), np.asarray((items @ full).T)
             for query, coarse, fine in zip(rows, narrow, wide, strict=True):
                 self._count(found, query, coarse, fine)
-        return walked / len(self.own), found
+        return postings / len(self.own), found
 
     def _batches(self) -> Iterator[range]:
         for start in range(0, len(self.own), _BATCH):
             yield range(start, min(start + _BATCH, len(self.own)))
 
-    def _least(self, limit: int) -> int:
-        """Candidates that a search for so many hits has at least."""
+    def _min_candidates(self, limit: int) -> int:
+        """Minimum candidates of a search for `limit` hits."""
         return dense_candidates_of(limit) if self.dense else limit
 
     def _count(
         self, found: dict[int, dict[int, list[float]]], query: int, coarse: FloatArray, fine: FloatArray
     ) -> None:
         own = self.own[query]
-        # The engine returns no item that shares no latent with the query, whose score is 0 here.
+        # The engine does not return items that share no latent with the query; their score is 0 here.
         coarse[coarse == 0] = -np.inf
         coarse[own] = -np.inf
-        most = self.counts[-1]
-        best = np.argpartition(-coarse, most - 1)[:most]
+        max_candidates = self.counts[-1]
+        best = np.argpartition(-coarse, max_candidates - 1)[:max_candidates]
         best = best[np.argsort(-coarse[best], kind="stable")]
         best = best[np.isfinite(coarse[best])]
         scores = fine[best]
@@ -231,17 +230,17 @@ class _Searches:
         for count, by_limit in found.items():
             order = np.argsort(-scores[:count], kind="stable")
             for limit, each in by_limit.items():
-                hits = order[: self._least(limit)]
+                hits = order[: self._min_candidates(limit)]
                 if closeness is not None:
                     hits = hits[np.argsort(-closeness[hits], kind="stable")]
                 each.append(float((true[hits[:limit]] < limit).sum() / limit))
 
 
 def _columns(indices: Sequence[npt.NDArray[np.int32]], values: Sequence[FloatArray], latents: int) -> FloatArray:
-    """(h, q) query-side vectors."""
+    """Query-side vectors as the (h, q) columns of a matrix."""
     columns = np.zeros((latents, len(indices)), np.float32)
-    for n, (where, what) in enumerate(zip(indices, values, strict=True)):
-        columns[where, n] = what
+    for n, (latent, value) in enumerate(zip(indices, values, strict=True)):
+        columns[latent, n] = value
     return columns
 
 
@@ -265,7 +264,7 @@ def _known(constants: Constants, model: CompresSAE, items: int) -> _Cost:
 def _timed(
     index: CodeIndex, model: CompresSAE, queries: FloatArray, postings: dict[int, float], counts: Sequence[int]
 ) -> _Cost:
-    """Costs fitted to the median times of plans in a grid over the corners and middles of what is tried."""
+    """Costs fitted to the median times of plans, with the smallest, middle and largest latents and candidates."""
     widths = sorted(postings)
     planner = QueryPlanner(model, index.settings.keep_dense)
     rows, seconds = [], []
@@ -274,15 +273,29 @@ def _timed(
             settings = SearchSettings(
                 limit=1, first_stage_latents=width, prefetch=count, dense_candidates=0, with_payload=False
             )
-            taken = []
+            elapsed = []
             for query in [queries[0], *queries]:
                 started = time.perf_counter()
                 index.search(planner.plans(query, settings)[0])
-                taken.append(time.perf_counter() - started)
+                elapsed.append(time.perf_counter() - started)
             rows.append([1.0, postings[width], count])
-            seconds.append(float(np.median(taken[1:])))
+            seconds.append(float(np.median(elapsed[1:])))
     scale = np.max(rows, axis=0)
-    # Relative errors count: a fast plan matters as much as a slow one.
+    # Weights minimise relative errors, so that a fast plan matters as much as a slow one.
     weights = 1 / np.array(seconds)
     fitted = nnls((np.array(rows) / scale) * weights[:, None], np.array(seconds) * weights)[0] / scale * 1e3
     return _Cost(fitted[0], fitted[1], 0.0, fitted[2], f"measured on {index.info().location}")
+
+
+def _front(plans: Sequence[CalibratedPlan]) -> list[CalibratedPlan]:
+    """The plans that no cheaper plan matches at every limit, cheapest first."""
+    return pareto_front(
+        plans,
+        order=lambda plan: (plan.ms, -sum(recall.mean for recall in plan.recall.values())),
+        dominates=_matches,
+    )
+
+
+def _matches(other: CalibratedPlan, plan: CalibratedPlan) -> bool:
+    """Whether the recall of another plan is at least that of a plan at each of its limits."""
+    return all(limit in other.recall and other.recall[limit].low >= recall.low for limit, recall in plan.recall.items())
