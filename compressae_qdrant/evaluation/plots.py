@@ -1,4 +1,4 @@
-"""Rows of a comparison drawn: recall against some cost, with the Pareto front, and names beside the points."""
+"""Plots of a comparison: recall against a cost, with the Pareto front and a label beside each point."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from matplotlib.transforms import Bbox
 
+from ..errors import MissingExtraError
 from ..files import atomic_path
 from ..metrics import pareto_front
 from .comparison import Row
+
+try:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.transforms import Bbox
+except ImportError as exc:
+    raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
 
 __all__ = ["Panel", "draw", "figure"]
 
@@ -57,21 +62,23 @@ _STYLES: Final = {
     "truncation": _Style("#c98a1b", "d", "--"),
     "dense": _Style("#222222", "h", "none"),
 }
-"""How each family is drawn, and in which order the legend lists it."""
+"""Style of each family, in the order of the legend."""
 _OTHER: Final = _Style("#555555", "o", "none")
 
 _DPI: Final = 130
 _TEXT: Final = 7
 _FRONT: Final = "0.82"
 _FLOOR: Final = 0.002
-"""Of the share that is missed, as its logarithm is the axis."""
+"""Offset of 1 - recall, whose logarithm is the vertical axis, so that a recall of 1 is finite."""
 _RECALLS: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 _MARGIN: Final = 2.0
+"""Pixels between labels."""
 _SIDES: Final = 16
-_LINE: Final = 3.0
-"""What a pixel of a line under a label counts, in pixels of distance from its point."""
-_SAME: Final = 90.0
-"""Pixels within which a label isn't repeated in the same colour."""
+"""Directions in which a place for a label is tried."""
+_LINE_PENALTY: Final = 3.0
+"""Penalty of each line pixel under a label, as pixels of distance from its point."""
+_REPEAT_DISTANCE: Final = 90.0
+"""Pixels within which a label is not repeated in the same colour."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +86,17 @@ class Panel:
     """One pair of axes."""
 
     title: str
+    """Title above the axes."""
     points: Sequence[tuple[Row, float]]
-    """Rows and what they cost."""
+    """Rows and their costs."""
     front: bool = True
-    """Whether the Pareto front is drawn: of the lowest costs."""
+    """Whether to draw the Pareto front of low costs."""
     joined: bool = True
-    """Whether lines join the points of a family."""
+    """Whether to join the points of a family by lines."""
 
 
 def draw(file: Path, title: str, panels: Sequence[Panel], label: str) -> Path:
-    """Write a PNG of `figure`."""
+    """Write `figure` to a PNG file."""
     drawn = figure(title, panels, label)
     with atomic_path(file) as temporary:
         drawn.savefig(temporary, format="png", dpi=_DPI)
@@ -96,10 +104,15 @@ def draw(file: Path, title: str, panels: Sequence[Panel], label: str) -> Path:
 
 
 def figure(title: str, panels: Sequence[Panel], label: str) -> Figure:
-    """Recall@100 of each panel's rows against what they cost, as `label` says.
+    """Draw recall@100 of the rows of each panel against their costs.
 
-    The cost is on a logarithmic axis, and so is what recall lacks to 1: halving what is missed is a step of the same
-    size wherever one stands.
+    Both axes are logarithmic, the vertical one in 1 - recall: halving the missed share is a step of the same size
+    everywhere.
+
+    Args:
+        title: title of the figure.
+        panels: the panels, from left to right.
+        label: label of the cost axis.
     """
     widths = [1.55] + [1.0] * (len(panels) - 1)
     drawing = Figure(figsize=(10 if len(panels) == 1 else 15, 6.6), dpi=_DPI, layout="constrained")
@@ -130,16 +143,16 @@ def figure(title: str, panels: Sequence[Panel], label: str) -> Figure:
     drawing.legend([drawn[name] for name in names], names, loc="outside right center", fontsize=8, frameon=False)
     drawing.suptitle(title, fontsize=12)
     canvas = FigureCanvasAgg(drawing)
-    canvas.draw()  # type: ignore[no-untyped-call]  # fixes the layout, so that names can be kept apart in pixels
+    canvas.draw()  # type: ignore[no-untyped-call]  # fixes the layout, so that labels can be placed in pixels
     renderer: RendererAgg = canvas.get_renderer()  # type: ignore[no-untyped-call]
     drawing.set_layout_engine("none")
     for panel, axis in zip(panels, axes, strict=True):
-        _name_points(renderer, axis, panel)
+        _label_points(renderer, axis, panel)
     return drawing
 
 
 def _families(panel: Panel) -> Iterator[tuple[str, list[tuple[Row, float]]]]:
-    """Families in the legend's order, each with its points by bytes."""
+    """The families of a panel in the order of the legend, each with its points by bytes."""
     present = [row.family for row, _ in panel.points]
     for family in dict.fromkeys([*(name for name in _STYLES if name in present), *present]):
         yield family, sorted((p for p in panel.points if p[0].family == family), key=lambda p: (p[0].resident, p[1]))
@@ -176,50 +189,50 @@ def _missed_exp(value: _Pixels) -> _Pixels:
     return recall
 
 
-def _name_points(renderer: RendererAgg, axis: Axes, panel: Panel) -> None:
-    """A short name beside each point, where it covers no other name or point, and lines as little as can be.
+def _label_points(renderer: RendererAgg, axis: Axes, panel: Panel) -> None:
+    """Place a short label beside each point, overlapping no other label or point, and as little of lines as possible.
 
-    One that finds no place is left out, as is one that its neighbour of the same colour carries already.
+    A label without a free place is left out, as is one that repeats the label of a near point of the same colour.
     """
     frame = axis.get_window_extent(renderer).padded(-3)
-    at = {id(row): axis.transData.transform((cost, row.recall100)) for row, cost in panel.points}
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in at.values()]
+    pixels = {id(row): axis.transData.transform((cost, row.recall100)) for row, cost in panel.points}
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels.values()]
     lines = _line_pixels(axis, panel)
-    named: list[tuple[str, str, _Pixels]] = []
+    labels: list[tuple[str, str, _Pixels]] = []
     ours_first = sorted(panel.points, key=lambda p: (not p[0].family.startswith("ours"), -p[0].recall100))
     for row, _ in ours_first:
-        text, point = _short(row), at[id(row)]
+        text, point = _short(row), pixels[id(row)]
         colour = _STYLES.get(row.family, _OTHER).colour
-        if any(t == text and c == colour and np.hypot(*(point - where)) < _SAME for t, c, where in named):
+        if any(t == text and c == colour and np.hypot(*(point - where)) < _REPEAT_DISTANCE for t, c, where in labels):
             continue
-        size = axis.text(0, 0, text, fontsize=_TEXT)
-        extent = size.get_window_extent(renderer)
-        size.remove()
+        probe = axis.text(0, 0, text, fontsize=_TEXT)
+        extent = probe.get_window_extent(renderer)
+        probe.remove()
         places = []
-        for away in (9.0, 14.0, 20.0, 28.0):
+        for distance in (9.0, 14.0, 20.0, 28.0):
             for side in range(_SIDES):
                 angle = 2 * math.pi * side / _SIDES
-                # The nearest edge of the name is so far away, in whatever direction it lies.
-                x = point[0] + math.cos(angle) * (away + extent.width / 2)
-                y = point[1] + math.sin(angle) * (away + extent.height / 2)
+                # The distance is from the point to the nearest edge of the label, in every direction.
+                x = point[0] + math.cos(angle) * (distance + extent.width / 2)
+                y = point[1] + math.sin(angle) * (distance + extent.height / 2)
                 box = Bbox.from_bounds(x - extent.width / 2, y - extent.height / 2, extent.width, extent.height)
-                wide = box.padded(_MARGIN)
+                padded = box.padded(_MARGIN)
                 inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-                if inside and not any(wide.overlaps(other) for other in taken):
-                    covered = (lines[:, 0] > wide.x0) & (lines[:, 0] < wide.x1)
-                    covered &= (lines[:, 1] > wide.y0) & (lines[:, 1] < wide.y1)
-                    places.append((away + _LINE * int(covered.sum()), x, y, box))
+                if inside and not any(padded.overlaps(other) for other in taken):
+                    covered = (lines[:, 0] > padded.x0) & (lines[:, 0] < padded.x1)
+                    covered &= (lines[:, 1] > padded.y0) & (lines[:, 1] < padded.y1)
+                    places.append((distance + _LINE_PENALTY * int(covered.sum()), x, y, box))
         if places:
             _, x, y, box = min(places, key=lambda place: place[0])
             taken.append(box)
-            named.append((text, colour, point))
+            labels.append((text, colour, point))
             axis.annotate(
                 text, (x, y), xycoords="figure pixels", ha="center", va="center", fontsize=_TEXT, color=colour
             )
 
 
 def _line_pixels(axis: Axes, panel: Panel) -> _Pixels:
-    """(p, 2): every fourth pixel or so of the lines between points."""
+    """(p, 2) pixels of the lines between points, about every fourth one."""
     pixels = [np.empty((0, 2))]
     for family, members in _families(panel):
         if panel.joined and _STYLES.get(family, _OTHER).line != "none":
@@ -231,7 +244,7 @@ def _line_pixels(axis: Axes, panel: Panel) -> _Pixels:
 
 
 def _short(row: Row) -> str:
-    """What tells a point from the others of its family."""
+    """The part of a row's name that distinguishes it within its family."""
     if row.family in ("ours", "ours, refit", "ours, encoder"):
         return row.name.rpartition(", ")[2]
     found = re.search(r"k=\d+", row.name)

@@ -8,7 +8,6 @@ from typing import Final
 
 from ..files import write_text
 from .comparison import Row
-from .plots import Panel, draw
 
 __all__ = ["table", "write_report"]
 
@@ -35,6 +34,8 @@ def write_report(out: Path, catalog: str, rows: Sequence[Row], dense_bytes: int)
     Raises:
         MissingExtraError: Matplotlib is not installed (extra `plots`).
     """
+    from .plots import Panel, draw  # needs the extra `plots`
+
     title = f"{catalog}: recall of the true top 100"
     write_text(out / "table.md", table(rows))
     memory = [row for row in rows if not row.family.endswith("originals on disk")]
