@@ -198,7 +198,7 @@ def test_costs_are_what_was_asked_for_times_its_price(tmp_path: Path) -> None:
         ("ram_gib = 3.0\ndisk_gib = 0.2\nvcpu = -1\n", "price vcpu is -1"),
         ("ram_gib = 3.0\ndisk_gib = 0.2\nvcpu = true\n", "price vcpu is True"),
         ("ram_gib = nan\ndisk_gib = 0.2\nvcpu = 1\n", "price ram_gib is nan"),
-        ("ram_gib: 3\n", "is no TOML file of prices"),
+        ("ram_gib: 3\n", "is not a TOML file of prices"),
     ],
 )
 def test_prices_that_make_no_sense_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -225,7 +225,7 @@ def test_workloads_that_make_no_sense_are_refused(change: dict[str, Any], compla
 
 def test_constants_of_another_version_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "constants.json"
-    with pytest.raises(ConfigError, match="no file of capacity measurements"):
+    with pytest.raises(ConfigError, match="is not a file of capacity measurements"):
         load_constants(file)
     file.write_text(json.dumps({"format": 2}))
     with pytest.raises(ConfigError, match="not in format 1"):

@@ -36,7 +36,7 @@ def test_costs_are_shown_only_where_there_are_prices(shell: Shell, tmp_path: Pat
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = shell(f"{asked} --prices none.toml")
     assert code == 2
-    assert "none.toml is no TOML file of prices" in err
+    assert "none.toml is not a TOML file of prices" in err
 
 
 def test_a_narrow_terminal_cuts_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

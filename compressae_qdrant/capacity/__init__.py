@@ -1,4 +1,4 @@
-"""How much memory, disk, processors and money a catalog takes, from measured constants."""
+"""Estimates of the memory, disk, processors and costs of a catalog, from measured constants."""
 
 from .constants import CodeBytes, CodeTimes, Constants, DenseCosts, load_constants
 from .planner import GIB, Estimate, Node, Prices, Workload, plan

@@ -1,27 +1,34 @@
-"""A plan as a picture."""
+"""A picture of a capacity plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from ..errors import MissingExtraError
 from .planner import GIB, Estimate
 
 __all__ = ["draw_plan"]
 
 
 def draw_plan(file: Path, estimates: Sequence[Estimate], title: str) -> None:
-    """A PNG of bars: memory, disk and queries/s of a core for each way, and its cost where there are prices."""
+    """Write a PNG of bars: memory, disk and queries/s per core of each method, and its cost if there are prices.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed (extra `plots`).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
     panels = [
-        ("memory of all copies, GiB", [each.replicas * each.resident_bytes / GIB for each in estimates]),
-        ("disk of all copies, GiB", [each.replicas * each.disk_bytes / GIB for each in estimates]),
-        ("queries/s of a core", [each.queries_per_core for each in estimates]),
+        ("memory of all replicas, GiB", [each.replicas * each.resident_bytes / GIB for each in estimates]),
+        ("disk of all replicas, GiB", [each.replicas * each.disk_bytes / GIB for each in estimates]),
+        ("queries/s per core", [each.queries_per_core for each in estimates]),
     ]
     costs = [each.usd for each in estimates if each.usd is not None]
     if len(costs) == len(estimates):
-        panels.append(("USD a month", costs))
+        panels.append(("USD per month", costs))
     figure = Figure(figsize=(3.2 * len(panels) + 2, 0.32 * len(estimates) + 1.6), layout="constrained")
     for axes, (label, values) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         colours = ["tab:red" if each.name.startswith("codes") else "tab:blue" for each in estimates]

@@ -1,7 +1,7 @@
-"""What a search costs in bytes and milliseconds, as `scripts/bench_capacity.py` measured it.
+"""Constants of the capacity estimates, in bytes and milliseconds, measured by `scripts/bench_capacity.py`.
 
-`measured.json` ships with the package: the machine, every measurement, and the constants that `fitting` makes of
-them. A planner reads the constants alone.
+`measured.json`, shipped with the package, holds the machine, all measurements, and the constants that `fit` computes
+from them. The planner reads only the constants.
 """
 
 from __future__ import annotations
@@ -22,106 +22,113 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class CodeBytes:
-    """Bytes of codes. A posting list is kept in blocks of 128 postings, the rest of it loose."""
+    """Bytes of codes. A posting list is stored in packed blocks of 128 postings; the remaining postings are loose."""
 
     list: float
-    """Of a latent's posting list besides its postings, in each segment."""
+    """Bytes per posting list and segment, without its postings."""
     loose: float
-    """Of a posting that fills no block."""
+    """Bytes per loose posting."""
     packed: dict[Datatype, float]
-    """Of a posting in a block, by index datatype, besides the log2(h / k) / 8 of its item number."""
+    """Bytes per packed posting by index datatype, without the log2(h / k) / 8 bytes of its item number."""
     loose_sharpness: float
-    """How sharply loose postings of a list of L level off at 64: `64 L / (L^s + 64^s)^(1/s)`."""
+    """Exponent s of `64 L / (L^s + 64^s)^(1/s)`: the loose postings of a list of L, which level off at 64."""
     item: float
-    """Of an item in memory besides its postings: its id, and where its code lies."""
+    """Bytes per item in memory, without its postings: its id and the location of its code."""
     disk_item: float
-    """Of an item on disk besides postings, code and payload."""
+    """Bytes per item on disk, without postings, code and payload."""
     code: float
-    """Of a stored code besides its non-zeros."""
+    """Bytes per stored code, without its non-zeros."""
     code_nonzero: float
-    """Of a stored non-zero, before the code is rounded up to whole cells."""
+    """Bytes per stored non-zero, before the code is rounded up to whole cells."""
     code_nonzero_bit: float
-    """The same, for each unit of log2(h)."""
+    """Additional bytes per stored non-zero and unit of log2(h)."""
     cell: float
-    """What stored codes and payloads are rounded up to."""
+    """Bytes of an allocation cell; stored codes and payloads are rounded up to whole cells."""
     payload: float
-    """Bytes on disk of a byte of payload as JSON."""
+    """Bytes on disk per byte of payload as JSON."""
     payload_item: float
-    """Of an item that has a payload, besides the payload; rounding up to cells is in it."""
+    """Bytes on disk per item with a payload, without the payload; includes the rounding up to cells."""
     dense_dimension: float
-    """Of a dimension of an embedding that is kept on disk (`keep_dense`)."""
+    """Bytes per dimension of an embedding kept on disk (`keep_dense`)."""
 
 
 @dataclass(frozen=True)
 class CodeTimes:
-    """Milliseconds of one core for one two-stage search over one segment, everything in the page cache."""
+    """Milliseconds of one core for a two-stage search over one segment with a warm page cache."""
 
     fixed: float
-    """A search."""
+    """Per search."""
     latent: float
-    """A latent of the model: the second stage's query holds them all."""
+    """Per latent of the model, since the query of the second stage holds all latents."""
     item: float
-    """An item of the segment: its score is zeroed and looked at."""
+    """Per item of the segment, whose score is initialised and checked."""
     posting: float
-    """A posting that the first stage walks."""
+    """Per posting that the first stage reads."""
     visit: float
-    """A latent of the first stage, every 10,000 items: the engine goes through lists in blocks of that many items."""
+    """Per first-stage latent and 10,000 items, since the engine visits all lists for each block of that many items."""
     candidate: float
-    """A candidate that is rescored."""
+    """Per rescored candidate."""
     candidate_latent: float
-    """The same, for each latent: the candidate's code is merged with the full query."""
+    """Per rescored candidate and latent of the model, since the candidate's code is merged with the full query."""
     segment: float
-    """A segment of a shard after its first, besides what is above."""
+    """Per segment of a shard after the first, in addition to the above."""
     planning: float
-    """In the client: a query."""
+    """In the client, per query."""
     planning_latent: float
-    """In the client: a latent of the model."""
+    """In the client, per latent of the model."""
     planning_product: float
-    """In the client: a latent and dimension of the product with the dictionary."""
+    """In the client, per latent and dimension of the product with the dictionary."""
     share_exponent: float
-    """m of h latents hold `(m / h)^e` of all postings; below 1, as a query's latents are used more than others."""
+    """Exponent e: the m first-stage latents of h hold `(m / h)^e` of all postings. Below 1, because the latents of a
+    query are used more often than others."""
     spread: float
-    """How one search repeated varies: the scale of a log-logistic distribution, `ln(p95 / p50) / ln 19`."""
+    """Variation of repeated searches: the scale of a log-logistic distribution, `ln(p95 / p50) / ln 19`."""
 
 
 @dataclass(frozen=True)
 class DenseCosts:
-    """One way to keep dense vectors in the engine, each in one HNSW graph a shard (m=16, 200 candidates a search)."""
+    """Costs of one method for dense vectors, with one HNSW graph per shard (m=16, 200 candidates per search)."""
 
     name: str
+    """Name of the method."""
     resident_dimension: float
-    """Bytes in memory of a dimension."""
+    """Bytes in memory per dimension of an item."""
     resident_item: float
-    """Bytes in memory of an item besides its dimensions: corrections of the quantiser, the graph."""
+    """Bytes in memory per item, without its dimensions: corrections of the quantiser, and the graph."""
     disk_dimension: float
+    """Bytes on disk per dimension of an item."""
     disk_item: float
+    """Bytes on disk per item, without its dimensions."""
     fixed: float
-    """Milliseconds of a search."""
+    """Milliseconds per search."""
     log_item: float
-    """The same, for each unit of ln(items of the shard)."""
+    """Milliseconds per search and unit of ln(items of the shard)."""
     log_item_dimension: float
-    """The same, for each unit of ln(items) and dimension."""
+    """Milliseconds per search, unit of ln(items of the shard) and dimension."""
     originals: int
-    """Originals that a search reads from disk for each hit asked for; 0 without rescoring."""
+    """Original vectors read from disk per hit; 0 without rescoring."""
     recall100: dict[str, float]
-    """Recall@100 on the benchmark's catalog, by dimensions; for orientation, it is no part of any formula."""
+    """Recall@100 on the benchmark's catalog, by dimensions. Only for display; no formula uses it."""
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Everything that `plan` multiplies."""
+    """All constants of `plan`."""
 
     bytes: CodeBytes
+    """Bytes of codes."""
     times: CodeTimes
+    """Times of searches over codes."""
     dense: tuple[DenseCosts, ...]
+    """Costs of the methods for dense vectors."""
     codes_recall100: dict[str, float]
-    """Recall@100 of codes in two stages on the benchmark's catalog, by "k,dimensions" at h=4096."""
+    """Recall@100 of two-stage searches over codes on the benchmark's catalog, by "k,dimensions", at h=4096."""
     machine: dict[str, Any]
-    """Where and when they were measured: date, cpu, versions; a note where there is something to know."""
+    """Where and when the constants were measured: date, cpu, versions, and optionally a note."""
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """From what `to_json` gives.
+        """Create constants from their JSON form.
 
         Raises:
             ConfigError: a constant is missing or unknown.
@@ -133,24 +140,26 @@ class Constants:
                 dict(data["machine"]),
             )  # fmt: skip
         except (TypeError, KeyError) as exc:
-            raise ConfigError(f"the capacity constants are not of this version ({exc}); measure them again") from exc
+            raise ConfigError(
+                f"the capacity constants were written by another version ({exc}); measure them again"
+            ) from exc
 
     def to_json(self) -> dict[str, Any]:
-        """For a measurement file, or for another language."""
+        """JSON form of the constants."""
         return asdict(self)
 
 
 def load_constants(file: Path | None = None) -> Constants:
-    """The constants of a measurement file; of the shipped one if none is given.
+    """Read the constants of a measurement file; None reads the shipped one.
 
     Raises:
-        ConfigError: the file is missing, damaged, or of another version.
+        ConfigError: the file is missing, damaged, or was written by another version.
     """
     try:
         text = (file or files(__package__).joinpath("measured.json")).read_text(encoding="utf-8")
         data = json.loads(text)
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{file} is no file of capacity measurements ({exc})") from exc
+        raise ConfigError(f"{file} is not a file of capacity measurements ({exc})") from exc
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise ConfigError(f"{file} is not in format {_FORMAT}; make it with scripts/bench_capacity.py")
+        raise ConfigError(f"{file} is not in format {_FORMAT}; create it with scripts/bench_capacity.py")
     return Constants.from_json(data["constants"])

@@ -1,6 +1,6 @@
-"""From measurements to constants: least squares over indexes and searches of several sizes, relative errors weighed.
+"""Fit the capacity constants to measurements: non-negative least squares of relative errors over several sizes.
 
-Measurements are what `scripts/bench_capacity.py` writes; see its functions for their fields.
+`scripts/bench_capacity.py` writes the measurements; its functions document their fields.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ Row = dict[str, Any]
 Vector = npt.NDArray[np.float64]
 
 _CELL: Final = 128
-"""Bytes: the engine's allocation unit of stored codes and payloads."""
+"""Bytes of an allocation cell of the engine for stored codes and payloads."""
 _SHARPNESS: Final = np.arange(1, 8.01, 0.25)
+"""Values of `CodeBytes.loose_sharpness` to try."""
 
 
 def fit_constants(measured: Row) -> Constants:
-    """The constants that a measurement file's measurements give."""
+    """Fit all constants to the measurements of a file."""
     return Constants(
         _bytes(measured), _times(measured), tuple(_dense(measured)), measured["recall"]["codes"], measured["machine"]
     )
 
 
-def _fit(columns: Sequence[Iterable[float]], wanted: Iterable[float], known: Iterable[float] | None = None) -> Vector:
-    """Non-negative weights of columns, whose sum and what is known make what is wanted, least in relative square."""
-    target = np.array(list(wanted), float)
+def _fit(columns: Sequence[Iterable[float]], targets: Iterable[float], known: Iterable[float] | None = None) -> Vector:
+    """Non-negative weights of columns such that the weighted sum plus the known part fits the targets.
+
+    Minimises the sum of squared relative errors.
+    """
+    target = np.array(list(targets), float)
     rest = target if known is None else target - np.array(list(known), float)
     matrix = np.array([list(column) for column in columns], float).T / target[:, None]
     size = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(float).tiny)
@@ -74,7 +78,7 @@ def _bytes(measured: Row) -> CodeBytes:
 
 
 def _index(builds: Sequence[Row]) -> tuple[float, Vector, list[Datatype]]:
-    """Sharpness, and the weights of lists, loose postings, and packed postings of each datatype."""
+    """Sharpness, weights of lists, loose postings and packed postings of each datatype, and the datatypes."""
     kinds = sorted({row["run"]["datatype"] for row in builds})
     sizes = [row["index_bytes"] for row in builds]
     fits = []
@@ -95,20 +99,20 @@ def _index(builds: Sequence[Row]) -> tuple[float, Vector, list[Datatype]]:
 
 
 def _stored_code(rows: Sequence[Row]) -> tuple[float, float, float]:
-    """The bytes of a code, a non-zero, and a non-zero for each bit of h, that explain the cells of codes best."""
+    """Bytes per code, per non-zero, and per non-zero and bit of h that best explain the cells of stored codes."""
     grids = np.meshgrid(np.arange(0, 33), np.arange(3, 6.01, 0.05), np.arange(0, 0.41, 0.02), indexing="ij")
     code, nonzero, bit = (grid.ravel() for grid in grids)
     error = np.zeros(len(code))
     for row in rows:
         size = code + (nonzero + bit * math.log2(row["latents"])) * row["k"]
         error += np.square(np.ceil(size / _CELL) - row["cells"])
-    least = np.flatnonzero(error <= error.min() * (1 + 1e-9))
-    middle = least[len(least) // 2]  # many explain the steps alike
+    best = np.flatnonzero(error <= error.min() * (1 + 1e-9))
+    middle = best[len(best) // 2]  # many combinations fit equally well
     return float(code[middle]), float(nonzero[middle]), float(bit[middle])
 
 
 def _payload(builds: Sequence[Row]) -> tuple[float, float]:
-    """Bytes on disk of an item that has a payload, and of a byte of it."""
+    """Bytes on disk per item with a payload, and per byte of payload."""
     rows = [row for row in builds if row["run"]["payload_bytes"]]
     runs = [row["run"] for row in rows]
     without = {
@@ -135,10 +139,14 @@ def _times(measured: Row) -> CodeTimes:
             row["prefetch"], row["prefetch"] * run["latents"], run["segments"] - 1.0,
         ])  # fmt: skip
     cost = _fit(list(zip(*columns, strict=True)), [row["cpu_ms"] for row in rows])
-    asked = measured["planning"]
+    plannings = measured["planning"]
     planning = _fit(
-        [[1.0] * len(asked), [row["latents"] for row in asked], [row["latents"] * row["dim"] for row in asked]],
-        [row["cpu_ms"] for row in asked],
+        [
+            [1.0] * len(plannings),
+            [row["latents"] for row in plannings],
+            [row["latents"] * row["dim"] for row in plannings],
+        ],
+        [row["cpu_ms"] for row in plannings],
     )
     part = [row for row in rows if row["first_stage_latents"] < row["run"]["latents"]]
     of_latents = np.log([row["first_stage_latents"] / row["run"]["latents"] for row in part])
@@ -163,8 +171,8 @@ def _times(measured: Row) -> CodeTimes:
 
 
 def _dense(measured: Row) -> list[DenseCosts]:
-    """Least memory first, in whichever order they were measured."""
-    found = []
+    """Costs of the methods for dense vectors, least memory first."""
+    costs = []
     for method in dict.fromkeys(row["run"]["method"] for row in measured["dense_builds"]):
         builds = [row for row in measured["dense_builds"] if row["run"]["method"] == method]
         ones, dims = [1.0] * len(builds), [row["run"]["dim"] for row in builds]
@@ -181,7 +189,7 @@ def _dense(measured: Row) -> list[DenseCosts]:
                 float, _fit([[1.0] * len(rows), depth, wide], [row["cpu_ms"] for row in rows])
             )
             name = f"{method} + originals" if rescored else method
-            found.append(
+            costs.append(
                 DenseCosts(
                     name=name,
                     resident_dimension=float(index[1]),
@@ -195,4 +203,4 @@ def _dense(measured: Row) -> list[DenseCosts]:
                     recall100=measured["recall"]["dense"].get(name, {}),
                 )
             )
-    return sorted(found, key=lambda costs: (costs.resident_dimension, costs.originals))
+    return sorted(costs, key=lambda each: (each.resident_dimension, each.originals))

@@ -1,6 +1,6 @@
-"""How much memory, disk, processors and money a catalog takes: closed formulas over measured constants.
+"""Estimate the memory, disk, processors and costs of a catalog by closed formulas over measured constants.
 
-Nothing here iterates or looks at data, so that the report's calculator can do the same in a browser, to rounding.
+The formulas neither iterate nor read data, so that the calculator of the report can repeat them in a browser.
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ __all__ = ["GIB", "Estimate", "Node", "Prices", "Workload", "plan"]
 
 GIB: Final = 1024**3
 BLOCK: Final = 128
-"""Postings of a block, the engine's."""
+"""Postings per block of the engine."""
 VISIT_ITEMS: Final = 10_000
-"""Items that the engine scores at once, going through all lists of a query."""
+"""Items per block of the engine's scoring, which visits all lists of a query for each block."""
 SEGMENT_ITEMS: Final = 1_000_000
-"""Items of a segment at least, where codes are spread over the cores of a node: smaller ones save little time, and
+"""Minimum items of a segment when codes are spread over the cores of a node. Smaller segments save little time, and
 their short lists fill few blocks."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be served, and with which codes."""
+    """The catalog to serve, its codes, and its load."""
 
     items: int
+    """Items of the catalog."""
     dim: int
-    """d: dimensions of the dense embeddings."""
+    """Dimensions (d) of the dense embeddings."""
     k: int = 32
     """Non-zeros of a code."""
     latents: int = 4096
-    """h."""
+    """Latents (h) of the model."""
     datatype: Datatype = "uint8"
-    """Of index values."""
+    """Datatype of index values."""
     payload_bytes: float = 0
-    """Of an item's payload as JSON, on average."""
+    """Mean bytes of an item's payload as JSON."""
     replicas: int = 1
-    """Copies of everything; more are planned where the queries need them."""
+    """Minimum copies of everything; more are planned if the queries need them."""
     queries_per_second: float = 0
-    """At the peak."""
+    """Queries per second at the peak."""
     limit: int = 10
-    """Hits of a query."""
+    """Hits per query."""
     first_stage_latents: int | None = None
-    """Latents that search for candidates, at most h; None takes those of the default plan."""
+    """Latents of the first stage, at most h; None takes those of the default plan."""
     prefetch: int | None = None
-    """Candidates that are rescored; None likewise."""
+    """Candidates that are rescored; None takes those of the default plan."""
     keep_dense: bool = False
-    """Embeddings on disk beside the codes, as float16."""
+    """Whether embeddings are kept on disk with the codes, as float16."""
 
     def __post_init__(self) -> None:
         for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage_latents", "prefetch"):
@@ -69,13 +70,15 @@ class Workload:
                 f"prefetch is {self.prefetch} but limit is {self.limit}; rescoring needs at least as many candidates"
             )
         if self.k > self.latents:
-            raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
+            raise ConfigError(
+                f"k is {self.k} but there are {self.latents} latents; k must be at most the number of latents"
+            )
         if self.datatype not in get_args(Datatype):
             raise ConfigError(f"datatype is {self.datatype!r}; it must be one of {', '.join(get_args(Datatype))}")
 
     @property
     def plan(self) -> tuple[int, int]:
-        """Latents that search for candidates, and candidates, as a search for `limit` hits has them."""
+        """First-stage latents and candidates of a search for `limit` hits."""
         if self.first_stage_latents is None and self.prefetch is None:
             first_stage_latents, prefetch = default_plan(self.items, self.limit, self.k, keep_dense=self.keep_dense)
         else:
@@ -86,12 +89,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine that shards are put on."""
+    """A machine that serves shards."""
 
     ram_gib: float = 64
+    """Memory, GiB."""
     vcpus: int = 16
+    """Number of vCPUs."""
     headroom: float = 0.25
-    """Share of memory and processors left free: for the system, rebuilding segments, and peaks."""
+    """Share of memory and processors left free for the system, segment rebuilds and peaks."""
 
     def __post_init__(self) -> None:
         if self.ram_gib <= 0 or self.vcpus < 1 or not 0 <= self.headroom < 1:
@@ -103,82 +108,91 @@ class Node:
 
 @dataclass(frozen=True)
 class Prices:
-    """What resources cost, in USD a month."""
+    """Prices of resources, in USD per month."""
 
     ram_gib: float
+    """Per GiB of memory."""
     disk_gib: float
+    """Per GiB of disk."""
     vcpu: float
+    """Per vCPU."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigError(f"price {field.name} is {value!r}; it must be a number of USD, at least 0")
+                raise ConfigError(f"price {field.name} is {value!r}; it must be a number of USD per month, at least 0")
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """From a TOML file of `ram_gib`, `disk_gib` and `vcpu`, each USD a month for one.
+        """Read a TOML file of `ram_gib`, `disk_gib` and `vcpu`.
 
         Raises:
-            ConfigError: the file can't be read, lacks a price, or has one that isn't known.
+            ConfigError: the file cannot be read, lacks a price, or has an unknown one.
         """
         try:
             data = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
-            raise ConfigError(f"{file} is no TOML file of prices ({exc})") from exc
-        wanted = {field.name for field in fields(cls)}
-        if set(data) != wanted:
+            raise ConfigError(f"{file} is not a TOML file of prices ({exc})") from exc
+        names = {field.name for field in fields(cls)}
+        if set(data) != names:
             raise ConfigError(
-                f"{file} has prices {', '.join(sorted(data)) or 'of nothing'}; it must have "
-                f"{', '.join(sorted(wanted))}, in USD a month for a GiB of memory, a GiB of disk and a vCPU"
+                f"{file} has the prices {', '.join(sorted(data)) or '(none)'}; it must have "
+                f"{', '.join(sorted(names))}, in USD per month for a GiB of memory, a GiB of disk and a vCPU"
             )
         return cls(**data)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one way of keeping the catalog takes."""
+    """Resources of one method to store and search the catalog."""
 
     name: str
+    """Name of the method."""
     index_bytes: float
-    """One copy: posting lists, or vectors with their graph."""
+    """Bytes of one copy of the index: posting lists, or vectors with their graph."""
     resident_bytes: float
-    """One copy: what must be in memory, the index and the engine's tables of items."""
+    """Bytes of one copy in memory: the index and the engine's tables of items."""
     disk_bytes: float
-    """One copy: everything."""
+    """Bytes of one copy on disk."""
     replicas: int
+    """Copies of everything."""
     shards: int
-    """One on each node, and as many again for each replica."""
+    """Shards of each copy, one per node."""
     segments: int
-    """Of a shard."""
+    """Segments of a shard."""
     nodes: int
+    """Nodes of all copies."""
     p50_ms: float
-    """Median time of a query with nothing else going on, without the network. The slowest shard counts."""
+    """Median latency of a query on an idle cluster without the network, ms. The slowest shard counts."""
     cpu_ms: float
-    """Processor time of a query, all shards together."""
+    """Processor time of a query over all shards, ms."""
     queries_per_core: float
-    """Queries/s of a busy core: of the whole catalog, not of a shard."""
+    """Queries/s of the whole catalog, not of one shard, that keep one core busy."""
     utilisation: float
-    """Share of the nodes' processors that the wanted queries/s keep busy."""
+    """Share of the processors of all nodes that the workload's queries/s keep busy."""
     disk_reads: int
-    """Items that a query reads from disk where the page cache doesn't hold them. Times are of a warm cache."""
+    """Items that a query reads from disk if the page cache does not hold them. Times assume a warm cache."""
     recall100: float | None
-    """Of the default plan for 100 hits, measured on the benchmark's catalog (63,666 items) at the nearest dimensions;
-    None if this setting wasn't, or the workload names another plan."""
+    """Recall@100 of the default plan on the benchmark's catalog (63,666 items) at the nearest dimensions; None if these
+    settings were not measured or the workload has another plan."""
     usd: float | None
-    """A month: memory and disk of all copies, and the processors that the wanted queries/s keep busy."""
+    """USD per month for memory and disk of all copies, and for the processors that the queries keep busy."""
     usd_nodes: float | None
-    """A month: whole nodes, and the disk of all copies."""
+    """USD per month for whole nodes, and for the disk of all copies."""
 
 
 def plan(workload: Workload, constants: Constants, node: Node = Node(), prices: Prices | None = None) -> list[Estimate]:
-    """Codes first, then every way of keeping dense vectors that was measured.
+    """Estimate the resources of codes, and of every measured method for dense vectors.
 
     Args:
-        workload: what is to be served.
-        constants: of `load_constants`.
+        workload: the catalog and its load.
+        constants: constants from `load_constants`.
         node: the machines to plan for.
-        prices: None leaves the costs out.
+        prices: prices of resources; None leaves out the costs.
+
+    Returns:
+        The estimate of codes, then those of dense vectors.
     """
     return [_codes(workload, constants, node, prices)] + [
         _dense(workload, costs, constants, node, prices) for costs in constants.dense
@@ -186,7 +200,7 @@ def plan(workload: Workload, constants: Constants, node: Node = Node(), prices: 
 
 
 def index_bytes(workload: Workload, constants: Constants, segments: int) -> float:
-    """Posting lists of one copy in some number of segments altogether, each with its own lists."""
+    """Bytes of the posting lists of one copy, whose segments each have their own lists."""
     size, lists = constants.bytes, segments * workload.latents
     length = workload.items * workload.k / lists
     loose = loose_postings(length, size.loose_sharpness)
@@ -195,13 +209,13 @@ def index_bytes(workload: Workload, constants: Constants, segments: int) -> floa
 
 
 def loose_postings(length: float, sharpness: float) -> float:
-    """Postings of a list that fill no block: all of a short list, half a block of a long one."""
+    """Expected postings of a list outside full blocks: all of a short list, half a block of a long one."""
     half = BLOCK / 2
     return half * length / math.pow(math.pow(length, sharpness) + math.pow(half, sharpness), 1 / sharpness)
 
 
 def item_bytes(workload: Workload, constants: Constants) -> float:
-    """Bytes on disk of an item besides its postings: code, payload, embedding, tables."""
+    """Bytes on disk per item, without its postings: code, payload, embedding and tables."""
     size = constants.bytes
     code = size.code + (size.code_nonzero + size.code_nonzero_bit * math.log2(workload.latents)) * workload.k
     dense = size.dense_dimension * workload.dim if workload.keep_dense else 0
@@ -216,21 +230,21 @@ def payload_bytes(workload: Workload, constants: Constants) -> float:
 
 
 def item_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of a core that an item of a segment costs the first stage."""
+    """Milliseconds of a core that the first stage takes per item of a segment."""
     times, (first, _) = constants.times, workload.plan
     postings = workload.k * math.pow(first / workload.latents, times.share_exponent)
     return times.item + times.posting * postings + times.visit * first / VISIT_ITEMS
 
 
 def shard_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of a core that a search costs a shard whatever it holds: the query itself, and rescoring."""
+    """Milliseconds of a core that a search takes on a shard of any size: the query itself and rescoring."""
     times, (_, candidates) = constants.times, workload.plan
     query = times.fixed + times.latent * workload.latents
     return query + (times.candidate + times.candidate_latent * workload.latents) * candidates
 
 
 def search_ms(workload: Workload, constants: Constants, shards: int, segments: int) -> float:
-    """Median time of a search over one of some shards, each of its segments on a core of its own."""
+    """Median latency of a search over one shard of several in ms, with one core for each of its segments."""
     times = constants.times
     query = times.fixed + times.latent * workload.latents
     rescoring = shard_ms(workload, constants) - query
@@ -238,38 +252,38 @@ def search_ms(workload: Workload, constants: Constants, shards: int, segments: i
 
 
 def spread(constants: Constants, parts: int) -> float:
-    """How much longer the slowest of some parts takes than the median of one: both medians, log-logistic times."""
+    """Ratio of the median time of the slowest of several parts to the median time of one, for log-logistic times."""
     return math.pow(math.pow(2, 1 / parts) - 1, -constants.times.spread)
 
 
 def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices | None) -> Estimate:
     times, free = constants.times, 1 - node.headroom
     per_item = item_ms(workload, constants)
-    # A query costs A items + B shards ms. Replicas so many that B takes half of the processors at most; then shards so
-    # many that the rest does the A.
+    # A query takes A * items + B * shards ms. Replicas are chosen so that B takes at most half of the processors, then
+    # shards so that the other half is enough for A.
     per_shard = shard_ms(workload, constants) + times.segment * (node.vcpus - 1)
     rate = workload.queries_per_second / (1000 * free * node.vcpus)
     replicas = max(workload.replicas, math.ceil(2 * rate * per_shard))
-    whole = max(1, math.ceil(workload.items / SEGMENT_ITEMS))
+    full_segments = max(1, math.ceil(workload.items / SEGMENT_ITEMS))
     tables = constants.bytes.item * workload.items
     shards = max(
-        math.ceil((tables + index_bytes(workload, constants, whole)) / (node.ram_gib * GIB * free)),
+        math.ceil((tables + index_bytes(workload, constants, full_segments)) / (node.ram_gib * GIB * free)),
         math.ceil(rate * per_item * workload.items / (replicas - rate * per_shard)),
     )
     segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
     planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
-    by_default = workload.first_stage_latents in (None, FIRST_STAGE) and workload.prefetch is None
-    as_measured = workload.latents == Workload.latents and by_default
-    known = constants.codes_recall100 if as_measured and not workload.keep_dense else {}
-    alike = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
+    is_default_plan = workload.first_stage_latents in (None, FIRST_STAGE) and workload.prefetch is None
+    was_measured = workload.latents == Workload.latents and is_default_plan
+    known = constants.codes_recall100 if was_measured and not workload.keep_dense else {}
+    recall_by_dim = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
     return _estimate(
         f"codes k={workload.k}, h={workload.latents}, {workload.datatype}",
         workload, node, prices, index, tables, index + item_bytes(workload, constants) * workload.items,
         replicas, shards, segments,
         planning + search_ms(workload, constants, shards, segments) * spread(constants, shards * segments),
         per_item * workload.items + shards * (shard_ms(workload, constants) + times.segment * (segments - 1)),
-        workload.plan[1], _nearest(alike, workload.dim),
+        workload.plan[1], _nearest(recall_by_dim, workload.dim),
     )  # fmt: skip
 
 
@@ -280,14 +294,14 @@ def _dense(workload: Workload, costs: DenseCosts, constants: Constants, node: No
     disk_item = costs.disk_item + costs.disk_dimension * workload.dim + payload_bytes(workload, constants)
     shards = math.ceil((index_item * workload.items + tables) / (node.ram_gib * GIB * free))
     depth = math.log(max(workload.items / shards, 2))
-    one = costs.fixed + (costs.log_item + costs.log_item_dimension * workload.dim) * depth
-    cpu = one * shards
+    shard_ms_median = costs.fixed + (costs.log_item + costs.log_item_dimension * workload.dim) * depth
+    cpu = shard_ms_median * shards
     replicas = max(
         workload.replicas, math.ceil(workload.queries_per_second * cpu / (1000 * free * node.vcpus * shards))
     )
     return _estimate(
         costs.name, workload, node, prices, index_item * workload.items, tables, disk_item * workload.items,
-        replicas, shards, 1, one * spread(constants, shards), cpu, costs.originals * workload.limit,
+        replicas, shards, 1, shard_ms_median * spread(constants, shards), cpu, costs.originals * workload.limit,
         _nearest(costs.recall100, workload.dim),
     )  # fmt: skip
 
