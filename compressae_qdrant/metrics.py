@@ -18,13 +18,10 @@ __all__ = [
     "bootstrap",
     "by_segment",
     "paired_difference",
-    "pareto",
     "pareto_front",
     "recall",
     "values_of",
 ]
-
-Item = TypeVar("Item")
 
 _RESAMPLES: Final = 1000
 _RESAMPLED_VALUES: Final = 1 << 20
@@ -136,25 +133,20 @@ def values_of(value: object) -> list[str]:
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
 
 
-def pareto_front(
-    items: Iterable[Item], *, order: Callable[[Item], tuple[float, ...]], dominates: Callable[[Item, Item], bool]
-) -> list[Item]:
-    """The items that no cheaper one dominates, cheapest first.
+def pareto_front(points: Iterable[T], cost: Callable[[T], float], gains: Callable[[T], Sequence[float]]) -> list[T]:
+    """Select the points that no other point of at most their cost equals or exceeds in every gain.
 
     Args:
-        items: the items.
-        order: sort key of an item: its cost, then whatever should decide between items of equal cost.
-        dominates: whether the first item, which costs no more, makes the second one superfluous.
+        points: the points. Of points that are equal in cost and gains, the first is kept.
+        cost: cost of a point; lower is better.
+        gains: gains of a point, as many for each; higher is better, and -inf stands for an unknown one.
+
+    Returns:
+        The selected points, cheapest first.
     """
-    front: list[Item] = []
-    for item in sorted(items, key=order):
-        if not any(dominates(better, item) for better in front):
-            front.append(item)
-    return front
-
-
-def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, gain) whose gain no cheaper point reaches, cheapest first."""
-    return pareto_front(
-        points, order=lambda point: (point[0], -point[1]), dominates=lambda better, point: better[1] >= point[1]
-    )
+    front: list[tuple[T, Sequence[float]]] = []
+    rated = [(cost(point), gains(point), point) for point in points]
+    for _, gain, point in sorted(rated, key=lambda entry: (entry[0], [-value for value in entry[1]])):
+        if not any(all(a >= b for a, b in zip(other, gain, strict=True)) for _, other in front):
+            front.append((point, gain))
+    return [point for point, _ in front]

@@ -155,7 +155,12 @@ def calibrate(
         for count in counts
         if grid[width][count]
     ]  # fmt: skip
-    return Calibration(model.fingerprint, catalog_items, len(own), dense, cost.source, tuple(_front(plans)))
+    front = pareto_front(
+        plans,
+        cost=lambda plan: plan.ms,
+        gains=lambda plan: [plan.recall[n].low if n in plan.recall else -np.inf for n in limits],
+    )
+    return Calibration(model.fingerprint, catalog_items, len(own), dense, cost.source, tuple(front))
 
 
 def _drawn(items: int, queries: int, seed: int, avoid: Iterable[int]) -> npt.NDArray[np.int64]:
@@ -285,17 +290,3 @@ def _timed(
     weights = 1 / np.array(seconds)
     fitted = nnls((np.array(rows) / scale) * weights[:, None], np.array(seconds) * weights)[0] / scale * 1e3
     return _Cost(fitted[0], fitted[1], 0.0, fitted[2], f"measured on {index.info().location}")
-
-
-def _front(plans: Sequence[CalibratedPlan]) -> list[CalibratedPlan]:
-    """The plans that no cheaper plan matches at every limit, cheapest first."""
-    return pareto_front(
-        plans,
-        order=lambda plan: (plan.ms, -sum(recall.mean for recall in plan.recall.values())),
-        dominates=_matches,
-    )
-
-
-def _matches(other: CalibratedPlan, plan: CalibratedPlan) -> bool:
-    """Whether the recall of another plan is at least that of a plan at each of its limits."""
-    return all(limit in other.recall and other.recall[limit].low >= recall.low for limit, recall in plan.recall.items())

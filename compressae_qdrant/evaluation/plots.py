@@ -122,7 +122,9 @@ def figure(title: str, panels: Sequence[Panel], label: str) -> Figure:
         _scales(axis, panel)
         if panel.front:
             best = pareto_front(
-                [(cost, row.recall100) for row, cost in panel.points], lambda point: point[0], lambda point: point[1:]
+                [(cost, row.recall100) for row, cost in panel.points],
+                cost=lambda point: point[0],
+                gains=lambda point: point[1:],
             )
             drawn["Pareto front"] = axis.step(
                 [*(x for x, _ in best), axis.get_xlim()[1]], [*(y for _, y in best), best[-1][1]], where="post",

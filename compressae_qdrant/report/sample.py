@@ -68,21 +68,19 @@ def draw_sample(
     random = np.random.default_rng(seed)
     rows = source.rows if source.seekable else None
     blocks = None if rows is None or rows <= limit else _blocks(source, rows, limit, random)
-    for batch in blocks or source.batches(_BATCH):
-        for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
-            seen += 1
-            # Reservoir sampling: item m, counted from 1, replaces a kept one with probability limit / m.
-            if len(ids) < limit:
-                ids.append(id)
-                vectors.append(vector)
-                payloads.append(payload)
-            elif (slot := int(random.integers(0, seen))) < limit:
-                ids[slot], vectors[slot], payloads[slot] = id, vector, payload
-        if on_batch is not None:
-            on_batch(batch)
-    if len(ids) < 2:
-        raise SourceError(f"the source has {len(ids)} usable items; a report needs at least 2")
-    total = seen if blocks is None or rows is None else rows
+
+    def items() -> Iterator[tuple[int | str, FloatArray, dict[str, Any]]]:
+        for batch in blocks or source.batches(_BATCH):
+            for id, vector, payload in zip(batch.ids, batch.embeddings, batch.payloads, strict=True):
+                yield id, vector.copy(), payload
+            if on_batch is not None:
+                on_batch(batch)
+
+    kept, read = reservoir_sample(items(), limit, random)
+    if len(kept) < 2:
+        raise SourceError(f"the source has {len(kept)} usable items; a report needs at least 2")
+    ids, vectors, payloads = (list(column) for column in zip(*kept, strict=True))
+    total = read if blocks is None or rows is None else rows
     return Sample(ids, unit_rows(np.stack(vectors)), payloads, total)
 
 
