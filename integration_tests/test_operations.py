@@ -1,4 +1,4 @@
-"""What keeps a catalog in service: deploy and rollback by alias, migrate, sync, keys, restarts, async."""
+"""Operations on a catalog in service: deploy and rollback by alias, migrate, sync, tenants, commands, async."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from compressae_qdrant import (
     AsyncQdrantIndex,
     AsyncRetriever,
     CompresSAE,
+    Hit,
     IndexSettings,
     QdrantIndex,
     Retriever,
@@ -209,7 +210,7 @@ def test_async_on_a_server(server: Server, x: FloatArray, catalog: Path, grpc: b
         server.require_grpc()
     model, name = _model(0), f"test-{uuid.uuid4().hex}"
 
-    async def ask() -> list[list[int | str]]:
+    async def search() -> list[list[Hit]]:
         client = server.async_client(grpc=grpc)
         try:
             index = await AsyncQdrantIndex.create(client, name, model)
@@ -217,10 +218,21 @@ def test_async_on_a_server(server: Server, x: FloatArray, catalog: Path, grpc: b
             assert (await sync_async(open_source(catalog), model, index)).changed == len(x)
             assert (await sync_async(open_source(catalog), model, index)).unchanged == len(x)
             retriever = AsyncRetriever(model, index, in_flight=4)
-            found = await asyncio.gather(*(retriever.search(row, 3) for row in x[:40]))
-            return [[hit.id for hit in hits] for hits in found]
+            queries = (retriever.search(row, 3, prefetch=len(x), exact=True) for row in x[:40])
+            return await asyncio.gather(*queries)
         finally:
             await client.delete_collection(name)
             await client.close()
 
-    assert [hits[0] for hits in asyncio.run(ask())] == list(range(40))
+    scores = _scores(model, x[:40], x)
+    for hits, expected in zip(asyncio.run(search()), scores, strict=True):
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(expected)[::-1][:3], atol=2e-5)
+        np.testing.assert_allclose([hit.score for hit in hits], expected[[int(hit.id) for hit in hits]], atol=2e-5)
+
+
+def _scores(model: CompresSAE, queries: FloatArray, items: FloatArray) -> FloatArray:
+    """(q, n) scores by brute force: each query's projection on the atoms times each item's stored code."""
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    atoms = model.atoms.detach().cpu().numpy()
+    codes = model.encode(items, scale=IndexSettings.scale).to_csr().toarray()
+    return np.asarray(unit @ atoms.T @ codes.T, np.float32)
