@@ -113,9 +113,9 @@ def test_where_a_hit_comes_from_is_no_part_of_its_value(
     assert hit == plain == pickle.loads(pickle.dumps(hit)) == copy.deepcopy(hit)
     assert repr(hit) == repr(plain)
     assert dataclasses.asdict(hit) == {"id": hit.id, "score": hit.score, "payload": hit.payload}
-    with pytest.raises(InvalidInputError, match=f"hit {hit.id} is of no retriever"):
+    with pytest.raises(InvalidInputError, match=f"hit {hit.id} was not found by a retriever"):
         pickle.loads(pickle.dumps(hit)).explain()
-    with pytest.raises(InvalidInputError, match="is of no retriever"):
+    with pytest.raises(InvalidInputError, match="was not found by a retriever"):
         Retriever(model, index).explain([plain])
 
 

@@ -101,7 +101,7 @@ def test_at_least_some_of_several(pair: tuple[CodeIndex, CodeIndex]) -> None:
 def test_what_can_not_be_evaluated_is_named(pair: tuple[CodeIndex, CodeIndex]) -> None:
     edge, _ = pair
     double = F(key="n", match=models.MatchValue(value=1), range=models.Range(gt=0))
-    with pytest.raises(UnsupportedFilterError, match="field 'n' states 2 tests"):
+    with pytest.raises(UnsupportedFilterError, match="field 'n' has 2 tests"):
         edge.count(models.Filter(must=[double]))
     with pytest.raises(InvalidInputError, match="filter is a dict"):
         edge.count({"must": []})  # type: ignore[arg-type]

@@ -43,11 +43,11 @@ def test_another_model_is_refused_by_name(tmp_path: Path, model: CompresSAE) -> 
 
 def test_nothing_is_overwritten(tmp_path: Path, model: CompresSAE) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
-    with pytest.raises(IndexExistsError, match="there is an index at"):
+    with pytest.raises(IndexExistsError, match="there is already an index at"):
         EdgeIndex.create(tmp_path / "index", model)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "draft").write_text("x")
-    with pytest.raises(IndexExistsError, match="something else"):
+    with pytest.raises(IndexExistsError, match="already exists and is not an empty directory"):
         EdgeIndex.create(tmp_path / "thesis", model)
     assert (tmp_path / "thesis" / "draft").read_text() == "x"
 
@@ -86,9 +86,9 @@ def test_one_process_at_a_time(tmp_path: Path, model: CompresSAE) -> None:
         (lambda p: (p / "index.json").unlink(), IndexNotFoundError, "there is no index at"),
         (lambda p: (p / "index.json").write_text("{"), CodeIndexError, "damaged"),
         (lambda p: (p / "index.json").write_text("{}"), CodeIndexError, "no manifest"),
-        (lambda p: _edit(p, format=9), CodeIndexError, "index format 9, this version reads 1"),
+        (lambda p: _edit(p, format=9), CodeIndexError, "index format 9, but this version reads format 1"),
         (lambda p: _edit(p, latents="many"), CodeIndexError, "damaged"),
-        (lambda p: (p / "shard" / "edge_config.json").write_text("?"), CodeIndexError, "can't open"),
+        (lambda p: (p / "shard" / "edge_config.json").write_text("?"), CodeIndexError, "cannot open"),
     ],
 )
 def test_a_damaged_index_is_a_clear_error(
@@ -167,5 +167,5 @@ def test_a_directory_that_can_not_be_locked(tmp_path: Path, model: CompresSAE) -
     EdgeIndex.create(tmp_path / "index", model).close()
     (tmp_path / "index" / "lock").unlink()
     (tmp_path / "index" / "lock").mkdir()
-    with pytest.raises(CodeIndexError, match=r"can't lock .*index: .*needs a directory that it can write to"):
+    with pytest.raises(CodeIndexError, match=r"cannot lock .*index: .*needs a writable directory"):
         EdgeIndex.open(tmp_path / "index")

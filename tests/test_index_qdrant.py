@@ -305,7 +305,7 @@ def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:
     [
         ("http://localhost:6333", "must name one collection"),
         ("http://localhost:6333/a/b", "must name one collection"),
-        ("http://localhost:port/items", "has a port that is none"),
+        ("http://localhost:port/items", "has an invalid port"),
         ("ftp://localhost/items", "neither a directory nor"),
         ("https://me:secret@localhost/items", "QDRANT_API_KEY"),
     ],

@@ -1,7 +1,7 @@
-"""Filters: written once as qdrant-client's `models.Filter`, read by both engines.
+"""Filters of a search, given as qdrant-client's `models.Filter` for both engines.
 
-`point_filter` maps the catalog's ids in it to point ids; `edge.filters` translates the result for
-Qdrant Edge. Conditions are told apart by the names of their classes, because older clients lack some of the classes.
+`point_filter` replaces the catalog's ids in a filter by point ids; `edge.filters` translates the result for Qdrant
+Edge. That module identifies conditions by the names of their classes, because older clients lack some of the classes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FIELD_TESTS: Final = (
 
 
 def point_filter(filter: models.Filter) -> models.Filter:
-    """The filter with point ids in place of item ids in its `HasIdCondition`s. The one given is left alone.
+    """A copy of the filter with point ids in place of item ids in its `HasIdCondition`s.
 
     Raises:
-        InvalidInputError: it is not a `models.Filter`, or names an unusable id.
-        UnsupportedFilterError: a field condition states no test or several. Engines disagree on what several mean.
+        InvalidInputError: it is not a `models.Filter`, or names an invalid id.
+        UnsupportedFilterError: a field condition has no test, or has several, which the engines interpret differently.
     """
     if not isinstance(filter, models.Filter):
         raise InvalidInputError(f"filter is a {type(filter).__name__}; pass a qdrant_client.models.Filter")
@@ -43,7 +43,7 @@ def point_filter(filter: models.Filter) -> models.Filter:
 
 
 def clause_conditions(conditions: Any) -> list[Any]:
-    """The conditions of a clause, which the client's types let be one condition or a list of them."""
+    """The conditions of a clause, which is one condition or a list of them."""
     return conditions if isinstance(conditions, list) else [conditions]
 
 
@@ -60,7 +60,7 @@ def _point_condition(condition: Any) -> Any:
         tests = [name for name in FIELD_TESTS if getattr(condition, name) is not None]
         if len(tests) != 1:
             raise UnsupportedFilterError(
-                f"the condition on field {condition.key!r} states {len(tests)} tests ({', '.join(tests) or 'none'}); "
-                "state one test in each condition, and join conditions by must or should"
+                f"the condition on field {condition.key!r} has {len(tests)} tests ({', '.join(tests) or 'none'}); "
+                "give each condition one test, and combine conditions by must or should"
             )
     return condition

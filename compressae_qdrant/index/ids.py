@@ -1,16 +1,16 @@
-"""Item ids and point ids: what a catalog calls an item, and what the engine calls its point.
+"""Item ids, which a catalog gives to its items, and point ids, which the engine gives to their points.
 
-The engine's points are named by unsigned 64-bit integers or UUIDs. An item id that is one goes as it is; any other
-string becomes a UUIDv5 in a fixed namespace, and the original travels in the payload under `ID_FIELD`:
+The engine accepts unsigned 64-bit integers and UUIDs as point ids. An item id of that form is used unchanged; any other
+string is mapped to a UUIDv5 in a fixed namespace, and the original is stored in the payload under `ID_FIELD`:
 
-| item id                                          | point id                          | kept in the payload |
+| item id                                          | point id                          | in the payload      |
 |--------------------------------------------------|-----------------------------------|---------------------|
 | int in 0 .. 2**64 - 1                            | the same                          | no                  |
 | UUID as 36 lower-case characters with hyphens    | the same                          | no                  |
 | any other string (`"42"`, `"A0EE..."`, `"sku/9"`)| `uuid5(NAMESPACE, item id)`       | yes                 |
 
 So different item ids are different items: `"42"` is not `42`, and a UUID in upper case is not the one in lower case.
-What was given is what comes back.
+The index returns every id as it was given.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ PointId = int | str
 """An id that the engine accepts: an unsigned 64-bit integer, or a UUID in its canonical form."""
 
 NAMESPACE: Final = uuid.UUID("92d3b1c5-2f4d-5f7e-9a56-0c8ae10e2c41")
-"""Namespace of the UUIDv5 of item ids. Changing it would orphan the items of every index, so it never changes."""
+"""Namespace of the UUIDv5 of item ids. It must never change: the items of existing
+indexes could not be found again."""
 
 ID_FIELD: Final = "_id"
-"""Reserved payload field that keeps an item id which is no point id."""
+"""Reserved payload field for an item id that is not a point id."""
 
 HASH_FIELD: Final = "_content"
-"""Reserved payload field that keeps the hash of what an item was made from; `sync` compares it."""
+"""Reserved payload field for the hash of an item's content; `sync` compares it."""
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
@@ -67,7 +68,7 @@ def point_id(item: ItemId) -> PointId:
             return str(uuid.uuid5(NAMESPACE, item))
         except UnicodeEncodeError as exc:
             raise InvalidInputError(
-                f"item id {item!r} is not valid Unicode ({exc}); clean the ids of the catalog"
+                f"item id {item!r} is not valid Unicode ({exc}); correct the ids of the catalog"
             ) from exc
     if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
         if 0 <= item < 2**64:
@@ -151,7 +152,7 @@ def id_digests(items: Sequence[ItemId]) -> npt.NDArray[np.uint64]:
 
 
 def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> ItemId:
-    """The item id of a stored point: the kept original, or else the point id itself."""
+    """The item id of a stored point: the one in its payload, or else the point id."""
     if payload and ID_FIELD in payload:
         original: ItemId = payload[ID_FIELD]
         return original
@@ -161,10 +162,10 @@ def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> 
 def stored_payload(
     item: ItemId, point: PointId, payload: Mapping[str, Any] | None, content: str | None = None
 ) -> dict[str, Any]:
-    """The payload to store: the user's, the original id where the point id can't give it back, and the content hash.
+    """The payload to store: the user's payload, the item id if it differs from the point id, and the content hash.
 
     Raises:
-        InvalidInputError: the user's payload holds a reserved field.
+        InvalidInputError: the user's payload has a reserved field.
     """
     stored = dict(payload or {})
     for name in (ID_FIELD, HASH_FIELD):
@@ -178,5 +179,5 @@ def stored_payload(
 
 
 def public_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A stored payload as the user gave it, without the reserved fields."""
+    """A stored payload without the reserved fields, as the user gave it."""
     return {name: value for name, value in (payload or {}).items() if name not in (ID_FIELD, HASH_FIELD)}

@@ -1,13 +1,13 @@
-"""Where an index lives, as one string: a directory, or the address of a server's collection.
+"""The location of an index as one string: a directory, or the address of a collection on a server.
 
-| location                                | is                                                            |
+| location                                | meaning                                                       |
 |-----------------------------------------|---------------------------------------------------------------|
 | `catalog/index`                         | an embedded shard in that directory                           |
 | `http://host:6333/items`, `https://...` | collection `items` of a server, by REST                       |
-| `grpc://host:6334/items`, `grpcs://...` | the same by gRPC, bulk loads are faster so                    |
-| `http://host:6333/items?shard_key=eu`   | the part of it under that shard key                           |
+| `grpc://host:6334/items`, `grpcs://...` | the same by gRPC, which loads faster                          |
+| `http://host:6333/items?shard_key=eu`   | one shard key of it                                           |
 
-The key of a server comes from the environment variable QDRANT_API_KEY: an argument would show in a list of processes.
+The API key comes from the environment variable QDRANT_API_KEY: an argument would be visible in a list of processes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .settings import IndexSettings, ShardKey
 __all__ = ["connect", "create_index", "open_index"]
 
 _TIMEOUT_SECONDS: Final = 60
-"""The client's default of 5 would give up on a busy server that is still writing a batch, and send it again."""
+"""The client's default of 5 s is too short for a busy server that is still writing a batch."""
 
 
 def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
     """Open the index at a location; with `model`, only if it holds the codes of that model.
 
     Raises:
-        ConfigError: the location can't be read.
+        ConfigError: the location is not valid.
         IndexNotFoundError, IndexUnavailableError, ModelMismatchError: as `EdgeIndex.open` and `QdrantIndex.open`.
     """
     if "://" not in location:
@@ -46,10 +46,10 @@ def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
 
 
 def create_index(location: str, model: CodeModel, settings: IndexSettings = IndexSettings()) -> CodeIndex:  # noqa: B008 (frozen)
-    """Make an empty index at a location for the codes of `model`.
+    """Create an empty index at a location for the codes of `model`.
 
     Raises:
-        ConfigError: the location can't be read.
+        ConfigError: the location is not valid.
         IndexExistsError, IndexUnavailableError: as `EdgeIndex.create` and `QdrantIndex.create`.
     """
     if "://" not in location:
@@ -61,7 +61,7 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
 
 
 def _shard_key(location: str) -> tuple[str, ShardKey | None]:
-    """A location without its shard key, and that key; one of digits is a number."""
+    """A location without its shard key, and the key; a key of digits is a number."""
     base, found, query = location.partition("?shard_key=")
     if not found or "&" in query:
         return location, None
@@ -73,13 +73,13 @@ def connect(location: str) -> tuple[QdrantClient, str]:
     """A client for the server of a location, and the name of the collection or alias.
 
     Raises:
-        ConfigError: the location can't be read.
+        ConfigError: the location is not valid.
     """
     url = urlsplit(location)
     collection = url.path.strip("/")
     if url.username or url.password:
         raise ConfigError("the location holds a user name or password; set QDRANT_API_KEY in the environment instead")
-    shown = f"{url.scheme}://{url.hostname}{url.path}"  # whatever comes after may be a secret
+    shown = f"{url.scheme}://{url.hostname}{url.path}"  # the rest may contain a secret
     if url.scheme not in ("http", "https", "grpc", "grpcs") or not url.hostname:
         raise ConfigError(
             f"location {shown!r} is neither a directory nor http(s)://host:port/collection or grpc(s)://..."
@@ -87,12 +87,12 @@ def connect(location: str) -> tuple[QdrantClient, str]:
     if not collection or "/" in collection or url.query or url.fragment:
         raise ConfigError(
             f"location {shown!r} must name one collection, {url.scheme}://host:port/collection, and may end with "
-            "?shard_key=KEY; the key of the server comes from QDRANT_API_KEY"
+            "?shard_key=KEY; the API key comes from QDRANT_API_KEY"
         )
     try:
         port = url.port
     except ValueError as exc:
-        raise ConfigError(f"location {shown!r} has a port that is none ({exc})") from exc
+        raise ConfigError(f"location {shown!r} has an invalid port ({exc})") from exc
     secure = url.scheme in ("https", "grpcs")
     grpc = url.scheme in ("grpc", "grpcs")
     client = QdrantClient(

@@ -1,4 +1,4 @@
-"""What an index remembers about itself: kept beside an embedded shard, or in the metadata of a server's collection."""
+"""The manifest of an index: a file beside an embedded shard, or metadata of a collection on a server."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ VECTOR_NAME: Final = "code"
 """Name of the sparse vector that holds the codes."""
 
 DENSE_NAME: Final = "dense"
-"""Name of the vector that holds the embeddings, where an index keeps them."""
+"""Name of the dense vector that holds the embeddings, if the index keeps them."""
 
 METADATA_KEY: Final = "compressae"
-"""Of the manifest in the metadata of a server's collection."""
+"""Key of the manifest in the metadata of a collection."""
 
 _FORMAT: Final = 1
 
@@ -31,14 +31,14 @@ class Manifest:
     """The model and the settings of one index."""
 
     fingerprint: str
-    """Of the model whose codes it holds."""
+    """Fingerprint of the model whose codes the index holds."""
     latents: int
-    """h of that model."""
+    """Number of latents h of that model."""
     dim: int
-    """d of that model."""
+    """Number of embedding dimensions d of that model."""
     settings: IndexSettings
     adopted: bool = False
-    """The codes were added to a collection that was there before, whose points and payloads are not ours."""
+    """Whether the codes were added to an existing collection, whose points and payloads belong to the user."""
 
     @classmethod
     def of(cls, model: CodeModel, settings: IndexSettings, *, adopted: bool = False) -> Self:
@@ -46,7 +46,7 @@ class Manifest:
         return cls(model.fingerprint, model.latents, model.dim, settings, adopted)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON, with its format and the version of the package that wrote it."""
+        """The manifest as JSON, with the number of its format and the version of this package."""
         return {
             "format": _FORMAT,
             "fingerprint": self.fingerprint,
@@ -63,19 +63,19 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: object, location: str) -> Self:
-        """Read what `to_json` gave.
+        """Read a manifest that `to_json` returned.
 
         Raises:
-            CodeIndexError: it is not a manifest, or in a newer format; the message names `location`.
+            CodeIndexError: `data` is not a manifest, or has another format; the message names `location`.
         """
         if not isinstance(data, Mapping) or "format" not in data:
             raise CodeIndexError(
-                f"{location} holds no index of this package (no manifest); create one there or elsewhere"
+                f"{location} has no manifest, so it is no index of this package; create one, or use another location"
             )
         if data["format"] != _FORMAT:
             raise CodeIndexError(
-                f"{location} has index format {data['format']!r}, this version reads {_FORMAT}; "
-                f"it was written by {data.get('written_by', 'an unknown version')}; upgrade compressae-qdrant"
+                f"{location} has index format {data['format']!r}, but this version reads format {_FORMAT}; "
+                f"the index was written by {data.get('written_by', 'an unknown version')}; upgrade compressae-qdrant"
             )
         try:
             settings = IndexSettings(**data["settings"])
@@ -87,7 +87,7 @@ class Manifest:
             ) from exc
 
     def check_model(self, model: CodeModel | None, location: str) -> None:
-        """Refuse to go on with another model than the index's own; None is not checked.
+        """Raise an error for any model but the one of the index; None is not checked.
 
         Raises:
             ModelMismatchError: the fingerprints differ; the message names both.
@@ -101,28 +101,28 @@ class Manifest:
 
 
 class Described:
-    """An index that tells what its manifest says."""
+    """Properties of an index that come from its manifest."""
 
     _manifest: Manifest
 
     @property
     def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
+        """Fingerprint of the model whose codes the index holds."""
         return self._manifest.fingerprint
 
     @property
     def latents(self) -> int:
-        """h of that model."""
+        """Number of latents h of that model."""
         return self._manifest.latents
 
     @property
     def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
+        """Settings with which the index was created."""
         return self._manifest.settings
 
 
 def _version() -> str:
     try:
         return importlib.metadata.version("compressae-qdrant")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return "(not installed)"

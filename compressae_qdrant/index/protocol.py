@@ -22,7 +22,7 @@ __all__ = ["AsyncCodeIndex", "CodeIndex", "CodeModel", "all_pages"]
 
 
 class CodeModel(Protocol):
-    """What an index needs to know of the model whose codes it holds."""
+    """The properties of a model that its index needs."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -33,27 +33,27 @@ class CodeModel(Protocol):
 
 
 class CodeIndex(Protocol):
-    """Codes of items under ids, with payloads, searchable by query plans."""
+    """An index of item codes: items have ids and payloads, and are found by query plans."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
+        """Fingerprint of the model whose codes the index holds."""
 
     @property
     def latents(self) -> int:
-        """h of that model."""
+        """Number of latents h of that model."""
 
     @property
     def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
+        """Settings with which the index was created."""
 
     @property
     def parallel_upserts(self) -> int:
-        """Upserts that are worth having under way at once."""
+        """How many upserts to run at once."""
 
     @property
     def journal(self) -> Path | None:
-        """Where an ingestion into this index notes its progress by default; None if there is no such place."""
+        """Default file for the progress of an ingestion into this index; None if the index has no place for one."""
 
     def upsert(
         self,
@@ -63,18 +63,21 @@ class CodeIndex(Protocol):
         dense: npt.NDArray[np.floating] | None = None,
         hashes: Sequence[str] | None = None,
     ) -> None:
-        """Insert or replace items; (n, d) `dense` is for an index with `keep_dense`, and must be given to it.
+        """Insert or replace items. The whole batch is checked before any of it is written.
 
-        `hashes` are kept beside the items for `sync`: what each was made from.
-
-        All of the batch is checked before any of it is written.
+        Args:
+            ids: n different item ids.
+            codes: (n, k) codes of the index's model.
+            payloads: n JSON-like payloads, or None for none.
+            dense: (n, d) embeddings, required by an index with `keep_dense` and refused by others.
+            hashes: n hashes of the items' content, which `sync` compares, or None.
         """
 
     def delete(self, ids: Sequence[ItemId]) -> None:
-        """Remove items; ids that are not there are ignored."""
+        """Delete items; ids that are not in the index are ignored."""
 
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
-        """Number of items, or of those that match; not `exact` is an estimate, which costs a server nothing."""
+        """Number of items, or of those that match a filter; with `exact=False`, a cheap estimate."""
 
     def info(self) -> IndexInfo:
         """Size, state and settings."""
@@ -86,14 +89,14 @@ class CodeIndex(Protocol):
         """Hits of many queries, in order."""
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
-        """Stored items, in the order asked for; those that are not there are left out."""
+        """Stored items, in the order of `ids`; missing ones are left out."""
 
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
-        """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
+        """Content hashes of items: "" for an item without one, None for an item that is missing."""
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
-        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last. Where one
-        page can't be had it can be asked for again, which a broken `scan` can't."""
+        """Ids of `size` items from an offset on, and the next offset. None is the first offset, and follows the last
+        page. A page that failed can be requested again; a `scan` that failed cannot be continued."""
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
@@ -105,7 +108,7 @@ class CodeIndex(Protocol):
         """Return once everything written is durable."""
 
     def close(self) -> None:
-        """Release the engine; the index stays."""
+        """Release the engine. The index itself is kept."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -114,26 +117,26 @@ class CodeIndex(Protocol):
 
 
 def all_pages(page: Callable[[int, Any], tuple[list[ItemId], Any]], size: int) -> Iterator[list[ItemId]]:
-    """The ids of an index, page after page, by its method `page`."""
+    """The ids of an index, page by page, read by its method `page`."""
     offset: Any = None
     while True:
-        found, offset = page(size, offset)
-        if found:
-            yield found
+        ids, offset = page(size, offset)
+        if ids:
+            yield ids
         if offset is None:
             return
 
 
 class AsyncCodeIndex(Protocol):
-    """What an async retriever asks of an index."""
+    """The methods of an index that an async retriever uses."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the model whose codes it holds."""
+        """Fingerprint of the model whose codes the index holds."""
 
     @property
     def settings(self) -> IndexSettings:
-        """As fixed at its creation."""
+        """Settings with which the index was created."""
 
     async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, see `CodeIndex.count`."""
@@ -145,4 +148,4 @@ class AsyncCodeIndex(Protocol):
         """Hits of many queries, in order."""
 
     async def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
-        """Stored items, in the order asked for; those that are not there are left out."""
+        """Stored items, in the order of `ids`; missing ones are left out."""

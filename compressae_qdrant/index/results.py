@@ -1,4 +1,4 @@
-"""What an index returns: hits of a search, stored records, and a description of the index itself."""
+"""Results of an index: hits of a search, stored records, and information about the index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .settings import IndexSettings
 __all__ = ["Hit", "HitOrigin", "IndexInfo", "ItemId", "Payload", "Record"]
 
 ItemId = int | str
-"""An item's id as the catalog has it. Ids that are no point id of Qdrant are mapped; see `index.ids`."""
+"""An item's id in the catalog. Ids that Qdrant does not accept as point ids are mapped; see `index.ids`."""
 
 Payload = Mapping[str, Any]
 
@@ -26,14 +26,14 @@ class HitOrigin(Protocol):
     """The search that found a hit."""
 
     def explain(self, hit: Hit) -> Explanation:
-        """Take the hit's score apart."""
+        """Explain the hit's score."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: the catalog's own id, the score (higher is closer) and the item's payload.
+    """One hit of a search: the item's id in the catalog, its score (higher is closer) and its payload.
 
-    Where it comes from is no part of its value: neither compared, nor shown, nor pickled.
+    The origin is not part of its value: it is not compared, shown or pickled.
     """
 
     id: ItemId
@@ -49,15 +49,18 @@ class Hit:
         return {"id": self.id, "score": self.score, "payload": self.payload}
 
     def explain(self) -> Explanation:
-        """Which concepts made query and item meet, with shares that sum to the score. Reads the item's code from the
-        index: one call a hit; `Retriever.explain` takes several hits in one.
+        """The concepts that query and item share, with shares that sum to the score.
+
+        Reads the item's code from the index, in one call for each hit; `Retriever.explain` takes many hits in one.
 
         Raises:
-            InvalidInputError: no `Retriever` found this hit, or an async one did (use its `explain`).
+            InvalidInputError: the hit is not from a `Retriever`, or is from an async one (use its `explain`).
             IndexNotFoundError: the item is no longer in the index.
         """
         if self.found_by is None:
-            raise InvalidInputError(f"hit {self.id!r} is of no retriever, which alone knows its query")
+            raise InvalidInputError(
+                f"hit {self.id!r} was not found by a retriever, so its query is unknown; search with a Retriever"
+            )
         return self.found_by.explain(self)
 
 
@@ -72,25 +75,25 @@ class Record:
     """(<= k,) stored values."""
     payload: dict[str, Any] = field(default_factory=dict)
     dense: FloatArray | None = None
-    """(d,) its embedding, of unit norm, where the index keeps it."""
+    """(d,) embedding of unit norm, if the index keeps it."""
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index says about itself."""
+    """Size, state and settings of an index."""
 
     backend: Literal["edge", "qdrant"]
     location: str
     items: int
     segments: int
     indexed_items: int | None
-    """Items in compressed, fast segments; the rest wait for `optimize`. None on a server whose optimisers are at work:
-    it doesn't say."""
+    """Items in compressed, fast segments; the others wait for `optimize`. None while a server's optimisers run, which
+    does not report it."""
     fingerprint: str
-    """Of the model whose codes it holds."""
+    """Fingerprint of the model whose codes the index holds."""
     latents: int
     settings: IndexSettings
     index_bytes: int | None
-    """Measured bytes of the inverted index; None where the engine doesn't say."""
+    """Measured bytes of the inverted index; None if the engine does not report them."""
     total_bytes: int | None
-    """Measured bytes of everything on disk, with stored codes, payloads and logs; None where unknown."""
+    """Measured bytes on disk, including stored codes, payloads and logs; None if unknown."""

@@ -1,4 +1,4 @@
-"""Settings of an index, fixed when it is created and stored with it."""
+"""Settings of an index, which are stored with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import ConfigError
 __all__ = ["Datatype", "FieldType", "IndexSettings", "Memory", "ShardKey"]
 
 ShardKey = int | str
-"""Name of a part of a collection that is sharded by hand."""
+"""Name of a shard in a collection with custom sharding."""
 
 Datatype = Literal["float32", "float16", "uint8"]
 Memory = Literal["pinned", "cached", "cold"]
@@ -21,27 +21,28 @@ FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """Engine settings of one index. They are fixed when the index is created, and stored with it."""
+    """Engine settings of one index, fixed when it is created."""
 
     datatype: Datatype = "uint8"
-    """How the inverted index stores values. uint8 is affine for each posting list. Measured on 63,666 items at k=32:
+    """How the inverted index stores values. uint8 is scaled for each posting list. Measured on 63,666 items at k=32:
     float32 183 bytes an item, uint8 100, with no loss of recall@100."""
     memory: Memory = "pinned"
-    """Where the inverted index lives: pinned in RAM, in the page cache, or cold on disk."""
+    """Where the inverted index is kept: pinned in RAM, in the page cache, or cold on disk."""
     full_scan_threshold: int = 100_000
-    """Candidates of a filter up to which the engine scores them one by one from stored vectors instead of walking
-    postings. Must exceed the largest prefetch, or rescoring turns into an index walk."""
+    """If at most this many items match a filter, the engine scores their stored vectors one by one and does not use the
+    inverted index. It must exceed the largest prefetch, or rescoring becomes slow."""
     segments: int = 1
-    """Segments that optimisation aims for. One segment answers a single query fastest; use one per core for load."""
+    """Number of segments that optimisation aims for. One answers a single query fastest; one per core serves the most
+    queries."""
     scale: Scale = "projection"
-    """Of stored values. "projection" ranks best; "reconstruction" makes scores cosines of reconstructions, as the paper
-    has them; "code" makes `sparse` scoring exactly the cosine of the codes."""
+    """Scale of the stored values. "projection" ranks best; "reconstruction" makes scores cosines of reconstructions, as
+    in the paper; "code" makes `sparse` scoring exactly the cosine of the codes."""
     keep_dense: bool = False
-    """Keep each item's dense embedding too: float16, on disk, without a graph. Searches then rescore their last
-    candidates by it. Memory stays that of the codes; disk grows by 2 d bytes an item."""
+    """Whether to keep each item's dense embedding: float16, on disk, without a graph. Searches then rescore their best
+    candidates by it. It takes 2 d bytes an item on disk and no memory."""
     tenant_field: str | None = None
-    """Payload field that names the tenant of an item. It is indexed so that a tenant's items lie together; a
-    retriever with `tenant=` sees that tenant's items only."""
+    """Payload field that names the tenant of an item. It is indexed so that a tenant's items are stored together; a
+    retriever with `tenant=` finds that tenant's items only."""
     payload_fields: Mapping[str, FieldType] = field(default_factory=dict)
     """Payload fields to index for fast filters."""
     shards: int = 1
@@ -51,13 +52,13 @@ class IndexSettings:
     write_consistency: int = 1
     """Server only: replicas that must confirm a write."""
     shard_keys: Sequence[ShardKey] = ()
-    """Server only: keys of custom sharding; `shards` is then the number for each key. Items are written through
-    `of_shard(key)`; searches cover all keys unless they go that way too."""
+    """Server only: keys of custom sharding; `shards` is then the number of shards for each key. Items are written
+    through `of_shard(key)`; searches cover all keys unless they use it too."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
         if len(set(self.shard_keys)) != len(self.shard_keys):
-            raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each is named once")
+            raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each key may occur once")
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -235,7 +235,7 @@ class Retriever(_Planned):
         """What `Hit.explain` gives, for many hits of this retriever in one call of the index.
 
         Raises:
-            InvalidInputError: a hit is of no retriever.
+            InvalidInputError: a hit was not found by a retriever.
             IndexNotFoundError: an item is no longer in the index.
         """
         return _explained(hits, self.index.retrieve(_ids(hits)))
@@ -343,7 +343,9 @@ def _explained(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explanati
     explained = []
     for hit in hits:
         if not isinstance(hit.found_by, _Origin):
-            raise InvalidInputError(f"hit {hit.id!r} is of no retriever, which alone knows its query")
+            raise InvalidInputError(
+                f"hit {hit.id!r} was not found by a retriever, so its query is unknown; search with a Retriever"
+            )
         if hit.id not in codes:
             raise IndexNotFoundError(f"item {hit.id!r} is no longer in the index; search again")
         explained.append(hit.found_by.of_code(hit, codes[hit.id]))

@@ -1,4 +1,4 @@
-"""The embedded engine: codes in a Qdrant Edge shard, a directory that one process has open at a time."""
+"""The embedded engine: codes in a Qdrant Edge shard, a directory that one process can open at a time."""
 
 from .index import EdgeIndex
 

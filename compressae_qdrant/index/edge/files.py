@@ -1,11 +1,11 @@
-"""An embedded shard's directory: one process at a time, and the bytes that it takes.
+"""The directory of an embedded shard: its lock and its size on disk.
 
-Two facts are read from the engine's own files, because its API doesn't tell them; checked on qdrant-edge-py 0.9
-(pinned to that minor version):
+Two facts are read from the engine's files, because its API does not report them. They were checked on qdrant-edge-py
+0.9, and the dependency is pinned to that minor version:
 
 - A compressed segment has `vector_index-<name>/inverted_index_config.json` with its `vector_count`. The API's
-  `indexed_vectors_count` counts plain segments too.
-- `id_tracker.deleted` of such a segment is a bare bit for each point, set once it is deleted or replaced.
+  `indexed_vectors_count` includes plain segments.
+- `id_tracker.deleted` of such a segment is one bit for each point, set once the point is deleted or replaced.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["DirectoryLock", "ShardUse", "shard_use"]
 
 
 class DirectoryLock:
-    """An exclusive lock on an index directory, held until released or until the process ends, however it ends.
+    """An exclusive lock on an index directory, held until it is released or the process ends.
 
     Raises:
-        IndexUnavailableError: it is held already, by this process or another.
-        CodeIndexError: the directory can't be written to, or its file system has no locks.
+        IndexUnavailableError: the lock is held by this process or another.
+        CodeIndexError: the directory is not writable, or its file system has no locks.
     """
 
     def __init__(self, file: Path, location: str) -> None:
@@ -42,37 +42,37 @@ class DirectoryLock:
             holder = os.pread(opened, 32, 0).decode("ascii", "replace") or "unknown"
             self.release()
             raise IndexUnavailableError(
-                f"{location} is open in process {holder}; an embedded index serves one process at a time: close it "
-                "there, or use a Qdrant server"
+                f"{location} is open in process {holder}; one process at a time can open an embedded index: close "
+                "it there, or use a Qdrant server"
             ) from exc
         except OSError as exc:
             self.release()
             raise CodeIndexError(
-                f"can't lock {location}: {exc}; an embedded index needs a directory that it can write to"
+                f"cannot lock {location}: {exc}; an embedded index needs a writable directory"
             ) from exc
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let others in. Releasing twice is fine."""
+        """Release the lock. Releasing it again does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 class ShardUse(NamedTuple):
-    """What a shard holds on disk."""
+    """The size of a shard on disk."""
 
     indexed_items: int
     """Live items in compressed segments."""
     index_bytes: int
-    """Length of the inverted index files: what a pinned index takes of memory."""
+    """Length of the inverted index files, which is the memory that a pinned index takes."""
     total_bytes: int
-    """Allocated blocks of every file. The engine maps sparse files of 32 MB, so their length says nothing."""
+    """Allocated blocks of all files. Their lengths would mislead: the engine maps sparse files of 32 MB."""
 
 
 def shard_use(root: Path, location: str) -> ShardUse:
-    """Measure the index directory `root`, everything flushed.
+    """Measure the index directory `root`, after a flush.
 
     Raises:
         CodeIndexError: the files of a compressed segment are not as expected.
@@ -84,10 +84,12 @@ def shard_use(root: Path, location: str) -> ShardUse:
         for path in root.glob(f"**/{index}/inverted_index_config.json"):
             counts = json.loads(path.read_bytes())
             deleted = path.parent.parent / "id_tracker.deleted"
-            gone = int(np.unpackbits(np.fromfile(deleted, np.uint8)).sum()) if deleted.exists() else 0
-            indexed += int(counts["vector_count"]) - gone
+            dropped = int(np.unpackbits(np.fromfile(deleted, np.uint8)).sum()) if deleted.exists() else 0
+            indexed += int(counts["vector_count"]) - dropped
     except (OSError, ValueError, KeyError) as exc:
-        raise CodeIndexError(f"can't measure {location} ({exc}); was it written by another engine version?") from exc
+        raise CodeIndexError(
+            f"cannot measure {location} ({exc}); it may have been written by another engine version"
+        ) from exc
     return ShardUse(
         indexed_items=max(indexed, 0),
         index_bytes=sum(stat.st_size for path, stat in files if path.parent.name == index),

@@ -1,4 +1,4 @@
-"""A qdrant-client filter as Qdrant Edge takes it."""
+"""Translation of a qdrant-client filter to one of Qdrant Edge."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CLAUSES: Final = ("must", "should", "must_not")
 
 
 def edge_filter(filter: models.Filter) -> qe.Filter:
-    """The filter as Qdrant Edge takes it, its item ids mapped.
+    """The filter for Qdrant Edge, with point ids in place of item ids.
 
     Raises:
         InvalidInputError: a path, date or coordinate in it is malformed.
-        UnsupportedFilterError: Edge can't evaluate it; the message says which part and what to do.
+        UnsupportedFilterError: Edge cannot evaluate a part of it; the message names the part.
     """
     return _edge_filter(point_filter(filter))
 
@@ -46,7 +46,7 @@ def _edge_condition(condition: Any) -> Any:
     translate = _CONDITIONS.get(type(condition).__name__)
     if translate is None:
         raise UnsupportedFilterError(
-            f"Qdrant Edge can't evaluate a {type(condition).__name__}; leave it out, or use a Qdrant server"
+            f"Qdrant Edge does not support {type(condition).__name__}; remove that condition, or use a Qdrant server"
         )
     try:
         return translate(condition)
@@ -60,7 +60,7 @@ def _edge_field(condition: Any) -> qe.FieldCondition:
     translate = _FIELD_TESTS.get(type(value).__name__)
     if translate is None:
         raise UnsupportedFilterError(
-            f"Qdrant Edge can't evaluate {type(value).__name__} on field {condition.key!r}; use another test, or a "
+            f"Qdrant Edge does not support {type(value).__name__} (on field {condition.key!r}); use another test, or a "
             "Qdrant server"
         )
     tests: dict[str, Any] = {test: translate(value)}
@@ -69,8 +69,8 @@ def _edge_field(condition: Any) -> qe.FieldCondition:
 
 def _edge_value(match: Any) -> qe.MatchValue:
     value = match.value
-    # qdrant-edge 0.9 takes a Python bool for the integer 0 or 1, which no boolean field matches; NumPy's bool it
-    # takes for what it is.
+    # qdrant-edge 0.9 reads a Python bool as the integer 0 or 1, which matches no boolean field; it reads NumPy's bool
+    # as a boolean.
     return qe.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
 
 

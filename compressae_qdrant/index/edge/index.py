@@ -1,4 +1,4 @@
-"""EdgeIndex: codes in an embedded Qdrant Edge shard, a directory that one process has open at a time."""
+"""EdgeIndex: codes in an embedded Qdrant Edge shard, a directory that one process can open at a time."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ...files import write_text
 from ...telemetry import operation
 from ..ids import HASH_FIELD, ID_FIELD, item_id
-from ..manifest import DENSE_NAME, VECTOR_NAME, Described, Manifest
+from ..manifest import Described, Manifest
 from ..plan import QueryPlan
 from ..points import check_batch, check_plan, point_ids, to_points
 from ..protocol import CodeModel, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
-from ..settings import Datatype, FieldType, IndexSettings, Memory
+from ..settings import IndexSettings
 from . import requests as edge_requests
+from .errors import engine_errors
 from .files import DirectoryLock, shard_use
 from .filters import edge_filter
+from .shard import create_shard
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -41,54 +43,34 @@ _LOCK: Final = "lock"
 _SHARD: Final = "shard"
 _JOURNAL: Final = "ingest.json"
 
-_DATATYPES: Final[dict[Datatype, qe.VectorStorageDatatype]] = {
-    "float32": qe.VectorStorageDatatype.Float32,
-    "float16": qe.VectorStorageDatatype.Float16,
-    "uint8": qe.VectorStorageDatatype.Uint8,
-}
-_MEMORY: Final[dict[Memory, qe.Memory]] = {
-    "pinned": qe.Memory.Pinned,
-    "cached": qe.Memory.Cached,
-    "cold": qe.Memory.Cold,
-}
-_FIELDS: Final[dict[FieldType, qe.PayloadSchemaType]] = {
-    "keyword": qe.PayloadSchemaType.Keyword,
-    "integer": qe.PayloadSchemaType.Integer,
-    "float": qe.PayloadSchemaType.Float,
-    "bool": qe.PayloadSchemaType.Bool,
-    "datetime": qe.PayloadSchemaType.Datetime,
-    "text": qe.PayloadSchemaType.Text,
-    "uuid": qe.PayloadSchemaType.Uuid,
-}
-
 
 class EdgeIndex(Described):
     """Codes in an embedded Qdrant Edge shard. Make one by `create` or `open`.
 
-    The directory holds `index.json` (model fingerprint, latents, settings), `shard/` (the engine's) and `lock` (held
-    while the index is open). Writes are durable once `flush` returns; `close` flushes. The shard has no write-ahead
-    log: `kill -9` between two flushes loses what was written since the first, and never more or less consistently
-    than whole items; the log would cost 315 bytes an item on disk (k=32, measured) for what ingestion redoes anyway.
+    The directory holds `index.json` (the manifest), `shard/` (files of the engine) and `lock` (held while the index is
+    open). Writes are durable once `flush` returns; `close` flushes. The shard has no write-ahead log: if the process is
+    killed, whole items written since the last flush are lost. The log would cost 315 bytes an item on disk (k=32,
+    measured), and ingestion repeats such writes anyway.
     """
 
     def __init__(self, path: Path, manifest: Manifest, shard: qe.EdgeShard, lock: DirectoryLock) -> None:
         self._path = path
         self._manifest = manifest
         self._shard = shard
-        # A finalizer rather than __del__: it also runs at interpreter exit, so that a forgotten close loses nothing.
+        # Unlike __del__, a finalizer also runs when the interpreter exits, so that a missing close() loses nothing.
         self._finalizer = weakref.finalize(self, _shut, shard, lock, str(path))
 
     @classmethod
     def create(cls, path: str | Path, model: CodeModel, settings: IndexSettings = IndexSettings()) -> Self:  # noqa: B008 (frozen)
-        """Make an empty index for the codes of `model` in a new directory `path`.
+        """Create an empty index for the codes of `model` in a new directory `path`.
 
-        It is built beside `path` and moved there when complete, so a failure leaves nothing behind.
+        The index is built beside `path` and moved there when it is complete, so a failure leaves nothing behind.
 
         Raises:
-            IndexExistsError: `path` is there already and not an empty directory.
-            CodeIndexError: the engine or the file system refuses.
+            IndexExistsError: `path` exists and is not an empty directory.
+            CodeIndexError: the engine or the file system refused.
         """
-        path = Path(path).absolute()  # the engine goes on opening files in it, wherever the process changes to
+        path = Path(path).absolute()  # the engine keeps opening files in it, also after a change of directory
         _refuse_existing(path)
         manifest = Manifest.of(model, settings)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -96,12 +78,12 @@ class EdgeIndex(Described):
             (temporary / _SHARD).mkdir(parents=True)
             lock = DirectoryLock(temporary / _LOCK, str(path))
             write_text(temporary / _MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
-            with _engine("create", path):
-                _new_shard(temporary / _SHARD, manifest)
+            with engine_errors("create", path):
+                create_shard(temporary / _SHARD, manifest)
             temporary.rename(path)
         except OSError as exc:
             _refuse_existing(path)
-            raise CodeIndexError(f"can't create an index at {path}: {exc}") from exc
+            raise CodeIndexError(f"cannot create an index at {path}: {exc}") from exc
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return cls._load(path, manifest, lock)
@@ -111,20 +93,20 @@ class EdgeIndex(Described):
         """Open the index in directory `path`; with `model`, only if it holds the codes of that model.
 
         Raises:
-            IndexNotFoundError: there is none.
-            IndexUnavailableError: it is open already, here or in another process.
+            IndexNotFoundError: there is no index at `path`.
+            IndexUnavailableError: the index is already open, in this process or another.
             ModelMismatchError: it holds the codes of another model than `model`.
-            CodeIndexError: it is damaged, or written by a newer version.
+            CodeIndexError: it is damaged, or was written by a newer version.
         """
         path = Path(path).absolute()
         try:
             text = (path / _MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise IndexNotFoundError(
-                f"there is no index at {path}; make one: compressae ingest, or EdgeIndex.create"
+                f"there is no index at {path}; create one with `compressae ingest` or EdgeIndex.create"
             ) from exc
         except (OSError, UnicodeDecodeError) as exc:
-            raise CodeIndexError(f"can't read the index at {path}: {exc}") from exc
+            raise CodeIndexError(f"cannot read the index at {path}: {exc}") from exc
         try:
             data = json.loads(text)
         except ValueError as exc:
@@ -136,7 +118,7 @@ class EdgeIndex(Described):
     @classmethod
     def _load(cls, path: Path, manifest: Manifest, lock: DirectoryLock) -> Self:
         try:
-            with _engine("open", path):
+            with engine_errors("open", path):
                 shard = qe.EdgeShard.load(str(path / _SHARD))
         except CodeIndexError:
             lock.release()
@@ -145,12 +127,12 @@ class EdgeIndex(Described):
 
     @property
     def parallel_upserts(self) -> int:
-        """1: the engine writes in this process."""
+        """How many upserts to run at once: 1, because the engine runs in this process."""
         return 1
 
     @property
     def journal(self) -> Path:
-        """Where an ingestion into this index notes its progress: beside the shard, so that they go together."""
+        """File for an ingestion's progress, beside the shard, so that both are moved or deleted together."""
         return self._path / _JOURNAL
 
     def upsert(
@@ -161,10 +143,10 @@ class EdgeIndex(Described):
         dense: npt.NDArray[np.floating] | None = None,
         hashes: Sequence[str] | None = None,
     ) -> None:
-        """Insert or replace items. All of the batch is checked before any of it is written.
+        """Insert or replace items. The whole batch is checked before any of it is written.
 
         Raises:
-            InvalidInputError: ids, codes or payloads are unusable; see `points.check_batch`.
+            InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
         """
         batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
         if not batch.ids:
@@ -174,19 +156,19 @@ class EdgeIndex(Described):
             shard.update(qe.UpdateOperation.upsert_points(points))
 
     def delete(self, ids: Sequence[ItemId]) -> None:
-        """Remove items; ids that are not there are ignored."""
+        """Delete items; ids that are not in the index are ignored."""
         points = point_ids(ids, repeats=True)
         with self._open("delete from") as shard:
             shard.update(qe.UpdateOperation.delete_points(list(points)))
 
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
-        """Number of items, or of those that match; not `exact` is an estimate."""
+        """Number of items, or of those that match a filter; with `exact=False`, an estimate."""
         translated = None if filter is None else edge_filter(filter)
         with self._open("count") as shard:
             return shard.count(qe.CountRequest(exact=exact, filter=translated))
 
     def info(self) -> IndexInfo:
-        """Size, state and settings. Flushes first, so that the bytes are those of everything written."""
+        """Size, state and settings. Flushes first, so that the bytes include everything written."""
         with self._open("measure") as shard:
             shard.flush()
             segments, items = shard.info().segments_count, shard.count(qe.CountRequest(exact=True))
@@ -222,7 +204,7 @@ class EdgeIndex(Described):
         return [edge_requests.hits(plan, points) for plan, points in zip(plans, found, strict=True)]
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
-        """Stored items, in the order asked for; those that are not there are left out."""
+        """Stored items, in the order of `ids`; missing ones are left out."""
         points = point_ids(ids, repeats=True)
         with self._open("retrieve from") as shard:
             found = shard.retrieve(list(points), with_payload=True, with_vector=True)
@@ -230,7 +212,7 @@ class EdgeIndex(Described):
         return [records[item] for item in ids if item in records]
 
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
-        """Content hashes of items: "" where an item was stored without one, None where there is no such item."""
+        """Content hashes of items: "" for an item without one, None for an item that is missing."""
         points = point_ids(ids, repeats=True)
         with self._open("retrieve from") as shard:
             found = shard.retrieve(list(points), with_payload=[ID_FIELD, HASH_FIELD], with_vector=False)
@@ -238,10 +220,10 @@ class EdgeIndex(Described):
         return [stored.get(item) for item in ids]
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
-        """Ids of `size` items from an offset on, and the next offset; None is the first, and after the last."""
+        """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
         with self._open("scan") as shard:
-            found, following = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
-        return [item_id(point.id, point.payload) for point in found], following
+            points, next_offset = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
+        return [item_id(point.id, point.payload) for point in points], next_offset
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
@@ -250,7 +232,7 @@ class EdgeIndex(Described):
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built.
 
-        Segments of less than 1 KB of codes stay plain; the engine sees no point in compressing them.
+        The engine does not compress segments with less than 1 KB of codes.
         """
         with self._open("optimize") as shard:
             shard.optimize()
@@ -262,7 +244,7 @@ class EdgeIndex(Described):
             shard.flush()
 
     def close(self) -> None:
-        """Flush, and let other processes open the index. Closing twice is fine."""
+        """Flush, and let other processes open the index. Closing it again does nothing."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -277,27 +259,16 @@ class EdgeIndex(Described):
         return f"EdgeIndex({str(self._path)!r}, model={self.fingerprint!r})"
 
     @contextlib.contextmanager
-    def _open(self, doing: str) -> Iterator[qe.EdgeShard]:
+    def _open(self, action: str) -> Iterator[qe.EdgeShard]:
         if not self._finalizer.alive:
             raise CodeIndexError(f"the index at {self._path} is closed; open it again with EdgeIndex.open")
-        with operation("qdrant_edge", doing.split()[0]), _engine(doing, self._path):
+        with operation("qdrant_edge", action.split()[0]), engine_errors(action, self._path):
             yield self._shard
-
-
-@contextlib.contextmanager
-def _engine(doing: str, path: object) -> Iterator[None]:
-    """Map the engine's failures to ours. It raises a bare `Exception`, or a panic that is no `Exception` at all."""
-    try:
-        yield
-    except BaseException as exc:
-        if type(exc) is Exception or type(exc).__name__ == "PanicException":
-            raise CodeIndexError(f"can't {doing} the index at {path}: {exc}") from exc
-        raise
 
 
 def _shut(shard: qe.EdgeShard, lock: DirectoryLock, location: str) -> None:
     try:
-        with _engine("flush", location):
+        with engine_errors("flush", location):
             shard.flush()
     finally:
         shard.close()
@@ -308,38 +279,6 @@ def _refuse_existing(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():
-        what = "an index" if (path / _MANIFEST).exists() else "something else"
-        raise IndexExistsError(f"there is {what} at {path} already; open it, or choose another path")
-
-
-def _new_shard(path: Path, manifest: Manifest) -> None:
-    settings = manifest.settings
-    dense = qe.EdgeVectorParams(
-        size=manifest.dim,
-        distance=qe.Distance.Cosine,
-        datatype=qe.VectorStorageDatatype.Float16,
-        hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=1_000_000),
-        memory=qe.Memory.Cold,
-    )
-    config = qe.EdgeConfig(
-        vectors={DENSE_NAME: dense} if settings.keep_dense else None,
-        sparse_vectors={
-            VECTOR_NAME: qe.EdgeSparseVectorParams(
-                full_scan_threshold=settings.full_scan_threshold,
-                datatype=_DATATYPES[settings.datatype],
-                memory=_MEMORY[settings.memory],
-            )
-        },
-        # In KB: whatever holds more than this becomes a compressed segment. The default would leave small catalogs
-        # in a plain segment that is slow, uncompressed and rebuilt at each load.
-        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=settings.segments),
-        wal_enabled=False,
-    )
-    shard = qe.EdgeShard.create(str(path), config)
-    fields: dict[str, FieldType] = dict(settings.payload_fields)
-    if settings.tenant_field is not None:
-        fields.setdefault(settings.tenant_field, "keyword")
-    for name, kind in fields.items():
-        shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
-    shard.flush()
-    shard.close()
+        if (path / _MANIFEST).exists():
+            raise IndexExistsError(f"there is already an index at {path}; open it, or choose another path")
+        raise IndexExistsError(f"{path} already exists and is not an empty directory; choose another path")

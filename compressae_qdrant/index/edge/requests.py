@@ -1,4 +1,4 @@
-"""What is asked of the embedded engine, and what its answers mean; `requests` is the same for a server."""
+"""Requests to the embedded engine, and items and hits from its answers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = ["hits", "query", "record", "vectors"]
 
 
 def vectors(point: CodePoint) -> dict[str, Any]:
+    """The named vectors of a point to store."""
     code: dict[str, Any] = {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}
     return code if point.dense is None else code | {DENSE_NAME: point.dense}
 
@@ -29,6 +30,7 @@ def _vector(query: QueryVector) -> qe.SparseVector:
 
 
 def query(plan: QueryPlan) -> qe.QueryRequest:
+    """The request that runs a checked plan."""
     first = qe.Query.Nearest(_vector(plan.first_stage), using=VECTOR_NAME)
     filter = None if plan.filter is None else edge_filter(plan.filter)
     payload: Any = True if plan.with_payload else [ID_FIELD]
@@ -38,8 +40,8 @@ def query(plan: QueryPlan) -> qe.QueryRequest:
         return qe.QueryRequest(
             limit=plan.prefetch, query=first, filter=filter, with_payload=payload, with_vector=[VECTOR_NAME]
         )
-    # Recommend with one positive and the sum of scores is the dot product with the stored float32 values, whatever
-    # the index datatype; a plain Nearest here would walk the quantised index again (77 ms instead of 8, DESIGN 3).
+    # Recommendation with one positive vector and the sum of scores is the dot product with the stored float32 values,
+    # whatever the index's datatype. A Nearest query would score by the quantised index again (77 ms instead of 8).
     rescoring = qe.RecommendQuery(positives=[_vector(plan.rescoring)], negatives=[])
     second = qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME)
     candidates = qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)
@@ -60,6 +62,7 @@ def query(plan: QueryPlan) -> qe.QueryRequest:
 
 
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
+    """The hits of a plan, best first."""
     if plan.rescoring is not None and not plan.rescore_in_engine:
         return rescore([record(point) for point in found], plan)
     return [
@@ -69,6 +72,7 @@ def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
 
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:
+    """The stored item of a point that was read with its vectors."""
     vector: Any = point.vector
     code = vector[VECTOR_NAME]
     return Record(

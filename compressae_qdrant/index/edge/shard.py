@@ -1,0 +1,67 @@
+"""Creation of an Edge shard with the settings of an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import qdrant_edge as qe
+
+from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from ..settings import Datatype, FieldType, Memory
+
+__all__ = ["create_shard"]
+
+_DATATYPES: Final[dict[Datatype, qe.VectorStorageDatatype]] = {
+    "float32": qe.VectorStorageDatatype.Float32,
+    "float16": qe.VectorStorageDatatype.Float16,
+    "uint8": qe.VectorStorageDatatype.Uint8,
+}
+_MEMORY: Final[dict[Memory, qe.Memory]] = {
+    "pinned": qe.Memory.Pinned,
+    "cached": qe.Memory.Cached,
+    "cold": qe.Memory.Cold,
+}
+_FIELDS: Final[dict[FieldType, qe.PayloadSchemaType]] = {
+    "keyword": qe.PayloadSchemaType.Keyword,
+    "integer": qe.PayloadSchemaType.Integer,
+    "float": qe.PayloadSchemaType.Float,
+    "bool": qe.PayloadSchemaType.Bool,
+    "datetime": qe.PayloadSchemaType.Datetime,
+    "text": qe.PayloadSchemaType.Text,
+    "uuid": qe.PayloadSchemaType.Uuid,
+}
+
+
+def create_shard(path: Path, manifest: Manifest) -> None:
+    """Create an empty, closed shard for an index in an existing directory."""
+    settings = manifest.settings
+    dense = qe.EdgeVectorParams(
+        size=manifest.dim,
+        distance=qe.Distance.Cosine,
+        datatype=qe.VectorStorageDatatype.Float16,
+        hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=1_000_000),
+        memory=qe.Memory.Cold,
+    )
+    config = qe.EdgeConfig(
+        vectors={DENSE_NAME: dense} if settings.keep_dense else None,
+        sparse_vectors={
+            VECTOR_NAME: qe.EdgeSparseVectorParams(
+                full_scan_threshold=settings.full_scan_threshold,
+                datatype=_DATATYPES[settings.datatype],
+                memory=_MEMORY[settings.memory],
+            )
+        },
+        # Segments of more KB than this become compressed. The default would leave a small catalog in a plain segment,
+        # which is slow, uncompressed and rebuilt at each load.
+        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=settings.segments),
+        wal_enabled=False,
+    )
+    shard = qe.EdgeShard.create(str(path), config)
+    fields: dict[str, FieldType] = dict(settings.payload_fields)
+    if settings.tenant_field is not None:
+        fields.setdefault(settings.tenant_field, "keyword")
+    for name, kind in fields.items():
+        shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
+    shard.flush()
+    shard.close()
