@@ -93,5 +93,5 @@ def test_an_integer_that_grpc_has_no_room_for_is_named() -> None:
     manifest = Manifest("m-0", 5, 2, IndexSettings())
     batch = check_batch([7], SparseCodes([[1]], [[1.0]], 5), [{"n": 2**63}], None, manifest)
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"n": 2**63}
-    with pytest.raises(InvalidInputError, match=r"payload of point 7 can't go by gRPC .*below 2\*\*63"):
+    with pytest.raises(InvalidInputError, match=r"payload of point 7 cannot be sent by gRPC .*below 2\*\*63"):
         grpc_points(batch)

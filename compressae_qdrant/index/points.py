@@ -1,4 +1,4 @@
-"""What every backend does alike: check a batch before anything is written, and rescore candidates here."""
+"""Work that all engines share: checks of batches and query plans, and rescoring of candidates in this process."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids"
 
 
 class CheckedBatch(NamedTuple):
-    """A batch of items in which everything is fit to be written."""
+    """A batch of items that has been checked and can be written."""
 
     ids: list[PointId]
     codes: SparseCodes
     payloads: list[dict[str, Any]]
     dense: FloatArray | None
-    """(n, d) embeddings of unit norm, where the index keeps them."""
+    """(n, d) embeddings of unit norm, if the index keeps them."""
 
 
 class CodePoint(NamedTuple):
-    """One item as every engine stores it."""
+    """One item in the form that every engine stores."""
 
     id: PointId
     indices: list[int]
@@ -40,7 +40,7 @@ class CodePoint(NamedTuple):
     values: list[float]
     payload: dict[str, Any]
     dense: list[float] | None
-    """Its embedding, where the index keeps it."""
+    """Embedding of the item, if the index keeps it."""
 
 
 def check_batch(
@@ -51,24 +51,24 @@ def check_batch(
     manifest: Manifest,
     hashes: Sequence[str] | None = None,
 ) -> CheckedBatch:
-    """A batch of items as it is to be stored, after all of it has been checked.
+    """Check a batch of items, and return it in the form to store.
 
     Args:
-        ids: one for each code, all different.
+        ids: n different item ids.
         codes: (n, k) codes of the index's model.
-        payloads: JSON-like mappings, one for each code, or None for no payloads.
-        dense: (n, d) embeddings for an index that keeps them, else None.
-        manifest: of the index.
-        hashes: content hashes to keep, one for each item, or None.
+        payloads: n JSON-like mappings, or None for no payloads.
+        dense: (n, d) embeddings if the index keeps them, else None.
+        manifest: manifest of the index.
+        hashes: n content hashes to store, or None.
 
     Raises:
-        InvalidInputError: lengths differ, an id is unusable or repeated, a payload is not JSON, or embeddings are
-            missing, not wanted, of another shape, zero or not finite.
-        InvalidCodeError: codes have other latents or another scale, or a code is empty or not finite.
+        InvalidInputError: lengths differ, an id is invalid or repeated, a payload is not JSON, or embeddings are
+            missing, not kept by the index, of another shape, zero or not finite.
+        InvalidCodeError: codes have another number of latents or another scale, or a code is empty or not finite.
     """
     if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
         counts = f"{len(ids)} ids, {len(codes)} codes" + (f", {len(payloads)} payloads" if payloads is not None else "")
-        raise InvalidInputError(f"a batch needs one of each for every item, but it has {counts}")
+        raise InvalidInputError(f"a batch needs as many ids and payloads as codes, but it has {counts}")
     if hashes is not None and len(hashes) != len(ids):
         raise InvalidInputError(f"there are {len(hashes)} content hashes for {len(ids)} items; give one for each")
     _check_codes(codes, manifest.latents, manifest.settings.scale)
@@ -80,7 +80,7 @@ def check_batch(
 
 
 def to_points(batch: CheckedBatch) -> list[CodePoint]:
-    """A batch item by item, as Python numbers."""
+    """The items of a batch, as Python numbers."""
     rows, values = rows_of(batch.codes, batch.codes.values)
     dense: Sequence[list[float] | None] = [None] * len(rows) if batch.dense is None else batch.dense.tolist()
     return [CodePoint(*point) for point in zip(batch.ids, rows, values, batch.payloads, dense, strict=True)]
@@ -88,7 +88,7 @@ def to_points(batch: CheckedBatch) -> list[CodePoint]:
 
 def rows_of(codes: SparseCodes, values: npt.NDArray[np.floating]) -> tuple[list[list[int]], list[list[float]]]:
     """Indices and (n, k) `values` of each item as lists, without the zeros that pad a code."""
-    # All at once, and the few rows with padding again: half the time of doing it row by row.
+    # Converting all rows at once and padded rows again takes half the time of converting row by row.
     indices, numbers = codes.indices.tolist(), values.tolist()
     for row in np.flatnonzero((codes.values == 0).any(axis=1)).tolist():
         kept = codes.values[row] != 0
@@ -122,11 +122,11 @@ def point_ids(ids: Sequence[ItemId], *, repeats: bool = False) -> list[PointId]:
 
 
 def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
-    """The plan itself, once its vectors are known to fit the index of that manifest.
+    """Check that a plan fits the index of a manifest, and return the plan.
 
     Raises:
         InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
-            outside the index's; or it wants embeddings that the index doesn't keep.
+            outside the index's; or the plan rescores by embeddings that the index does not keep.
     """
     if plan.dense is not None:
         if not manifest.settings.keep_dense:
@@ -152,7 +152,7 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
             )
         if not np.isfinite(values).all():
             raise InvalidInputError(f"{name} holds NaN or an infinite value; check the query's embedding")
-        # Plans of ours ascend, which is known at a tenth of the time that a look for repeats takes.
+        # The planner's latents ascend; checking that takes a tenth of the time of a search for repeats.
         if not (np.diff(indices) > 0).all() and np.unique(indices).size != indices.size:
             raise InvalidInputError(f"{name} names a latent twice; add such values up")
     return plan
@@ -160,7 +160,7 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
 
 @timed("compressae.search.rescoring.duration")
 def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
-    """The best candidates of a plan by the dot product of their stored codes with its rescoring, in float32.
+    """The hits of a plan: its candidates by the dot product of their stored codes with its rescoring, in float32.
 
     Candidates of equal score keep their order.
     """
@@ -191,7 +191,7 @@ def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:
         raise InvalidCodeError(
             f"codes have scale {codes.scale!r} but the index holds {scale!r}; encode with scale={scale!r}"
         )
-    # The constructor of SparseCodes checks this too; its trusted path does not, and the engine would take NaN.
+    # The constructor of SparseCodes checks this too, but its trusted path does not, and the engine accepts NaN.
     for bad, complaint in (
         (~np.isfinite(codes.values).all(axis=1), "holds NaN or an infinite value"),
         ((codes.values == 0).all(axis=1), "has no non-zero value"),
@@ -237,7 +237,7 @@ def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int, co
 
 
 def _check_json(value: object, where: str) -> None:
-    """Refuse what JSON can't carry: engines drop it, change it, or fail on it half way through a batch."""
+    """Refuse values that JSON cannot represent: engines drop or change them, or fail after part of a batch."""
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
@@ -245,10 +245,10 @@ def _check_json(value: object, where: str) -> None:
             _check_unicode(value, where)
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise InvalidInputError(f"{where} holds {value}, beyond 64 bits; store it as a string")
+            raise InvalidInputError(f"{where} holds {value}, which does not fit into 64 bits; store it as a string")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidInputError(f"{where} holds {value}, which JSON can't carry; store None instead")
+            raise InvalidInputError(f"{where} holds {value}, which JSON cannot represent; store None instead")
     elif isinstance(value, dict):
         for name, inner in value.items():
             if not isinstance(name, str):

@@ -1,4 +1,4 @@
-"""Failures of the Qdrant client, mapped to ours once, whether they come by REST, by gRPC or from its local mode."""
+"""Errors of qdrant-client, by REST, by gRPC or from its local mode, as errors of this package."""
 
 from __future__ import annotations
 
@@ -29,28 +29,32 @@ _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
     grpc.StatusCode.UNAVAILABLE: IndexUnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: IndexUnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: IndexUnavailableError,
-    # A replica that isn't ready yet: by REST the same is a 500.
+    # A replica that is not ready yet; by REST it is a 500.
     grpc.StatusCode.FAILED_PRECONDITION: IndexUnavailableError,
-    # What proxies and broken streams come as.
+    # Errors of proxies and broken streams.
     grpc.StatusCode.ABORTED: IndexUnavailableError,
     grpc.StatusCode.CANCELLED: IndexUnavailableError,
     grpc.StatusCode.UNKNOWN: IndexUnavailableError,
 }
-_FOR_A_WHILE = (408, 429)
-"""Besides 5xx; 408 is how Qdrant says that it took too long itself."""
+_TEMPORARY_STATUSES = (408, 429)
+"""Statuses that are worth a retry, besides 5xx. Qdrant answers 408 after a timeout of its own."""
 
 
 @contextlib.contextmanager
-def client_errors(doing: str, collection: str) -> Iterator[None]:
-    """Raise ours in place of the client's.
+def client_errors(action: str, collection: str) -> Iterator[None]:
+    """Raise errors of this package in place of the client's.
+
+    Args:
+        action: what is done to the collection, for the message: "search", "upsert into".
+        collection: name of the collection.
 
     Raises:
         IndexUnavailableError: the server can't be reached, is overloaded, or failed inside.
         IndexNotFoundError: there is no such collection.
         IndexExistsError: there is one already.
-        CodeIndexError: anything else that the server or the client refused.
+        CodeIndexError: the server or the client refused for another reason.
     """
-    what = f"can't {doing} collection {collection!r}"
+    what = f"can't {action} collection {collection!r}"
     try:
         yield
     except ResponseHandlingException as exc:
@@ -61,7 +65,7 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
         raise IndexUnavailableError(
             f"{what}: the server is overloaded ({exc}); try again later", float(exc.retry_after_s)
         ) from exc
-    except QdrantException as exc:  # of a 429 whose Retry-After is no whole number
+    except QdrantException as exc:  # a 429 whose Retry-After is not a whole number
         seconds = _seconds(str(exc).rpartition("integer: ")[2])
         raise IndexUnavailableError(f"{what}: the server is overloaded ({exc}); try again later", seconds) from exc
     except UnexpectedResponse as exc:
@@ -69,12 +73,12 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
         hint = "; check the API key" if status in (401, 403) else ""
         text = (exc.content or b"").decode("utf-8", "replace")[:300]
         message = f"{what}: the server answered {status} {exc.reason_phrase} {text}{hint}"
-        if status in _FOR_A_WHILE or status >= 500:
+        if status in _TEMPORARY_STATUSES or status >= 500:
             raise IndexUnavailableError(message, _seconds(exc.headers.get("retry-after"))) from exc
         raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
     except grpc.RpcError as exc:
-        tells = isinstance(exc, (grpc.Call, grpc.aio.AioRpcError))  # the async one is no grpc.Call
-        code, details = (exc.code(), exc.details()) if tells else (None, exc)
+        has_code = isinstance(exc, (grpc.Call, grpc.aio.AioRpcError))  # an async error is not a grpc.Call
+        code, details = (exc.code(), exc.details()) if has_code else (None, exc)
         hint = (
             "; check the API key"
             if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -82,10 +86,10 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
         )
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
         raise kind(f"{what}: the server answered {code} {details}{hint}") from exc
-    except (ApiException, NotImplementedError) as exc:  # the latter is how the local mode says that it lacks something
+    except (ApiException, NotImplementedError) as exc:  # the local mode raises NotImplementedError
         raise CodeIndexError(f"{what}: {exc}") from exc
     except ValueError as exc:
-        # The client's local mode raises nothing more telling.
+        # The client's local mode raises nothing more specific.
         if "ollection" not in str(exc):
             raise
         kind = IndexNotFoundError if "not found" in str(exc) else CodeIndexError
@@ -93,7 +97,7 @@ def client_errors(doing: str, collection: str) -> Iterator[None]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as the date until then."""
+    """Seconds to wait by a Retry-After header, which is a number or a date."""
     if retry_after is None:
         return None
     try:

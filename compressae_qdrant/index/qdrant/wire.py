@@ -1,7 +1,7 @@
-"""A checked batch as the bytes of an upsert, built from its arrays: JSON for REST, protobuf messages for gRPC.
+"""A checked batch as the body of an upsert, built from its arrays: JSON for REST, protobuf messages for gRPC.
 
-The client's own models cost more than everything else an upload does (`scripts/bench_ingest.py`). What is built here
-still goes through the client's own connection, with its key, TLS and timeouts.
+Building the client's models would take longer than the rest of an upload (`scripts/bench_ingest.py`). The body is still
+sent through the client's own connection, with its key, TLS and timeouts.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _VALUES, _INDICES = 1 << 3 | 2, 2 << 3 | 2
 
 
 class JsonBody:
-    """The body of a request in JSON already, for those methods of the client that ask a model to dump itself."""
+    """A JSON body in place of a model, for the client's methods that call `model_dump_json`."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
 
     def model_dump_json(self, **_: Any) -> bytes:
-        """The body as it is."""
+        """The body."""
         return self._text
 
 
 def rest_body(batch: CheckedBatch, **options: Any) -> JsonBody:
-    """The body of `PUT /collections/.../points`, with what else `options` say."""
+    """The body of `PUT /collections/.../points`, with `options` as further fields."""
     indices, values = rows_of(batch.codes, _decimal(batch.codes.values))
     vectors: list[dict[str, Any]] = [
         {VECTOR_NAME: {"indices": i, "values": v}} for i, v in zip(indices, values, strict=True)
@@ -63,8 +63,8 @@ def grpc_points(batch: CheckedBatch) -> list[grpc.PointStruct]:
             point = grpc.PointStruct(payload=RestToGrpc.convert_payload(payload) if payload else None)
         except ValueError as exc:
             raise InvalidInputError(
-                f"payload of point {batch.ids[row]!r} can't go by gRPC ({exc}), which has integers below 2**63 only; "
-                "store larger ones as strings, or load by REST"
+                f"payload of point {batch.ids[row]!r} cannot be sent by gRPC ({exc}), which has integers below 2**63; "
+                "store larger ones as strings, or use REST"
             ) from exc
         _set_id(point, batch.ids[row])
         named = point.vectors.vectors.vectors
@@ -83,9 +83,9 @@ def _set_id(point: grpc.PointStruct, id: PointId) -> None:
 
 
 def _decimal(x: FloatArray) -> npt.NDArray[np.float64]:
-    """The same numbers, as the doubles that print shortest: whoever reads them as float32 gets `x`, bit for bit.
+    """The numbers of `x` as doubles with few decimals, which give `x` exactly when they are read as float32.
 
-    A float32 as a double has some 17 digits. Where it survives rounding to ten decimals, those are written.
+    A float32 written as a double has about 17 digits. It is rounded to ten decimals if that preserves the float32.
     """
     exact = x.astype(np.float64)
     short = np.round(exact, _DECIMALS)
@@ -96,7 +96,7 @@ def _sparse_vectors(codes: SparseCodes) -> list[bytes]:
     """Each code as a serialised qdrant.SparseVector."""
     n, k = codes.indices.shape
     width = max(1, -(-(codes.latents - 1).bit_length() // 7))
-    # Every index takes as many bytes as the largest could: a reader takes such varints, and writes them shorter.
+    # Every index is padded to the bytes of the largest possible one. Protobuf readers accept such varints.
     varints = (codes.indices[:, :, None] >> (7 * np.arange(width)) & 0x7F).astype(np.uint8)
     varints[:, :, :-1] |= 0x80
     values = codes.values.astype("<f4", copy=False).view(np.uint8).reshape(n, 4 * k)
@@ -114,7 +114,7 @@ def _repeated(text: bytes, n: int) -> npt.NDArray[np.uint8]:
 
 
 def _head(tag: int, size: int) -> bytes:
-    """What stands before the `size` bytes of a packed field."""
+    """The tag and length before the `size` bytes of a packed field."""
     head = bytearray([tag])
     while size > 0x7F:
         head.append(size & 0x7F | 0x80)
@@ -123,7 +123,7 @@ def _head(tag: int, size: int) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has for a number or a sequence of a type of someone's own."""
+    """The JSON value of a number or a sequence of a subclass."""
     if isinstance(value, float):
         return float(value)
     if isinstance(value, (list, tuple)):
