@@ -1,14 +1,16 @@
-"""Measure what `compressae plan` multiplies, and the million-item run.
+"""Measure the bytes and times from which `compressae plan` estimates, up to a million items.
 
-    python scripts/bench_capacity.py ../shared/data/debian_packages_384.npy --title \\
-        ../shared/data/debian_packages_title_384.npy --model model --work capacity
+    python scripts/bench_capacity.py --work capacity                        # the shipped sample
+    python scripts/bench_capacity.py text.npy --title title.npy --model model --work capacity
 
-Encodes a catalog with 1,024, 4,096 and 16,384 latents, jitters its codes to a million (see `capacity_data.jitter`),
-loads them into the embedded engine, and dense vectors beside them; notes bytes, times searches, fits constants, writes
-compressae_qdrant/capacity/measured.json and a Markdown report, and says how far the formulas are from what was
-measured: more than a tenth in bytes is exit code 1. Everything built stays in the work directory: a killed run goes
-on. `--build` does what a busy machine doesn't harm, `--measure` times what is built. `--fit` measures nothing: it fits
-and writes again, with the recalls of `--recall`.
+Encodes a catalog with 1,024, 4,096 and 16,384 latents, enlarges its codes to a million items (`capacity_data.jitter`),
+loads them into the embedded engine, and loads dense vectors for comparison. Measures bytes and search times, fits the
+constants of the formulas, and writes them to --out with a Markdown report on standard output. The exit code is 1 if
+the formulas are more than a tenth off in bytes.
+
+The work directory keeps all results, so an interrupted run resumes. `--build` does only the part that does not depend
+on the machine's load, `--measure` only the timing. `--fit` measures nothing: it fits the constants of --out again, with
+the recalls of `--recall`.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from bench_data import load_catalog
 from capacity_data import codes_of, grow, jitter, model_of, nearest
+from capacity_indexes import CodeIndexRun, DenseIndexRun, stored_code_cells, timed
 from capacity_recall import recalls
 from capacity_report import report, worst_bytes
-from capacity_runs import CodeRun, DenseRun, cells_of_codes, timed
 
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.capacity.fit import fit_constants
@@ -41,36 +43,37 @@ from compressae_qdrant.evaluation.comparison import read_rows
 from compressae_qdrant.files import write_text
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.vectors import unit_rows
 
 QUARTER, MILLION = 250_000, 1_000_000
 LARGEST_ERROR = 0.1
 SHIPPED = Path(__file__).parents[1] / "compressae_qdrant" / "capacity" / "measured.json"
 
 
-def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeRun]:
-    """Sizes, latents, non-zeros, datatypes, segments and payloads, what takes longest last."""
+def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeIndexRun]:
+    """Return the indexes of codes to measure, the largest last."""
     runs = [
-        CodeRun(16_000),
-        CodeRun(catalog),
-        CodeRun(catalog, k=16),
-        CodeRun(catalog, datatype="float16", timed=False),
-        CodeRun(catalog, datatype="float32", timed=False),
-        *(CodeRun(16_000, payload_bytes=size, timed=False) for size in (60, 200, 500, 1000)),
-        CodeRun(QUARTER),
-        CodeRun(QUARTER, segments=2),
-        CodeRun(MILLION),
-        CodeRun(catalog, k=64),
-        CodeRun(catalog, latents=1024),
-        CodeRun(catalog, latents=16_384),
-        CodeRun(QUARTER, latents=16_384),
-        CodeRun(MILLION, latents=16_384),
+        CodeIndexRun(16_000),
+        CodeIndexRun(catalog),
+        CodeIndexRun(catalog, k=16),
+        CodeIndexRun(catalog, datatype="float16", timed=False),
+        CodeIndexRun(catalog, datatype="float32", timed=False),
+        *(CodeIndexRun(16_000, payload_bytes=size, timed=False) for size in (60, 200, 500, 1000)),
+        CodeIndexRun(QUARTER),
+        CodeIndexRun(QUARTER, segments=2),
+        CodeIndexRun(MILLION),
+        CodeIndexRun(catalog, k=64),
+        CodeIndexRun(catalog, latents=1024),
+        CodeIndexRun(catalog, latents=16_384),
+        CodeIndexRun(QUARTER, latents=16_384),
+        CodeIndexRun(MILLION, latents=16_384),
     ]
     smaller = [replace(run, items=min(run.items, largest)) for run in runs if run.latents in latents]
     return list(dict.fromkeys(smaller))
 
 
-def dense_runs(catalog: int) -> list[DenseRun]:
-    """Every way to keep dense vectors, at two sizes and two dimensions."""
+def dense_runs(catalog: int) -> list[DenseIndexRun]:
+    """Return the indexes of dense vectors to measure: every kind of storage, several sizes and two dimensions."""
     kinds = quantisers()
     methods: dict[str, dict[str, Any]] = {
         "dense float32 + HNSW": {},
@@ -81,7 +84,7 @@ def dense_runs(catalog: int) -> list[DenseRun]:
     }
     sizes = [(16_000, 384), (catalog, 384), (catalog, 768), (QUARTER, 384)]
     return [
-        DenseRun(name, items, dim, **method)
+        DenseIndexRun(name, items, dim, **method)
         for items, dim in sizes
         for name, method in methods.items()
         if items < QUARTER or name == "dense float32 + HNSW"
@@ -89,20 +92,22 @@ def dense_runs(catalog: int) -> list[DenseRun]:
 
 
 class Bench:
-    """The data, the models and the work directory of one benchmark."""
+    """The data, models and work directory of a run."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.work = Path(args.work)
         self.work.mkdir(parents=True, exist_ok=True)
-        self.catalog = _unit(np.load(args.vectors))
+        name, vectors = load_catalog([] if args.vectors is None else [args.vectors])
+        print(f"Catalog: {name}", flush=True)
+        self.catalog = unit_rows(vectors)
         self.largest: int = args.largest
         self.latents: list[int] = args.latents
         self.model_folder = None if args.model is None else Path(args.model)
-        title = None if args.title is None else _unit(np.load(args.title))
-        self.wide = None if title is None else _unit(np.concatenate([self.catalog, title], axis=1))
+        title = None if args.title is None else unit_rows(np.load(args.title))
+        self.wide = None if title is None else unit_rows(np.concatenate([self.catalog, title], axis=1))
         self.notes = self.work / "measured.json"
 
-    def codes(self, run: CodeRun, model: CompresSAE) -> SparseCodes:
+    def codes(self, run: CodeIndexRun, model: CompresSAE) -> SparseCodes:
         coded = codes_of(model, self.catalog, self.work / "codes")
         if run.items <= len(coded):
             return coded[: run.items]
@@ -115,7 +120,7 @@ class Bench:
         return model if k == model.k else model.with_k(k, self.catalog[:2000])
 
     def build(self) -> dict[str, Any]:
-        """Build what is missing; bytes of everything."""
+        """Build the indexes that are missing; returns the bytes of all."""
         builds, dense = [], []
         for run in code_runs(len(self.catalog), self.largest, self.latents):
             model = self.model(run.latents, run.k)
@@ -128,13 +133,13 @@ class Bench:
         return {
             "builds": builds,
             "dense_builds": dense,
-            "stored_codes": cells_of_codes(self.work),
+            "stored_codes": stored_code_cells(self.work),
             "dense_dimension": 2,
             "oversampling": int(OVERSAMPLING),
         }
 
     def measure(self) -> dict[str, Any]:
-        """Times of everything that is built."""
+        """Return the search times of all indexes that are built."""
         own = np.random.default_rng(2026).choice(len(self.catalog), 40, replace=False)
         queries = self.catalog[own]
         searches, dense = [], []
@@ -154,8 +159,8 @@ class Bench:
         assert self.wide is not None
         return self.wide
 
-    def _dense(self, run: DenseRun) -> FloatArray:
-        """Vectors of a run: of the grown catalog, or of both fields."""
+    def _dense(self, run: DenseIndexRun) -> FloatArray:
+        """Return the vectors of an index: of the enlarged catalog, or of both fields."""
         if run.dim != self.catalog.shape[1]:
             return self._fields(run.dim)[: run.items]
         grown = grow(self.catalog, max(QUARTER, len(self.catalog)), self.work / "grown.npy")
@@ -163,7 +168,7 @@ class Bench:
 
 
 def _planning(queries: FloatArray) -> list[dict[str, Any]]:
-    """Times of the client's part of a query."""
+    """Return the times of planning a query, which the client does."""
     rows = []
     for latents, dim in ((1024, 384), (4096, 384), (16_384, 384), (4096, 768), (4096, 128)):
         planner = QueryPlanner(CompresSAE(ModelConfig(dim, latents, 32)))
@@ -173,42 +178,57 @@ def _planning(queries: FloatArray) -> list[dict[str, Any]]:
     return rows
 
 
-def _unit(rows: npt.NDArray[np.floating]) -> FloatArray:
-    x = rows.astype(np.float32)
-    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
-
-
 def _machine(provisional: bool) -> dict[str, Any]:
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())  # fmt: skip
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    found = {
+    facts = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(), "cpu": cpu, "cores": os.cpu_count(),
         "ram_gib": round(memory), "system": platform.platform(), "python": platform.python_version(),
         **{name: version(name) for name in ("qdrant-edge-py", "torch", "numpy")},
     }  # fmt: skip
-    return found | ({"note": "Times were taken on a busy machine and are provisional."} if provisional else {})
+    return facts | ({"note": "Times were measured on a busy machine and are provisional."} if provisional else {})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="?", help="(n, d) .npy of a real catalog; not needed by --fit")
-    parser.add_argument("--title", help="a second field of the same items, for measurements at twice the dimensions")
-    parser.add_argument("--model", help="a model of 4,096 latents trained on it; a quick one is made if left out")
-    parser.add_argument("--work", default="bench-capacity", help="directory of everything built; about 3 GB")
-    parser.add_argument("--largest", type=int, default=MILLION, help="of items: what has more is cut to them")
-    parser.add_argument("--latents", type=int, nargs="+", default=[1024, 4096, 16_384], help="leave out others")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of training and encoding")
+    parser.add_argument("vectors", nargs="?", help="(n, d) .npy of embeddings; default: the shipped sample")
+    parser.add_argument(
+        "--title", help="(n, d) .npy of a second field of the same items, for measurements with twice the dimensions"
+    )
+    parser.add_argument(
+        "--model", help="directory of a model with 4,096 latents trained on the catalog; default: train a quick one"
+    )
+    parser.add_argument(
+        "--work", default="bench-capacity", help="directory of all results, about 3 GB (default: bench-capacity)"
+    )
+    parser.add_argument(
+        "--largest",
+        type=int,
+        default=MILLION,
+        help="largest number of items; larger indexes are cut to it (default: 1,000,000)",
+    )
+    parser.add_argument(
+        "--latents",
+        type=int,
+        nargs="+",
+        default=[1024, 4096, 16_384],
+        help="numbers of latents to measure (default: 1024 4096 16384)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="CPU threads for training and encoding (default: all cores)"
+    )
     parser.add_argument("--recall", nargs=2, action="append", default=[], metavar=("DIM", "ROWS"),
-                        help="rows.json of bench_retrieval.py at so many dimensions, beside a plan")  # fmt: skip
-    parser.add_argument("--build", action="store_true", help="build and note bytes only")
-    parser.add_argument("--measure", action="store_true", help="time what is built only")
-    parser.add_argument("--fit", action="store_true", help="measure nothing: fit what --out holds again")
-    parser.add_argument("--provisional", action="store_true", help="say that the machine was busy")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
+                        help="dimensions, and a rows.json of bench_retrieval.py with the recalls for them")  # fmt: skip
+    parser.add_argument("--build", action="store_true", help="only build the indexes and measure their bytes")
+    parser.add_argument("--measure", action="store_true", help="only time the indexes that are built")
+    parser.add_argument("--fit", action="store_true", help="measure nothing; fit the measurements in --out again")
+    parser.add_argument("--provisional", action="store_true", help="note in the results that the machine was busy")
+    parser.add_argument("--out", type=Path, help="file of measurements and constants (default: the package's own, "
+                        "or capacity.json in the work directory for the shipped sample)")  # fmt: skip
     args = parser.parse_args()
-    if not (args.vectors or args.fit):
-        parser.error("vectors are needed, except by --fit")
+    if args.out is None:
+        args.out = SHIPPED if args.vectors or args.fit else Path(args.work) / "capacity.json"
     torch.set_num_threads(args.threads)
     measured = json.loads(args.out.read_text()) if args.fit else _measured(args)
     if measured is None:
@@ -223,7 +243,7 @@ def main() -> int:
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Measurements of this run and earlier ones; None where times are still missing."""
+    """Return the measurements of this run and earlier ones; None after --build, while times are missing."""
     bench = Bench(args)
     measured: dict[str, Any] = json.loads(bench.notes.read_text()) if bench.notes.exists() else {}
     if "recall" not in measured:

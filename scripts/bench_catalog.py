@@ -1,11 +1,12 @@
-"""The whole path on a real catalog, beside the paper's recipe, in one run.
+"""Compare the whole pipeline with the paper's recipe on one catalog, in one run.
 
-    python scripts/bench_catalog.py ../shared/data/debian_packages_384.npy
+    python scripts/bench_catalog.py                     # the shipped sample
+    python scripts/bench_catalog.py embeddings.npy --save model
 
-Trains with the default settings (or loads --model), encodes every item in every way, scores exhaustively and through
-the embedded engine, and compares with exact dense search on 500 items drawn by --seed. The paper's recipe (random
-atoms, autoencoder alone) is trained for as many seconds as ours took. Pursuit is compared with a plain one in torch.
-Prints Markdown.
+Trains a model with the default settings (or loads --model), encodes every item by every method, scores exhaustively and
+through the embedded engine, and measures recall against exact dense search for 500 random items. The paper's recipe
+(random initial atoms, autoencoder only) is trained for the same number of seconds as ours. Pursuit is compared with a
+plain implementation in torch. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from bench_data import load_catalog
 
 from compressae_qdrant import (
     CompresSAE,
@@ -44,11 +46,11 @@ from compressae_qdrant.search.planner import SearchOptions
 from compressae_qdrant.vectors import exact_neighbours
 
 SCALES: dict[Scoring, Scale] = {"sparse": "code", "reconstructed": "reconstruction", "asymmetric": "projection"}
-"""The paper's two modes are cosines; the asymmetric one ranks best by projections."""
+"""Scale of the stored values that each scoring uses. Asymmetric scoring ranks best by projections."""
 
 
 class Bench:
-    """Queries and what exact dense search finds for them."""
+    """The queries, and their true neighbours by exact dense search."""
 
     def __init__(self, vectors: npt.NDArray[np.floating], queries: int, seed: int) -> None:
         self.vectors = vectors
@@ -58,7 +60,7 @@ class Bench:
         self.truth = exact_neighbours(x, vectors, 100, self.own).tolist()
 
     def exhaustive(self, atoms: FloatArray, codes: SparseCodes, scoring: Scoring) -> tuple[float, float]:
-        """Recall@100 and @10 of exact scoring of codes, without an engine."""
+        """Return recall@100 and recall@10 of scoring every code, without an engine."""
         if scoring == "asymmetric":
             vectors = similarity.asymmetric(atoms, self.queries)
         elif scoring == "reconstructed":
@@ -73,7 +75,7 @@ class Bench:
 
 
 def plain_pursuit(x: torch.Tensor, atoms: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Orthogonal matching pursuit as one would write it down: one atom a step, all values solved anew each time."""
+    """Orthogonal matching pursuit, straightforwardly: one atom a step, all values solved again after each step."""
     support = torch.empty((len(x), 0), dtype=torch.int64)
     residual = x
     for _ in range(k):
@@ -105,25 +107,25 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
         print(f"| {' | '.join(row)} |")
 
 
-def modes(bench: Bench, name: str, model: CompresSAE, wanted: list[tuple[Method, Scoring]]) -> list[list[str]]:
+def modes(bench: Bench, name: str, model: CompresSAE, pairs: list[tuple[Method, Scoring]]) -> list[list[str]]:
     atoms = model.atoms.detach().numpy()
     rows = []
-    for method, scoring in wanted:
+    for method, scoring in pairs:
         codes = model.encode(bench.vectors, method, scale=SCALES[scoring])
         at100, at10 = bench.exhaustive(atoms, codes, scoring)
         rows.append([name, method, scoring, f"{at100:.4f}", f"{at10:.4f}"])
     return rows
 
 
-def timed(what: Callable[[], CompresSAE]) -> tuple[CompresSAE, float]:
+def timed(training: Callable[[], CompresSAE]) -> tuple[CompresSAE, float]:
     started = time.perf_counter()
-    made = what()
-    return made, time.perf_counter() - started
+    model = training()
+    return model, time.perf_counter() - started
 
 
-def describe(args: argparse.Namespace, vectors: npt.NDArray[np.floating]) -> None:
+def describe(args: argparse.Namespace, name: str) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    print(f"{Path(args.vectors).name}: {len(vectors):,} items, d={vectors.shape[1]}, k={args.k}, h={args.latents}; "
+    print(f"Catalog: {name}; k={args.k}, h={args.latents}; "
           f"{args.queries} queries, seed {args.seed}; {platform.machine()}, {torch.get_num_threads()} threads; "
           f"torch {version('torch')}, qdrant-edge-py {version('qdrant-edge-py')}; commit {commit.strip()}")  # fmt: skip
 
@@ -216,24 +218,24 @@ def engine(bench: Bench, model: CompresSAE, codes: SparseCodes) -> tuple[list[li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", help="(n, d) .npy of embeddings")
-    parser.add_argument("--latents", type=int, default=4096)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--queries", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--model", help="a trained model to use instead of training one")
+    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
+    parser.add_argument("--latents", type=int, default=4096, help="number of latents (default: 4096)")
+    parser.add_argument("--k", type=int, default=32, help="non-zeros of a code (default: 32)")
+    parser.add_argument("--queries", type=int, default=500, help="number of queries (default: 500)")
+    parser.add_argument("--seed", type=int, default=7, help="random seed for drawing the queries (default: 7)")
+    parser.add_argument("--model", help="directory of a trained model, to use instead of training one")
     parser.add_argument("--save", help="directory to save the trained model in")
     args = parser.parse_args()
-    vectors = np.load(args.vectors, mmap_mode="r")
+    name, vectors = load_catalog(args.vectors)
+    describe(args, name)
     bench = Bench(vectors, args.queries, args.seed)
-    describe(args, vectors)
     ours, paper, rows = train_both(args, bench)
     if rows:
         table(
             "Training", ["model", "seconds", "held-out loss, encoder", "pursuit", "posting mass", "dead latents"], rows
         )
     codes, rows = pursuits(bench, ours)
-    table("Pursuit encoding", ["", "items/s", "ratio", "recall@100", "difference"], rows)
+    table("Pursuit encoding", ["implementation", "items/s", "ratio", "recall@100", "difference"], rows)
     pairs: list[tuple[Method, Scoring]] = [
         ("encoder", "sparse"), ("encoder", "reconstructed"), ("encoder", "asymmetric"),
         ("refit", "reconstructed"), ("refit", "asymmetric"), ("pursuit", "reconstructed"), ("pursuit", "asymmetric"),

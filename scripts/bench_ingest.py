@@ -1,10 +1,10 @@
-"""Uploads and memory of an ingestion, against a sink that accepts everything and keeps nothing.
+"""Measure the client's side of an ingestion: upload rate and peak memory.
 
     python scripts/bench_ingest.py [--items 1000000]
 
-The sink is a process of its own that answers the calls of an ingestion, by REST and gRPC; what is measured is the
-client's side. Prints items/s of our upserts and of `QdrantClient.upload_points` with the same codes, by turns, and the
-peak memory of ingesting 50,000 and --items items, each in a fresh process.
+Random items go to a fake server that accepts every call, over REST and gRPC, and stores nothing; it runs in a separate
+process. Prints the items/s of our upserts and of `QdrantClient.upload_points` with the same codes, measured in turns,
+and the peak memory of ingesting 50,000 and --items items, each in a new process.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from compressae_qdrant.sources import Batch
 
 DIM, LATENTS, K = 64, 4096, 32
 BATCH, ROUNDS = 2048, 3
-_KEPT: list[Any] = []
+_SERVERS: list[Any] = []
 
 
 def serve(manifest: dict[str, Any], ports: Connection) -> None:
-    """The sink."""
+    """Run the fake server; sends its REST and gRPC ports through `ports`."""
     collection = {
         "status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
         "indexed_vectors_count": 0, "points_count": 0,
@@ -72,10 +72,10 @@ def serve(manifest: dict[str, Any], ports: Connection) -> None:
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_PUT = do_POST = handle_any  # noqa: N815 (the names that the base class calls)
+        do_GET = do_PUT = do_POST = handle_any  # noqa: N815 (names that the base class expects)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     ports.send((server.server_address[1], serve_grpc(collection)))
@@ -83,7 +83,7 @@ def serve(manifest: dict[str, Any], ports: Connection) -> None:
 
 
 def serve_grpc(collection: dict[str, Any]) -> int:
-    """Answer the same calls by gRPC; gives the port. Requests are taken as bytes: reading them costs nothing."""
+    """Answer the same calls over gRPC; returns the port. Requests are not parsed, so that the server costs little."""
     done = grpc.PointsOperationResponse(result=grpc.UpdateResult(status=grpc.UpdateStatus.Completed))
     described = grpc.GetCollectionInfoResponse(
         result=RestToGrpc.convert_collection_info(models.CollectionInfo(**collection))
@@ -101,17 +101,17 @@ def serve_grpc(collection: dict[str, Any]) -> int:
     server = rpc.server(ThreadPoolExecutor(4), handlers, options=[("grpc.max_receive_message_length", -1)])
     port = int(server.add_insecure_port("127.0.0.1:0"))
     server.start()
-    _KEPT.append(server)  # it stops when nobody holds it
+    _SERVERS.append(server)  # a server without references is stopped
     return port
 
 
 def model() -> CompresSAE:
-    """Untrained: what is measured is what happens to codes, not how good they are."""
+    """Return an untrained model; the quality of its codes does not matter here."""
     return CompresSAE(ModelConfig(DIM, LATENTS, K))
 
 
 def upload(ports: tuple[int, int], codes: SparseCodes, *, grpc: bool) -> None:
-    """The same codes by `upload_points` and by our upserts, by turns; prints the median of each."""
+    """Upload the same codes with `upload_points` and with our upserts in turns; prints the median rate of each."""
     client = QdrantClient(
         host="127.0.0.1", port=ports[0], grpc_port=ports[1], prefer_grpc=grpc, timeout=60, check_compatibility=False
     )
@@ -135,26 +135,26 @@ def upload(ports: tuple[int, int], codes: SparseCodes, *, grpc: bool) -> None:
                 )
             )
 
-    ways: dict[str, Callable[[], None]] = {
+    methods: dict[str, Callable[[], None]] = {
         "QdrantClient.upload_points": theirs,
         "ours, one request at a time": lambda: ours(1),
-        f"ours, {index.parallel_upserts} under way": lambda: ours(index.parallel_upserts),
+        f"ours, {index.parallel_upserts} parallel requests": lambda: ours(index.parallel_upserts),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    speeds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, method in methods.items():
             started = time.perf_counter()
-            way()
+            method()
             speeds[name].append(len(codes) / (time.perf_counter() - started))
     client.close()
-    print(f"\n| upload of codes, {'gRPC' if grpc else 'REST'} | items/s | ratio |\n|---|---|---|")
+    print(f"\n| upload over {'gRPC' if grpc else 'REST'} | items/s | ratio |\n|---|---|---|")
     base = median(speeds["QdrantClient.upload_points"])
     for name, each in speeds.items():
         print(f"| {name} | {median(each):,.0f} | {median(each) / base:.1f}x |", flush=True)
 
 
 def ingest_once(port: int, path: str) -> None:
-    """Ingest a file, and print what this process took in MB: its own memory, and with the mapped pages of the file."""
+    """Ingest a file and print the peak memory of this process in MB, without and with the file's mapped pages."""
     own = 0
 
     def sample(_: Batch) -> None:
@@ -174,25 +174,28 @@ def ingest_once(port: int, path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=1_000_000, help="items to ingest (default: 1,000,000)")
     parser.add_argument("--child", nargs=2, metavar=("PORT", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         ingest_once(int(args.child[0]), args.child[1])
         return
-    print(f"d={DIM}, h={LATENTS}, k={K}; qdrant-client {version('qdrant-client')}, torch {version('torch')}")
-    here, there = multiprocessing.Pipe()
+    print(
+        "Catalog: random items made for this run; "
+        f"d={DIM}, h={LATENTS}, k={K}; qdrant-client {version('qdrant-client')}, torch {version('torch')}"
+    )
+    receiver, sender = multiprocessing.Pipe()
     manifest = Manifest.of(model(), IndexSettings(scale="projection")).to_json()
-    sink = multiprocessing.get_context("spawn").Process(target=serve, args=(manifest, there), daemon=True)
+    sink = multiprocessing.get_context("spawn").Process(target=serve, args=(manifest, sender), daemon=True)
     sink.start()
-    ports = here.recv()
+    ports = receiver.recv()
     random = np.random.default_rng(0)
     sample = random.normal(size=(min(40_000, args.items), DIM)).astype(np.float32)
     codes = model().encode(sample, "encoder")
     for by_grpc in (False, True):
         upload(ports, codes, grpc=by_grpc)
     print(
-        "\n| items ingested | peak MB of the client | with mapped pages of the file | items/s |\n|---|---|---|---|",
+        "\n| items ingested | peak MB of the client | with the file's mapped pages | items/s |\n|---|---|---|---|",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""Does the monitor see what it should, and only that? A catalog without two of its sections, then with them.
+"""Measure the false alarms and the sensitivity of drift monitoring on a catalog with two sections left out.
 
-A model is trained on every item outside the two sections but for a random reserve. Then batches come in, 20 seeds of
-each kind: from the reserve alone (any alarm is false), and with a growing share of items of one section.
+    python scripts/bench_monitor.py                                 # the shipped sample
+    python scripts/bench_monitor.py embeddings.npy --metadata items.parquet --without haskell,games
 
-    python scripts/bench_monitor.py --data ../shared/data --without haskell,games
+A model is trained on all items except those of the two sections and a random reserve. Then batches of items arrive, 20
+seeds of each kind: from the reserve only (every alarm is false), and with a growing share of items of one section.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
+from bench_data import load_catalog, load_labels
 
-from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
+from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.monitoring import (
     append_report,
@@ -37,17 +38,20 @@ Rows = npt.NDArray[np.int64]
 
 
 def main() -> None:
-    """Train or load the model, and print a table for each kind of batch."""
+    """Train or load the model, and print a table for each kind of batches."""
     options = _options()
     torch.set_num_threads(options.threads)
-    embeddings, sections = _catalog(options.data)
+    name, vectors = load_catalog(options.vectors)
+    print(f"Catalog: {name}")
+    embeddings = np.asarray(vectors, np.float32)
+    sections = np.array(load_labels(options.metadata)["section"])
     without = options.without.split(",")
     inside = np.flatnonzero(~np.isin(sections, without))
     reserve = np.sort(np.random.default_rng(0).permutation(inside)[: min(RESERVE, len(inside) // 4)])
     model = _model(options, embeddings[np.setdiff1d(inside, reserve)])
     print(
-        f"{len(inside) - len(reserve):,} items trained on, without {options.without}; h={model.latents}, k={model.k}; "
-        f"{options.batch:,} items a batch, {options.seeds} seeds\n"
+        f"{len(inside) - len(reserve):,} items for training, without {options.without}; "
+        f"h={model.latents}, k={model.k}; batches of {options.batch:,} items, {options.seeds} seeds\n"
     )
     trained_on = observe(model, embeddings[_draw(0, np.setdiff1d(inside, reserve), options.batch)])
     rows = np.concatenate([reserve, np.flatnonzero(np.isin(sections, without))])
@@ -55,17 +59,17 @@ def main() -> None:
     assert seen.losses is not None
     assert trained_on.losses is not None
     means = trained_on.losses.mean(), seen.losses[: len(reserve)].mean()
-    print(f"mean loss: {means[0]:.4f} of items trained on, {means[1]:.4f} of others")
+    print(f"mean loss: {means[0]:.4f} of training items, {means[1]:.4f} of other items")
     known, other = np.arange(0, len(reserve), 2), np.arange(1, len(reserve), 2)
     labelled = make_baseline(
         model, embeddings[rows[other]], source="others", segments=sections[rows[other]].tolist(), field="section"
     )
 
-    def watch(picked: Rows, seed: int, apart: bool = False) -> Report:
-        """Against the baseline of the training; or section by section, against a baseline that knows them."""
+    def watch(picked: Rows, seed: int, by_section: bool = False) -> Report:
+        """Check a batch against the training's baseline, or each section against a baseline of known sections."""
         assert model.baseline is not None
         part = seen[picked]
-        if apart:
+        if by_section:
             return check(model, part, labelled, seed=seed)
         return check(model, dataclasses.replace(part, segments=None), model.baseline, seed=seed)
 
@@ -73,8 +77,11 @@ def main() -> None:
     for size in sorted({200, options.batch, min(4 * options.batch, len(known))}):
         batches = [_draw(seed, known, size) for seed in range(options.seeds)]
         reports = [watch(batch, seed) for seed, batch in enumerate(batches)]
-        apart = [watch(batch, seed, True).drifted for seed, batch in enumerate(batches[: options.apart])]
-        print(f"{_row('random items of known sections', size, reports)} {sum(apart)} of {len(apart)} |", flush=True)
+        by_section = [watch(batch, seed, True).drifted for seed, batch in enumerate(batches[: options.section_seeds])]
+        print(
+            f"{_row('random items of known sections', size, reports)} {sum(by_section)} of {len(by_section)} |",
+            flush=True,
+        )
     for section in without:
         new = np.flatnonzero(sections[rows] == section)
         print(f"\n{section}: {len(new):,} items\n\n| share | items | alarms | by measure | with --segment |")
@@ -88,11 +95,13 @@ def main() -> None:
                 for seed in range(options.seeds)
             ]
             reports = [watch(batch, seed) for seed, batch in enumerate(batches)]
-            apart = [
+            by_section = [
                 any(reason.startswith(f"{section}: ") for reason in watch(batch, seed, True).reasons)
-                for seed, batch in enumerate(batches[: options.apart])
+                for seed, batch in enumerate(batches[: options.section_seeds])
             ]
-            print(f"{_row(f'{share:.0%}', options.batch, reports)} {sum(apart)} of {len(apart)} |", flush=True)
+            print(
+                f"{_row(f'{share:.0%}', options.batch, reports)} {sum(by_section)} of {len(by_section)} |", flush=True
+            )
     if options.plot is not None:
         history = options.plot.with_suffix(".jsonl")
         history.unlink(missing_ok=True)
@@ -110,7 +119,7 @@ def main() -> None:
 
 
 def _arrival(sections: npt.NDArray[np.str_], known: Rows, without: list[str], size: int) -> Iterator[Rows]:
-    """Thirty days: the first section comes in the days from the 10th, the second in those from the 20th."""
+    """Yield the batches of thirty days: the first section arrives on days 10 to 14, the second on days 20 to 24."""
     for day in range(30):
         section = None if day % 10 > 4 or day < 10 else without[day // 10 - 1]
         new = np.flatnonzero(sections == section)
@@ -129,14 +138,6 @@ def _row(name: str, size: int, reports: list[Report]) -> str:
     return f"| {name} | {size:,} | {alarms} of {len(reports)} | {by or 'none'} |"
 
 
-def _catalog(data: Path | None) -> tuple[FloatArray, npt.NDArray[np.str_]]:
-    if data is None:
-        sample = load_sample()
-        return sample.embeddings, np.array([payload["section"] for payload in sample.payloads])
-    table = pq.read_table(data / "debian_packages.parquet", columns=["section"])
-    return np.load(data / "debian_packages_384.npy").astype(np.float32), np.array(table["section"].to_pylist())
-
-
 def _model(options: argparse.Namespace, embeddings: FloatArray) -> CompresSAE:
     if options.model is not None and (options.model / "config.json").exists():
         return CompresSAE.load(options.model)
@@ -151,19 +152,32 @@ def _model(options: argparse.Namespace, embeddings: FloatArray) -> CompresSAE:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="directory of the full catalog; the shipped sample if left out")
-    parser.add_argument("--without", default="haskell,games", help="two sections to leave out of the training")
-    parser.add_argument("--model", type=Path, help="directory to keep the model in, or to find it in")
-    parser.add_argument("--latents", type=int, default=4096)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=TrainConfig.steps)
-    parser.add_argument("--rounds", type=int, default=TrainConfig.rounds)
-    parser.add_argument("--batch", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--apart", type=int, default=5, help="seeds that are also watched section by section: slow")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--plot", type=Path, help="PNG of thirty days in which the sections arrive one after the other")
-    return parser.parse_args()
+    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
+    parser.add_argument("--metadata", type=Path, help="parquet with section and tags, row by row as the embeddings")
+    parser.add_argument(
+        "--without", default="haskell,games", help="two sections to leave out of the training (default: haskell,games)"
+    )
+    parser.add_argument("--model", type=Path, help="directory to load the model from, or to save it in")
+    parser.add_argument("--latents", type=int, default=4096, help="number of latents (default: 4096)")
+    parser.add_argument("--k", type=int, default=32, help="non-zeros of a code (default: 32)")
+    parser.add_argument("--steps", type=int, default=TrainConfig.steps, help="training steps")
+    parser.add_argument("--rounds", type=int, default=TrainConfig.rounds, help="rounds of refinement")
+    parser.add_argument("--batch", type=int, default=1000, help="items a batch (default: 1000)")
+    parser.add_argument("--seeds", type=int, default=20, help="batches of each kind (default: 20)")
+    parser.add_argument(
+        "--section-seeds",
+        type=int,
+        default=5,
+        help="of them, batches that are also checked section by section, which is slow (default: 5)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--plot", type=Path, help="PNG to plot: thirty days in which the sections arrive one after the other"
+    )
+    options = parser.parse_args()
+    if options.vectors and options.metadata is None:
+        parser.error("--metadata is needed with embeddings: it has the section of each item")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Query plans beside each other: recall and time of a few first stages and numbers of candidates, on one index.
+"""Compare query plans on one index: recall and latency of first stages of several sizes.
 
+    python scripts/bench_plans.py                                    # the shipped sample and a quickly trained model
     python scripts/bench_plans.py text.npy [title.npy] --model model
     python scripts/bench_plans.py text.npy --model model --keep-dense --plan 1024,4 --plan 512,5
 
-A plan is latents and candidates for each hit (at least 100, but 200 for the plan of before, "512,5,200"). Several files
-are joined field by field. Every query is asked by all plans in turn, so that whatever else the machine does is spread
-over them. Queries are of seed 7, which defaults may be tuned on.
+A plan is LATENTS,FACTOR[,MINIMUM]: the latents of the first stage, and FACTOR candidates for each hit but at least
+MINIMUM (100 if left out). Several files are joined field by field. Each query runs with every plan in turn, so that
+other load on the machine affects all plans alike. The queries are items drawn with seed 7, on which defaults may have
+been tuned.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_data import load_catalog, load_or_train
 
-from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever
+from compressae_qdrant import EdgeIndex, IndexSettings, Retriever
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.metrics import recall
 from compressae_qdrant.vectors import exact_neighbours, unit_rows
@@ -28,13 +31,13 @@ LOAD = 4096
 
 
 def settings_of(plan: str, limit: int) -> dict[str, Any]:
-    """Of a search for so many hits besides the query's own item."""
-    latents, factor, *least = (int(part) for part in plan.split(","))
-    return {"first_stage_latents": latents, "prefetch": max(least[0] if least else 100, factor * limit)}
+    """Return the search options of a plan for `limit` hits."""
+    latents, factor, *minimum = (int(part) for part in plan.split(","))
+    return {"first_stage_latents": latents, "prefetch": max(minimum[0] if minimum else 100, factor * limit)}
 
 
-def measured(retriever: Retriever, queries: FloatArray, plans: dict[str, dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Hits and seconds of every plan, query by query."""
+def measure(retriever: Retriever, queries: FloatArray, plans: dict[str, dict[str, Any]], limit: int) -> dict[str, Any]:
+    """Return the hits and the seconds of each plan, query by query."""
     found: dict[str, Any] = {name: ([], []) for name in plans}
     for settings in plans.values():
         retriever.search(queries[0], limit, with_payload=False, **settings)
@@ -49,16 +52,26 @@ def measured(retriever: Retriever, queries: FloatArray, plans: dict[str, dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="+", help="(n, d) .npy of embeddings, one for each field of an item")
-    parser.add_argument("--model", required=True, help="directory of a trained model")
-    parser.add_argument("--plan", action="append", help=f"LATENTS,FACTOR[,LEAST]; otherwise {' '.join(PLANS)}")
     parser.add_argument(
-        "--keep-dense", action="store_true", help="keep the embeddings, which rescore three for each hit"
+        "vectors",
+        nargs="*",
+        help="(n, d) .npy of embeddings, one for each field of an item; default: the shipped sample",
     )
-    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser.add_argument(
+        "--plan", action="append", help=f"LATENTS,FACTOR[,MINIMUM], may be repeated; default: {' '.join(PLANS)}"
+    )
+    parser.add_argument(
+        "--keep-dense",
+        action="store_true",
+        help="keep the original embeddings, and rescore three candidates a hit by them",
+    )
+    parser.add_argument("--queries", type=int, default=500, help="number of queries (default: 500)")
     args = parser.parse_args()
-    model = CompresSAE.load(args.model)
-    x = unit_rows(np.concatenate([np.load(path) for path in args.vectors], axis=1))
+    name, vectors = load_catalog(args.vectors)
+    print(f"Catalog: {name}")
+    model = load_or_train(args.model, vectors)
+    x = unit_rows(vectors)
     own = np.random.default_rng(7).choice(len(x), min(args.queries, len(x)), replace=False)
     truth = exact_neighbours(x[own], x, 100, own).tolist()
     codes = model.encode(x)
@@ -72,17 +85,17 @@ def main() -> None:
             index.upsert(range(start, start + len(part)), part, dense=dense)
         index.optimize()
         retriever = Retriever(model, index)
-        print("| hits | plan | latents, candidates | recall | p50 ms | p95 ms |\n|---|---|---|---|---|---|")
+        print("\n| hits | plan | latents, candidates | recall | p50 ms | p95 ms |\n|---|---|---|---|---|---|")
         for limit in (100, 10):
             plans = {"default": {}, **{plan: settings_of(plan, limit + 1) for plan in args.plan or PLANS}}
             if not args.keep_dense:
                 plans["exact"] = {"exact": True}
-            for name, (hits, seconds) in measured(retriever, x[own], plans, limit + 1).items():
+            for plan, (hits, seconds) in measure(retriever, x[own], plans, limit + 1).items():
                 rows = [[row for row in each if row != mine] for each, mine in zip(hits, own.tolist(), strict=True)]
                 p50, p95 = np.percentile(np.array(seconds) * 1e3, [50, 95])
-                asked = ", ".join(str(value) for value in plans[name].values())
+                options = ", ".join(str(value) for value in plans[plan].values())
                 mean = recall(rows, truth, limit).mean()
-                print(f"| {limit} | {name} | {asked} | {mean:.4f} | {p50:.2f} | {p95:.2f} |", flush=True)
+                print(f"| {limit} | {plan} | {options} | {mean:.4f} | {p50:.2f} | {p95:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Recall against bytes and latency: codes, Qdrant's quantisation, PCA, truncation and Faiss on the same vectors.
+"""Compare recall, bytes and latency of codes, Qdrant's quantisation, PCA, truncation and Faiss on the same vectors.
 
     python scripts/bench_retrieval.py text.npy [title.npy] --metadata items.parquet --out results
-    python scripts/bench_retrieval.py ... --out results --measure times    # of the rows there, machine quiet
+    python scripts/bench_retrieval.py ... --out results --measure times    # times of these rows, on a quiet machine
     python scripts/bench_retrieval.py --quick                        # a few minutes on the shipped sample
 
-Several files are joined field by field, `concat(a, b) / sqrt(2)`. Queries are items drawn by --seed, those that
-defaults were tuned on left out; truth is exact dense search, the item itself left out. Writes rows.json, table.md and
-plots to --out, and goes on where it was: a row that is there is not measured again, nor is a model or a Faiss index
-that is there trained again. Recall and bytes are exact on a busy machine, so times are measured by a run of their own.
+Several files are joined field by field, `concat(a, b) / sqrt(2)`. Queries are random items, without those on which
+defaults were tuned; their true neighbours come from exact dense search, without the item itself. Writes rows.json,
+table.md and plots to --out. A later run with the same --out resumes: it does not repeat rows, models and Faiss indexes
+that exist. Recall and bytes do not depend on the machine's load, so times are measured in a run of their own.
 
-`compressae evaluate --baselines` is the same code for a catalog and an index of your own.
+`compressae evaluate --baselines` runs the same comparison for your own catalog and index.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+from bench_data import load_catalog, load_labels, quick_config
 
-from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
+from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant import scoring as similarity
-from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.evaluation.baselines import baselines
 from compressae_qdrant.evaluation.bench import Bench
 from compressae_qdrant.evaluation.comparison import run
@@ -37,25 +35,26 @@ from compressae_qdrant.metrics import agreement, paired_difference
 from compressae_qdrant.search.planner import SearchOptions
 
 TUNED_ON = (7, 11)
-"""Seeds of the queries that EXPERIMENTS.md picked defaults by; they are never asked here."""
+"""Seeds of the queries on which defaults were tuned (EXPERIMENTS.md); these queries are left out."""
 
 _KINDS = ("ours", "encoder", "paper", "baselines")
 _STATISTICS_ITEMS = 20_000
-"""Items whose codes tell how a model uses its latents with another k."""
+"""Number of items whose codes give the latents' usage of a model with another k."""
 
 Model = Callable[[], CompresSAE]
 Configs = dict[str, tuple[str, SearchOptions]]
 
 
 def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
-    """Ours at every k, and in every way at the first.
+    """Our codes: the default methods for every k, and all methods for the first k.
 
-    A dictionary serves every k from its own on: the given model with the most non-zeros that aren't too many is used.
+    A dictionary can be used for its own k and every larger one. Of the given models, the one with the largest k that
+    does not exceed the required k is used.
     """
     given = {model.k: model for model in map(CompresSAE.load, args.model)}
     found, every = [], []
     for k in args.k:
-        model = _served(given, bench, k) or _trained(bench, folder / f"ours-k{k}", _settings(args, k))
+        model = _model_for(given, bench, k) or _trained(bench, folder / f"ours-k{k}", _settings(args, k))
         plain: Configs = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
         found.append(codes(f"codes k={k}", plain, model))
         dense: Configs = {"originals on disk": ("ours, originals on disk", {})}
@@ -66,7 +65,7 @@ def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedM
 
 
 def _every_config(k: int, model: Model) -> list[ComparedMethod]:
-    """Every method and scoring, each exhaustive, but pursuit with asymmetric scoring, which every k has."""
+    """All methods and scorings, exhaustively, except pursuit with asymmetric scoring, which is measured for every k."""
     exact: SearchOptions = {"exact": True}
     paper: Configs = {"reconstructed": ("ours, encoder", {**exact, "scoring": "reconstructed"})}
     fast: Configs = {"sparse": ("ours, encoder", {**exact, "scoring": "sparse"})}
@@ -84,7 +83,7 @@ def _every_config(k: int, model: Model) -> list[ComparedMethod]:
 
 
 def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
-    """The paper's recipe in its two modes."""
+    """The paper's recipe, in its two scoring modes."""
     given = {model.k: model for model in map(CompresSAE.load, args.paper_model)}
     found = []
     for k in args.paper_k:
@@ -95,7 +94,7 @@ def papers(args: argparse.Namespace, bench: Bench, folder: Path) -> list[Compare
 
 
 def encoders(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedMethod]:
-    """Ours trained for codes by the encoder alone, in the paper's two modes."""
+    """Our models trained for encoding by the encoder alone, in the paper's two scoring modes."""
     given = {model.k: model for model in map(CompresSAE.load, args.encoder_model)}
     found = []
     for k in [*given, *(k for k in args.encoder_k if k not in given)]:
@@ -118,8 +117,8 @@ def _given(given: dict[int, CompresSAE], k: int) -> Model | None:
     return None if k not in given else lambda: given[k]
 
 
-def _served(given: dict[int, CompresSAE], bench: Bench, k: int) -> Model | None:
-    """The given model for the most non-zeros that aren't more than k, with k of them."""
+def _model_for(given: dict[int, CompresSAE], bench: Bench, k: int) -> Model | None:
+    """Return the given model with the largest k of at most `k`, set to `k` non-zeros, or None."""
     fitting = [trained for trained in given if trained <= k]
     if not fitting:
         return None
@@ -132,7 +131,7 @@ def _every(bench: Bench) -> int:
 
 
 def _trained(bench: Bench, folder: Path, config: TrainConfig) -> Model:
-    """A model that is trained, or loaded, once it is needed, and then stays."""
+    """Return a function that trains or loads the model at its first call, and caches it."""
 
     @functools.cache
     def load() -> CompresSAE:
@@ -147,14 +146,14 @@ def _trained(bench: Bench, folder: Path, config: TrainConfig) -> Model:
 
 def _settings(args: argparse.Namespace, k: int) -> TrainConfig:
     if args.quick:
-        return TrainConfig(latents=args.latents, k=k, steps=300, rounds=8, round_items=8192, encoder_steps=100)
+        return quick_config(args.latents, k)
     return TrainConfig(latents=args.latents, k=k)
 
 
 def task_quality(bench: Bench, models: list[CompresSAE], out: Path) -> None:
-    """Write task.md: what the first ten have in common with the query's item, dense and by codes, query by query.
+    """Write task.md: how often the top ten share the query item's labels, with dense vectors and with codes.
 
-    Codes are searched exhaustively, without an engine: what the default plan loses is in the other table.
+    Codes are searched exhaustively, without an engine. The other table shows the effect of the default query plan.
     """
     truth = [rows[:10] for rows in bench.truth]
     own = bench.own.tolist()
@@ -181,7 +180,13 @@ def task_quality(bench: Bench, models: list[CompresSAE], out: Path) -> None:
 def main() -> None:
     args = _arguments()
     out = Path(args.out)
-    name, vectors, fields = _catalog(args)
+    name, vectors = load_catalog([] if args.quick else args.vectors)
+    print(f"Catalog: {name}", flush=True)
+    vectors = np.asarray(vectors, np.float32)
+    fields = load_labels(None if args.quick or not args.vectors else args.metadata)
+    name = (
+        "the shipped sample" if args.quick or not args.vectors else " + ".join(Path(file).stem for file in args.vectors)
+    )
     tuned = [
         np.random.default_rng(seed).choice(len(vectors), min(500, len(vectors)), replace=False) for seed in TUNED_ON
     ]
@@ -207,21 +212,14 @@ def _log(line: str) -> None:
     print(line, flush=True)
 
 
-def _catalog(args: argparse.Namespace) -> tuple[str, FloatArray, dict[str, list[Any]]]:
-    """Name, vectors, and the fields that the task is judged by."""
-    if args.quick or not args.vectors:
-        sample = load_sample()
-        fields = {name: [payload[name] for payload in sample.payloads] for name in ("section", "tags")}
-        return "the shipped sample", np.asarray(sample.embeddings, np.float32), fields
-    parts = [np.load(path).astype(np.float32) for path in args.vectors]
-    columns = pq.read_table(args.metadata, columns=["section", "tags"]).to_pydict()
-    return " + ".join(Path(path).stem for path in args.vectors), np.concatenate(parts, axis=1), columns
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of unit-norm rows, one for each field of an item")
-    parser.add_argument("--metadata", help="parquet with section and tags, row for row")
+    parser.add_argument(
+        "vectors",
+        nargs="*",
+        help="(n, d) .npy of unit-norm rows, one for each field of an item; default: the shipped sample",
+    )
+    parser.add_argument("--metadata", help="parquet with section and tags, row by row as the embeddings")
     parser.add_argument(
         "--out", default="bench-retrieval", help="directory of results, models, Faiss indexes and plots"
     )
@@ -229,37 +227,76 @@ def _arguments() -> argparse.Namespace:
         "--measure",
         choices=("recall", "times", "both"),
         default="recall",
-        help="recall, bytes and quality of rows that lack them; times of rows in --out; or both, on a quiet machine",
+        help="recall, bytes and quality of rows that lack them (default); times of the rows in --out; or both",
     )
     parser.add_argument(
-        "--task", action="store_true", help="only compare sections and tags, of each --model with dense"
+        "--task",
+        action="store_true",
+        help="only compare how well each --model and dense vectors preserve sections and tags",
     )
     parser.add_argument(
         "--model",
         nargs="*",
         default=[],
-        help="ours, trained already: one serves its own k and every larger one that no other is nearer to",
+        help="directories of our trained models; each is used for its own k and larger ones, up to the k of the next",
     )
-    parser.add_argument("--encoder-model", nargs="*", default=[], help="of TrainConfig.for_encoder(), each for its k")
-    parser.add_argument("--paper-model", nargs="*", default=[], help="of the paper's recipe, each for its k")
     parser.add_argument(
-        "--k", type=int, nargs="+", default=[32, 8, 16, 20, 48, 64, 80], help="the first gets extra rows"
+        "--encoder-model",
+        nargs="*",
+        default=[],
+        help="directories of models trained with TrainConfig.for_encoder(), each used for its own k",
     )
-    parser.add_argument("--encoder-k", type=int, nargs="*", default=[], help="besides those of --encoder-model")
-    parser.add_argument("--encoder-steps", type=int, default=1500, help="of TrainConfig.for_encoder()")
-    parser.add_argument("--paper-k", type=int, nargs="*", default=[8, 16, 32, 64], help="of the paper's recipe")
-    parser.add_argument("--paper-steps", type=int, default=3000, help="of the paper's recipe")
-    parser.add_argument("--only", nargs="+", choices=_KINDS, default=_KINDS, help="measure these kinds; rows stay")
-    parser.add_argument("--match", default="", help="measure rows whose name this regular expression finds")
-    parser.add_argument("--latents", type=int, default=4096)
-    parser.add_argument("--queries", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument(
-        "--quick", action="store_true", help="the shipped sample, short training, fewer baselines, all at once"
+        "--paper-model",
+        nargs="*",
+        default=[],
+        help="directories of models trained by the paper's recipe, each used for its own k",
+    )
+    parser.add_argument(
+        "--k",
+        type=int,
+        nargs="+",
+        default=[32, 8, 16, 20, 48, 64, 80],
+        help="values of k to measure; the first is measured with all methods",
+    )
+    parser.add_argument(
+        "--encoder-k",
+        type=int,
+        nargs="*",
+        default=[],
+        help="values of k to train with TrainConfig.for_encoder(), in addition to --encoder-model",
+    )
+    parser.add_argument(
+        "--encoder-steps",
+        type=int,
+        default=1500,
+        help="steps of a training with TrainConfig.for_encoder() (default: 1500)",
+    )
+    parser.add_argument(
+        "--paper-k", type=int, nargs="*", default=[8, 16, 32, 64], help="values of k for the paper's recipe"
+    )
+    parser.add_argument(
+        "--paper-steps", type=int, default=3000, help="training steps of the paper's recipe (default: 3000)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=_KINDS,
+        default=_KINDS,
+        help="measure only these kinds of methods; other rows are kept",
+    )
+    parser.add_argument("--match", default="", help="measure only rows whose name matches this regular expression")
+    parser.add_argument("--latents", type=int, default=4096, help="number of latents (default: 4096)")
+    parser.add_argument("--queries", type=int, default=500, help="number of queries (default: 500)")
+    parser.add_argument("--seed", type=int, default=2026, help="random seed for drawing the queries (default: 2026)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the shipped sample, short training, fewer baselines; recall and times in one run",
     )
     args = parser.parse_args()
     if args.vectors and not args.metadata and not args.quick:
-        parser.error("--metadata is needed beside vectors: sections and tags measure the task")
+        parser.error("--metadata is needed with embeddings: it has the section and tags of each item")
     if args.quick:
         args.measure, args.k, args.paper_k, args.encoder_k = "both", [32], [32], [32]
         args.paper_steps = args.encoder_steps = 150

@@ -1,11 +1,11 @@
-"""Training, refinement and encoding against plain torch, in one run on one device.
+"""Compare the speed of training, refinement and encoding with plain torch, in one run on one device.
 
-    python scripts/bench_train.py                        # a GPU where there is one, else small shapes on the CPU
+    python scripts/bench_train.py                        # random items; on a GPU if there is one, else small on the CPU
     python scripts/bench_train.py embeddings.npy --json result.json
 
-The plain step is written as the paper describes it: two top-k calls, two dense decodes, autograd, Adam, atoms scaled to
-unit norm. Both start from the same weights and see the same batches. Prints Markdown. Without a file, items are made:
-each mixes 16 of 8,192 random directions, and noise.
+The plain step follows the paper: two top-k calls, two dense decodes, autograd, Adam, atoms scaled to unit norm. Both
+start from the same weights and get the same batches. Prints Markdown. Without a file, random items are generated: each
+is a mixture of 16 of 8,192 random directions, with noise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured on a device."""
+    """Sizes of the measurements on a device."""
 
     items: int
     dim: int
@@ -66,7 +66,7 @@ HELD_OUT = 10_000
 
 
 class Clock:
-    """Seconds on a device, once all that was queued is done."""
+    """Measures seconds on a device, and waits for queued work before it reads the time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -77,7 +77,7 @@ class Clock:
         return time.perf_counter()
 
     def of(self, work: Callable[[], object], repeats: int = 1) -> float:
-        """Seconds of one call, of several queued one after the other."""
+        """Return the mean seconds of a call, over several queued calls."""
         started = self.now()
         for _ in range(repeats):
             work()
@@ -88,7 +88,7 @@ class Clock:
 
 
 def make_items(n: int, dim: int, device: torch.device) -> npt.NDArray[np.float16]:
-    """(n, dim) float16 of unit norm."""
+    """Return (n, dim) float16 random items of unit norm."""
     random = torch.Generator(device).manual_seed(0)
     atoms = normalize(torch.randn(8192, dim, generator=random, device=device), dim=1)
     made = np.empty((n, dim), np.float16)
@@ -103,7 +103,7 @@ def make_items(n: int, dim: int, device: torch.device) -> npt.NDArray[np.float16
 
 
 def plain_step(model: CompresSAE, adam: torch.optim.Adam, x: Tensor, rate: float) -> None:
-    """A step as the paper describes it."""
+    """Do one training step as the paper describes it."""
     for group in adam.param_groups:
         group["lr"] = rate
     e = x @ model.encoder_weight.t() + model.encoder_bias
@@ -124,7 +124,7 @@ def plain_in_bfloat16(model: CompresSAE, adam: torch.optim.Adam, x: Tensor, rate
 
 
 class Bench:
-    """One device, its data, and what has been found."""
+    """The measurements on one device and its data."""
 
     def __init__(self, rows: npt.NDArray[Any], sizes: Sizes, device: torch.device, latents: int, k: int) -> None:
         self.rows, self.sizes, self.device, self.clock = rows, sizes, device, Clock(device)
@@ -149,7 +149,7 @@ class Bench:
         )
 
     def _plain(self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]) -> tuple[Run, Any]:
-        """A fresh run, and what takes one of its steps."""
+        """Return a new training, and a function that does one of its steps."""
         run, adam = self.start()
 
         def take(number: int) -> None:
@@ -163,26 +163,26 @@ class Bench:
 
     @torch.no_grad()
     def loss(self, run: Run) -> float:
-        """Mean `1 - cos(x, x_hat)` of the held-out items, coded by the encoder in float32."""
+        """Return the mean `1 - cos(x, x_hat)` of the held-out items, encoded by the encoder in float32."""
         lost = [1 - cosine_similarity(x, run.model(x)) for x in torch.split(run.held_out, 2048)]
         return float(torch.cat(lost).mean())
 
     def steps(self) -> list[Row]:
-        """Milliseconds of a step; turn by turn, so that what else the machine does meets all alike."""
+        """Return the milliseconds of a step; methods take turns, so that other load affects all alike."""
         _, step = self.ours()
-        contenders: dict[str, Callable[[int], None]] = {
+        methods: dict[str, Callable[[int], None]] = {
             "plain": self._plain(plain_step)[1],
             "plain, bfloat16 autocast": self._plain(plain_in_bfloat16)[1],
             "ours": lambda number: self.take(step, number),
         }
-        # A GPU works off a queue: waiting after each step would measure the waiting.
+        # A GPU runs queued work: waiting after each step would measure the wait.
         queued = 5 if self.device.type == "cuda" else 1
         taken: dict[str, list[float]] = defaultdict(list)
         for number in range(self.sizes.repeats + 4):
-            for name, contender in contenders.items():
+            for name, method in methods.items():
                 started = self.clock.now()
                 for ahead in range(queued):
-                    contender(queued * number + ahead)
+                    method(queued * number + ahead)
                 taken[name].append((self.clock.now() - started) / queued)
         seconds = {name: statistics.median(times[4:]) for name, times in taken.items()}
         self.found["step_seconds"] = seconds
@@ -222,7 +222,7 @@ class Bench:
         return {name.replace("clearing", "batch, clearing"): statistics.median(times) for name, times in sums.items()}
 
     def _autograd_stages(self, run: Run) -> dict[str, float]:
-        """The parts of a step by themselves, on a batch."""
+        """Return the times of the parts of a step, each measured separately on a batch."""
         model, wide, again = run.model, 4 * run.model.k, self.sizes.repeats
         x = run.feed.batch(0, self.config.batch_size)
         dtype = selection_dtype(self.device)
@@ -263,7 +263,7 @@ class Bench:
         }
 
     def _fractions(self, seconds: dict[str, float], fused: bool) -> list[Row]:
-        """How near the machine's own rates the stages come that are made of one thing."""
+        """Return the rates of the stages as fractions of the machine's matrix rate and copy bandwidth."""
         rate, bandwidth = self._matrix_rate(), self._copy_bandwidth()
         n, d, h, k = self.config.batch_size, self.data.dim, self.config.latents or 0, self.config.k
         one = 2 * n * d * h
@@ -300,7 +300,7 @@ class Bench:
         return 2 * size / min(self.clock.of(lambda: b.copy_(a), 3) for _ in range(4))
 
     def whole(self) -> list[Row]:
-        """All steps, of both, from the same weights and on the same batches."""
+        """Run all steps of both methods, from the same weights and on the same batches."""
         seconds, losses = {}, {}
         for name in ("ours", "plain"):
             seconds[name], losses[name] = self._all_steps(name)
@@ -317,7 +317,7 @@ class Bench:
         ]
 
     def _all_steps(self, name: str) -> tuple[float, float]:
-        """Seconds, and the validation loss afterwards."""
+        """Return the seconds of all steps, and the validation loss after them."""
         if name == "plain":
             run, take = self._plain(plain_step)
         else:
@@ -348,8 +348,8 @@ class Bench:
 
     def encoding(self) -> list[Row]:
         rows = []
-        for method, wanted in self.sizes.encoded.items():
-            x = self.rows[:wanted]
+        for method, count in self.sizes.encoded.items():
+            x = self.rows[:count]
             self.model.encode(x[:1024], method)
             started = self.clock.now()
             self.model.encode(x, method)
@@ -385,15 +385,20 @@ def about(bench: Bench) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="?", type=Path, help="(n, d) .npy of embeddings; items are made without one")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads; by default what torch takes")
-    parser.add_argument("--latents", type=int, default=4096)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--steps", type=int, help="of the whole run: 500 on a GPU, 200 on a CPU")
-    parser.add_argument("--batch", type=int, help="100,000 on a GPU, 2,048 on a CPU")
-    parser.add_argument("--items", type=int, help="of made items")
-    parser.add_argument("--json", type=Path, help="file to write the figures to as well")
+    parser.add_argument("vectors", nargs="?", type=Path, help="(n, d) .npy of embeddings; default: random items")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="torch device (default: cuda if available, else cpu)")  # fmt: skip
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
+    parser.add_argument("--latents", type=int, default=4096, help="number of latents (default: 4096)")
+    parser.add_argument("--k", type=int, default=32, help="non-zeros of a code (default: 32)")
+    parser.add_argument(
+        "--steps", type=int, help="steps of the complete training (default: 500 on a GPU, 200 on a CPU)"
+    )
+    parser.add_argument("--batch", type=int, help="batch size (default: 100,000 on a GPU, 2,048 on a CPU)")
+    parser.add_argument(
+        "--items", type=int, help="number of random items (default: 1,010,000 on a GPU, 41,000 on a CPU)"
+    )
+    parser.add_argument("--json", type=Path, help="file to write the results to as well")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -404,8 +409,9 @@ def main() -> None:
     rows = np.load(args.vectors, mmap_mode="r") if args.vectors else make_items(sizes.items, sizes.dim, device)
     bench = Bench(rows, sizes, device, args.latents, args.k)
     described = about(bench)
+    print(f"Catalog: {args.vectors or 'random items made for this run'}\n")
     print(*(f"- {name}: {text}" for name, text in described.items()), sep="\n")
-    print("\n| what | measured |\n|---|---|")
+    print("\n| measurement | result |\n|---|---|")
     for part in (bench.steps, bench.stages, bench.whole, bench.refinement, bench.encoding):
         for what, measured in part():
             print(f"| {what} | {measured} |", flush=True)

@@ -1,6 +1,6 @@
-"""What bench_capacity.py measures on: a catalog grown in vectors and in codes, models of several sizes.
+"""Data of bench_capacity.py: a catalog enlarged as vectors and as codes, and models of several sizes.
 
-Every step writes into the work directory and is not done again once it is there, so a killed run goes on.
+Every step saves its result in the work directory and is skipped if the result exists, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ __all__ = ["codes_of", "grow", "jitter", "model_of", "nearest"]
 _CHUNK = 16_384
 _NEIGHBOURS = 8
 _SWAPPED = 0.4
-"""Share of latents that a jittered code takes from a neighbour's instead."""
+"""Share of latents that a jittered code takes from a neighbour's code."""
 
 
 def grow(catalog: FloatArray, size: int, file: Path, seed: int = 0) -> npt.NDArray[np.float16]:
-    """(size, d) float16 unit rows: the catalog itself first, then mixtures that lie where its items lie.
+    """Return (size, d) float16 unit rows: the catalog, then synthetic items that follow its distribution.
 
-    A new item is an item moved up to half way to one of its eight nearest, then along the difference of two others of
-    them, then by isotropic noise of norm 0.1. No two rows are alike, and none is far from the catalog.
+    A synthetic item is a catalog item moved up to half way towards one of its eight nearest neighbours, then along the
+    difference of two others of them, then by isotropic noise of norm 0.1. No two rows are equal, and none is far from
+    the catalog.
     """
     if not file.exists():
         near = nearest(catalog, file.with_name("neighbours.npy"))
@@ -53,7 +54,7 @@ def _mixtures(catalog: FloatArray, near: npt.NDArray[np.int64], count: int, rand
 
 
 def nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
-    """(n, 8) rows closest to each row of the catalog, itself left out, in no order."""
+    """Return (n, 8) rows: the nearest neighbours of each row of the catalog without itself, in no particular order."""
     if not file.exists():
         found = np.empty((len(catalog), _NEIGHBOURS), np.int64)
         for start in range(0, len(catalog), 1024):
@@ -67,10 +68,10 @@ def nearest(catalog: FloatArray, file: Path) -> npt.NDArray[np.int64]:
 
 
 def model_of(items: FloatArray, latents: int, k: int, folder: Path) -> CompresSAE:
-    """The model in a folder; if there is none, one whose atoms are items, refined for two rounds.
+    """Load the model in a folder; if there is none, make one whose atoms are items, refined for two rounds.
 
-    That uses its latents much as a long training does (EXPERIMENTS.md: posting mass 0.27 against 0.33), which is what
-    sizes and times depend on; its recall is far below.
+    Such a model uses its latents about as evenly as a fully trained one (EXPERIMENTS.md: posting mass 0.27 against
+    0.33), which determines sizes and times; its recall is far lower.
     """
     if not (folder / "config.json").exists():
         config = TrainConfig(latents=latents, k=k, steps=0, rounds=2, encoder_steps=0)
@@ -79,7 +80,7 @@ def model_of(items: FloatArray, latents: int, k: int, folder: Path) -> CompresSA
 
 
 def codes_of(model: CompresSAE, catalog: FloatArray, folder: Path) -> SparseCodes:
-    """Codes of the catalog, encoded in chunks that stay in a folder."""
+    """Return the codes of the catalog, encoded in chunks that are cached in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for start in range(0, len(catalog), _CHUNK):
@@ -91,11 +92,11 @@ def codes_of(model: CompresSAE, catalog: FloatArray, folder: Path) -> SparseCode
 
 
 def jitter(codes: SparseCodes, near: npt.NDArray[np.int64], size: int, seed: int = 0) -> SparseCodes:
-    """Codes of `size` items: the catalog's first, then each an item's with latents swapped for its neighbours'.
+    """Return codes of `size` items: the catalog's, then variants with some latents taken from neighbours' codes.
 
-    A latent of a new code is, with probability 0.4, one of a neighbour's code instead, if the code doesn't have it yet;
-    values are moved by a tenth. Latents go on being used as often, and together, as the catalog uses them, which is
-    what bytes and times depend on; encoding a million mixtures of vectors takes an hour and says the same.
+    Each latent of a variant is replaced with probability 0.4 by one of a neighbour's code that the variant lacks;
+    values change by about a tenth. The variants use latents as often, and together, as the catalog does, which
+    determines bytes and times. Encoding a million synthetic vectors takes an hour and gives the same result.
     """
     if size <= len(codes):
         return codes[:size]
@@ -109,7 +110,7 @@ def jitter(codes: SparseCodes, near: npt.NDArray[np.int64], size: int, seed: int
         value = codes.values[base].copy()
         columns = random.permuted(np.tile(np.arange(codes.k), (count, 1)), axis=1)
         swapped = random.random(own.shape) < _SWAPPED
-        for column in range(codes.k):  # one latent a time, so that no code gets one twice
+        for column in range(codes.k):  # one latent at a time, so that no code gets one twice
             taken = np.take_along_axis(its, columns[:, [column]], axis=1)
             free = swapped[:, column] & ~(own == taken).any(axis=1)
             own[free, column] = taken[free, 0]

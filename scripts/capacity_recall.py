@@ -1,4 +1,4 @@
-"""Recalls beside a plan, from the rows that bench_retrieval.py wrote."""
+"""The recalls that `compressae plan` shows, taken from the rows of bench_retrieval.py."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["recalls"]
 
 
 def recalls(known: dict[str, Any], dim: int, rows: Sequence[Row]) -> dict[str, Any]:
-    """What is known, with recall@100 of a benchmark at `dim` dimensions in place of what was there for them.
+    """Replace the recall@100 values for `dim` dimensions by those of a benchmark; returns the updated table.
 
-    Codes are those in two stages at the default plan, by "k,dimensions"; baselines go by the names that they have in
-    `bench_capacity.py`. Digits beyond the fourth say nothing.
+    Codes are keyed by "k,dimensions" and measured in two stages with the default plan; baselines are keyed by the
+    names of `bench_capacity.py`. Values are rounded to four digits.
     """
     codes = {key: value for key, value in known["codes"].items() if key.split(",")[1] != str(dim)}
     dense = {name: {of: value for of, value in by.items() if of != str(dim)} for name, by in known["dense"].items()}

@@ -1,4 +1,4 @@
-"""The results of bench_capacity.py as Markdown: what was measured, beside what the fitted formulas say."""
+"""The results of bench_capacity.py as Markdown: measurements, and the estimates of the fitted formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["report", "worst_bytes"]
 
 
 def report(measured: dict[str, Any], constants: Constants) -> str:
-    """Constants, errors, and three tables, for BENCHMARKS.md."""
+    """Return the constants, the errors and three tables, for BENCHMARKS.md."""
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
     return "\n".join(
         [
@@ -26,22 +26,22 @@ def report(measured: dict[str, Any], constants: Constants) -> str:
 
 
 def worst_bytes(measured: dict[str, Any], constants: Constants) -> float:
-    """The largest relative error of the formulas, in bytes of indexes and on disk."""
+    """Return the largest relative error of the formulas for the bytes of an index, in memory and on disk."""
     return max(error for _, *errors in _byte_errors(measured, constants) for error in errors)
 
 
 def _byte_errors(measured: dict[str, Any], constants: Constants) -> list[tuple[dict[str, Any], float, float]]:
     found = []
     for row in measured["builds"]:
-        run, asked = row["run"], workload_of(row["run"])
-        index = index_bytes(asked, constants, run["segments"])
-        disk = index + item_bytes(asked, constants) * run["items"]
+        run, workload = row["run"], workload_of(row["run"])
+        index = index_bytes(workload, constants, run["segments"])
+        disk = index + item_bytes(workload, constants) * run["items"]
         found.append((run, abs(index / row["index_bytes"] - 1), abs(disk / row["disk_bytes"] - 1)))
     return found
 
 
 def _fitted(measured: dict[str, Any], constants: Constants) -> list[str]:
-    """What a posting, an item and a candidate cost, and how far the formulas are from what was measured."""
+    """Return the cost of a posting, an item and a candidate, and the errors of the formulas."""
     size, times = constants.bytes, constants.times
     packed = ", ".join(f"{kind} {value:.2f}" for kind, value in size.packed.items())
     lines = [
@@ -75,12 +75,12 @@ def _bytes(measured: dict[str, Any], constants: Constants) -> list[str]:
     ]
     for row in measured["builds"]:
         run, n = row["run"], row["run"]["items"]
-        asked = workload_of(run)
-        index = index_bytes(asked, constants, run["segments"]) / n
+        workload = workload_of(run)
+        index = index_bytes(workload, constants, run["segments"]) / n
         cells = [
             f"{n:,}", f"{run['latents']:,}", run["k"], run["datatype"], run["segments"], run["payload_bytes"],
             f"{row['posting_mass']:.3f}", f"{row['index_bytes'] / n:.1f}", f"{index:.1f}",
-            f"{row['disk_bytes'] / n:.1f}", f"{index + item_bytes(asked, constants):.1f}",
+            f"{row['disk_bytes'] / n:.1f}", f"{index + item_bytes(workload, constants):.1f}",
             f"{row['opened_bytes'] / n:.1f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -95,11 +95,11 @@ def _times(measured: dict[str, Any], constants: Constants) -> list[str]:
     for row in measured["searches"]:
         run = row["run"]
         first = "all: one stage" if row["first_stage_latents"] == run["latents"] else str(row["first_stage_latents"])
-        asked = workload_of(run, first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"])
+        workload = workload_of(run, first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"])
         lines.append(
             f"| {run['items']:,} | {run['latents']:,} | {run['k']} | {run['segments']} | {first} | {row['prefetch']:,} "
             f"| {row['postings']:,.0f} | {row['p50_ms']:.2f} | {row['cpu_ms']:.2f} "
-            f"| {search_ms(asked, constants, 1, run['segments']):.2f} |"
+            f"| {search_ms(workload, constants, 1, run['segments']):.2f} |"
         )
     return lines
 
@@ -118,6 +118,6 @@ def _dense(measured: dict[str, Any]) -> list[str]:
 
 
 def workload_of(run: dict[str, Any], **query: Any) -> Workload:
-    """What a run serves, for the planner's formulas."""
+    """Return the workload of a run, for the planner's formulas."""
     names = ("items", "dim", "latents", "k", "datatype", "payload_bytes")
     return Workload(**{name: run[name] for name in names}, **query)

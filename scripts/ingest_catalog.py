@@ -1,10 +1,10 @@
-"""Load a catalog into an index: the command `compressae ingest`, for those who start from a script.
+"""Load a catalog into an index: `compressae ingest` as a script, or a Ray Data job with --ray.
 
     python scripts/ingest_catalog.py catalog.parquet --model model --index index
     python scripts/ingest_catalog.py --ray folder/ --model model --index http://host:6333/items --journal ray.journal
 
-With --ray, the files of a folder (or several paths) are encoded and loaded as a Ray Data job: on this machine, or on
-the cluster that RAY_ADDRESS names. The key of a server comes from QDRANT_API_KEY, on each machine of the cluster.
+With --ray, a Ray Data job encodes and loads the files of a folder (or several paths), on this machine or on the cluster
+at RAY_ADDRESS. A server's API key is read from QDRANT_API_KEY on each machine of the cluster.
 """
 
 from __future__ import annotations
@@ -27,20 +27,32 @@ from compressae_qdrant.sources import Columns
 
 def main_ray() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ray", action="store_true", required=True)
-    parser.add_argument("sources", nargs="+", type=Path, help="files, or folders of .parquet files")
-    parser.add_argument("--model", "-m", required=True, type=Path)
-    parser.add_argument("--index", "-i", required=True, help="a directory, or http(s):// or grpc(s)://host:port/name")
-    parser.add_argument("--journal", type=Path, help="notes which files are done, so that a later run goes on")
-    parser.add_argument("--id", default="id")
-    parser.add_argument("--embedding", default="embedding")
-    parser.add_argument("--method", default="pursuit", choices=["pursuit", "refit", "encoder"])
-    parser.add_argument("--atoms-per-step", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--encoders", type=int, help="actors that encode; one a GPU, or a core, if left out")
-    parser.add_argument("--skip-bad-rows", action="store_true")
-    parser.add_argument("--cpus", type=int, help="start Ray here with so many cores, instead of joining RAY_ADDRESS")
-    parser.add_argument("--object-store-mb", type=int, help="memory of Ray's object store, with --cpus")
+    parser.add_argument("--ray", action="store_true", required=True, help="run as a Ray Data job")
+    parser.add_argument("sources", nargs="+", type=Path, help="catalog files, or folders of .parquet files")
+    parser.add_argument("--model", "-m", required=True, type=Path, help="directory of the model")
+    parser.add_argument(
+        "--index", "-i", required=True, help="a directory, or http(s):// or grpc(s)://host:port/collection"
+    )
+    parser.add_argument(
+        "--journal", type=Path, help="file that records the finished files, to resume an interrupted job"
+    )
+    parser.add_argument("--id", default="id", help="column of ids (default: id)")
+    parser.add_argument("--embedding", default="embedding", help="column of embeddings (default: embedding)")
+    parser.add_argument("--method", default="pursuit", choices=["pursuit", "refit", "encoder"],
+                        help="encoding method (default: pursuit)")  # fmt: skip
+    parser.add_argument("--atoms-per-step", type=int, default=4,
+                        help="atoms that pursuit selects a step (default: 4)")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=2048, help="items a batch (default: 2048)")
+    parser.add_argument(
+        "--encoders", type=int, help="number of encoding actors (default: one for each GPU, or core without GPUs)"
+    )
+    parser.add_argument("--skip-bad-rows", action="store_true", help="skip unusable rows instead of stopping")
+    parser.add_argument(
+        "--cpus", type=int, help="start a local Ray with this many cores, instead of joining RAY_ADDRESS"
+    )
+    parser.add_argument(
+        "--object-store-mb", type=int, help="memory of the local Ray's object store in MiB; only with --cpus"
+    )
     args = parser.parse_args()
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,9 +1,10 @@
-"""Cut the sample catalog that the package ships from the full one.
+"""Make the sample catalog that the package ships from the full catalog.
 
-    python scripts/make_sample.py ../shared/data
+    python scripts/make_sample.py DIRECTORY
 
-Reads debian_packages.parquet and debian_packages_384.npy there; row i of both is item i. Writes 8,000 random items, in
-their old order, to compressae_qdrant/datasets/debian_packages_8k.parquet. The same input gives the same bytes.
+Reads debian_packages.parquet and debian_packages_384.npy in DIRECTORY; row i of both is item i. Writes 8,000 random
+items, in their original order, to compressae_qdrant/datasets/debian_packages_8k.parquet. The same input gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TARGET = Path(__file__).parents[1] / "compressae_qdrant" / "datasets" / "debian_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="directory of the full catalog")
+    parser.add_argument("source", type=Path, help="directory of the full catalog's two files")
     source = parser.parse_args().source
     catalog = pq.read_table(source / "debian_packages.parquet", columns=["id", "title", "section", "tags"])
     embeddings = np.load(source / "debian_packages_384.npy", mmap_mode="r")
@@ -30,7 +31,7 @@ def main() -> None:
     vectors = embeddings[picked].astype(np.float16)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     sample = catalog.take(pa.array(picked)).append_column("embedding", column)
-    # Half floats hardly compress, and are read faster as they are; the texts do.
+    # Half floats barely compress and load faster uncompressed; texts compress well.
     pq.write_table(sample, TARGET, compression={"embedding.list.element": "none"} | dict.fromkeys(
         ["id", "title", "section", "tags.list.element"], "zstd"), use_dictionary=["section", "tags.list.element"],
         row_group_size=2_000)  # fmt: skip

@@ -1,7 +1,8 @@
-"""Events of an A/B test as a shop would log them, to try `compressae ab` on: users who come back, and differ.
+"""Simulate the event log of an A/B test, as input for `compressae ab analyse`.
 
-Two weeks. A user comes for the first time at a random moment, and then again as often as a gamma distribution of mean 3
-says; how gladly one clicks is a beta distribution of mean 8%. Assignment is the package's own.
+The log covers two weeks. A user's first visit is at a random time; the number of further visits is Poisson with a
+gamma-distributed mean (3 on average), and the click rate is beta-distributed (8% on average). Variants are assigned by
+the package's own function.
 
     python scripts/simulate_events.py events.parquet --users 200000 --lift 0.03
     compressae ab analyse events.parquet --time time --planned 200000 --plot effect.png
@@ -27,7 +28,7 @@ SECONDS = 14 * 24 * 3600
 
 
 def main() -> None:
-    """Draw the events, sort them by time, and write them."""
+    """Draw the events, sort them by time and write them to a file."""
     options = _options()
     random = np.random.default_rng(options.seed)
     weights = {"control": 1.0, "codes": 1.0}
@@ -55,15 +56,15 @@ def main() -> None:
     else:
         rows = ({**row, "time": row["time"].isoformat()} for row in table.to_pylist())
         options.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print(f"{len(table):,} events of {options.users:,} users, {len(clicked) / len(user):.4f} clicks an exposure")
+    print(f"{len(table):,} events of {options.users:,} users, {len(clicked) / len(user):.4f} clicks per exposure")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help=".parquet, .csv or .jsonl to write")
-    parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--lift", type=float, default=0.03, help="true relative lift")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("path", type=Path, help="file to write: .parquet, .csv, or JSON lines for any other suffix")
+    parser.add_argument("--users", type=int, default=200_000, help="number of users (default: 200,000)")
+    parser.add_argument("--lift", type=float, default=0.03, help="true relative lift of the click rate (default: 0.03)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     return parser.parse_args()
 
 

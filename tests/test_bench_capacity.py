@@ -1,4 +1,4 @@
-"""What the capacity benchmark measures on, and where its recalls come from."""
+"""The data, the recalls and the report of the capacity benchmark."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The benchmark's script: which model serves which k, and rows of several runs in one directory."""
+"""The retrieval and plan benchmarks: the model for each k, and the rows of several runs in one directory."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -17,21 +16,12 @@ import pytest
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+from .support.scripts import load_script
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return loaded("bench_retrieval")
-
-
-def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_script("bench_retrieval", monkeypatch)
 
 
 def test_a_model_serves_every_larger_k(
@@ -72,9 +62,9 @@ def test_the_nearest_model_that_is_not_too_large(script: ModuleType, embeddings:
     bench = script.Bench.of("items", embeddings, {}, 30)
     larger = model.with_k(8, embeddings)
     given = {6: model, 8: larger}
-    assert script._served(given, bench, 5) is None
-    assert script._served(given, bench, 6)() is model
-    seven, nine = script._served(given, bench, 7)(), script._served(given, bench, 9)()
+    assert script._model_for(given, bench, 5) is None
+    assert script._model_for(given, bench, 6)() is model
+    seven, nine = script._model_for(given, bench, 7)(), script._model_for(given, bench, 9)()
     assert (seven.k, nine.k) == (7, 9)
     assert nine.fingerprint == larger.with_k(9, embeddings).fingerprint
 
@@ -88,8 +78,8 @@ def test_plans_beside_each_other(
     model.save(tmp_path / "model")
     command = ["bench", str(tmp_path / "items.npy"), "--model", str(tmp_path / "model"), "--queries", "20", *kept]
     monkeypatch.setattr(sys, "argv", [*command, "--plan", "3,1,40", "--plan", "96,2"])
-    loaded("bench_plans").main()
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    load_script("bench_plans", monkeypatch).main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.partition("|---")[2].splitlines()[1:]]
     found = {(row[0], row[1]): (row[2], float(row[3])) for row in rows}
     assert found["100", "3,1,40"][0] == "3, 101"
     assert found["10", "3,1,40"][0] == "3, 40"

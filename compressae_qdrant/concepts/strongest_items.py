@@ -50,7 +50,7 @@ class StrongestItems:
 
     Closest rather than of the largest value: pursuit gives an atom a large value too where it has to undo what its
     neighbours in the dictionary added. One label covers the majority of the 20 strongest items in 61.5% of the 200
-    most used latents of a real catalog this way, by value in 53.5% (`scripts/concept_purity.py`).
+    most used latents of a real catalog this way, by value in 53.5% (`scripts/bench_concept_purity.py`).
     """
 
     def __init__(self, latents: int, keep: int) -> None:

@@ -1,18 +1,21 @@
-"""Do latents mean something? Labels that people gave items, counted among the strongest items of each concept.
+"""Measure how often the strongest items of a concept share a label that people assigned.
 
-    python scripts/concept_purity.py ../shared/data/debian_packages_384.npy --model model
+    python scripts/bench_concept_purity.py                            # the shipped sample and a quickly trained model
+    python scripts/bench_concept_purity.py embeddings.npy --metadata items.parquet --model model
 
-A concept is pure if one label covers the majority of its 20 strongest items. Labels are Debian's sections and debtags.
-More than half of the packages were never tagged, so it is counted three times: among the strongest items; among those
-of them that can have the label (all have a section; debtags count if at least ten are tagged); and among the strongest
-of the tagged ones; and with all labels, and without those on over a tenth of all items, which say how a
-package is built rather than what it is about. Strongest are those closest to the atom, as `compressae concepts` has
-them, or those of the largest value. Controls are counted alike: random items; the items closest to random directions
-(of all items, as nothing uses such a latent), any and such as have the atoms' mean and covariance; the other side of
-the same latents; and the latents that lead most items in codes by an untrained dictionary, of such directions. The most
-used latents are those that are the main concept of most items (the largest share, value times cosine), as
-`compressae concepts` has it; those that most items use at all are counted too. Prints Markdown; with
---names also concepts by the names that they have in the model's concepts.json.
+A concept is pure if one label covers the majority of its 20 strongest items: those closest to the atom, as in
+`compressae concepts`, or those with the largest values. Labels are sections and tags.
+
+Many items may have no tags, so purity is measured three times: among the strongest items; among those of them whose
+labels are known (all have a section; tags count if at least ten of the items are tagged); and among the strongest
+tagged items. Each is measured with all labels, and without labels of more than a tenth of all items, which are often
+about form rather than content.
+
+Controls are measured in the same way: random items; the items closest to random directions, without and with the
+atoms' mean and covariance; the opposite side of the same latents; and the leading latents of codes by an untrained
+dictionary of such directions. The concepts measured are those that are the main concept of most items (the one with the
+largest share, value times cosine), and those that most items use. Prints Markdown; --names also lists concepts with
+their names from the model's concepts.json.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
+from bench_data import load_catalog, load_labels, load_or_train
 
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.codes import FloatArray
@@ -38,11 +42,11 @@ _SECTION = "section:"
 
 
 class Labels:
-    """Sections and debtags of the catalog's items."""
+    """Sections and tags of the catalog's items."""
 
-    def __init__(self, table: Path) -> None:
-        columns = pq.read_table(table, columns=["section", "tags"]).to_pydict()
-        self.of = [{f"{_SECTION}{section}", *(tags or [])} for section, tags in zip(*columns.values(), strict=True)]
+    def __init__(self, columns: dict[str, list[Any]]) -> None:
+        rows = zip(columns["section"], columns["tags"], strict=True)
+        self.of = [{f"{_SECTION}{section}", *(tags or [])} for section, tags in rows]
         self.tagged = np.array([bool(tags) for tags in columns["tags"]])
         counts = Counter(label for own in self.of for label in own)
         self.common = {label for label, count in counts.items() if count > len(self.of) / 10}
@@ -53,7 +57,7 @@ class Labels:
         return max(counts.values(), default=0) > STRONGEST / 2
 
     def pure_if_known(self, rows: Rows, left_out: set[str]) -> bool:
-        """The same, where an item without debtags says nothing about debtags."""
+        """Whether one label covers the majority of the items whose labels are known."""
         strongest = rows[:STRONGEST]
         sections = Counter(label for row in strongest.tolist() for label in self.of[row] if label.startswith(_SECTION))
         tagged = strongest[self.tagged[strongest]].tolist()
@@ -67,7 +71,7 @@ class Labels:
         )
 
     def shares(self, rankings: Sequence[Rows]) -> list[float]:
-        """Share of pure rankings: all items, those known, tagged items; then the same without common labels."""
+        """Return the share of pure rankings: all, known, tagged items; then the same without common labels."""
         found = []
         for left_out in (set(), self.common):
             found += [
@@ -79,7 +83,7 @@ class Labels:
 
 
 class Latents:
-    """Who uses each latent, and how strongly."""
+    """The items that use each latent, and their values."""
 
     def __init__(self, codes: SparseCodes, embeddings: FloatArray, atoms: FloatArray) -> None:
         self._columns = codes.to_csr().tocsc()
@@ -90,12 +94,12 @@ class Latents:
         self.main = np.bincount(self._largest(codes), minlength=codes.latents)
 
     def leading(self, count: int) -> list[int]:
-        """The latents that are the main concept of most items; of as many, those that more items use."""
+        """Return the latents that are the main concept of most items; ties go to those that more items use."""
         found: list[int] = np.lexsort((-self.use, -self.main))[:count].tolist()
         return found
 
     def _largest(self, codes: SparseCodes) -> Rows:
-        """The latent of the largest share of each code."""
+        """Return the latent with the largest share in each code."""
         shares = np.empty_like(codes.values)
         for start in range(0, len(codes), _BATCH):
             part = slice(start, start + _BATCH)
@@ -104,7 +108,7 @@ class Latents:
         return np.take_along_axis(codes.indices, shares.argmax(axis=1)[:, None], axis=1)[:, 0].astype(np.int64)
 
     def users(self, latent: int, side: int = 1) -> tuple[Rows, FloatArray]:
-        """Items that use a latent on the concept's side (1) or the other (-1), and the sizes of their values."""
+        """Return the items that use a latent with the concept's sign (1) or the opposite (-1), and their magnitudes."""
         part = slice(self._columns.indptr[latent], self._columns.indptr[latent + 1])
         values = self._columns.data[part] * self.sign[latent] * side
         kept = values > 0
@@ -121,13 +125,13 @@ class Latents:
 
 
 def like_the_atoms(atoms: FloatArray, random: np.random.Generator, count: int) -> FloatArray:
-    """(count, d): random directions that have the mean and the covariance of the atoms."""
+    """Return (count, d) random directions with the mean and the covariance of the atoms."""
     drawn = random.multivariate_normal(atoms.mean(axis=0), np.cov(atoms.T), size=count)
     return unit_rows(drawn.astype(np.float32))
 
 
 def _untrained(model: CompresSAE, embeddings: FloatArray, random: np.random.Generator) -> Latents:
-    """Codes by pursuit on directions like the atoms: of the same size, sparsity, mean and covariance as the model's."""
+    """Return codes by pursuit on random directions: same latents, k, mean and covariance as the model."""
     directions = like_the_atoms(model.atoms.detach().numpy(), random, model.latents)
     other = CompresSAE(model.config)
     with torch.no_grad():
@@ -137,11 +141,12 @@ def _untrained(model: CompresSAE, embeddings: FloatArray, random: np.random.Gene
 
 def main() -> None:
     arguments = _arguments()
-    table = arguments.table or Path(str(arguments.embeddings).replace("_384.npy", ".parquet"))
-    embeddings = unit_rows(np.load(arguments.embeddings))
-    model = CompresSAE.load(arguments.model)
+    name, vectors = load_catalog([] if arguments.embeddings is None else [arguments.embeddings])
+    print(f"Catalog: {name}")
+    embeddings = unit_rows(vectors)
+    model = load_or_train(arguments.model, vectors)
     codes = model.encode(embeddings)
-    labels = Labels(table)
+    labels = Labels(load_labels(arguments.metadata))
     latents = Latents(codes, embeddings, model.atoms.detach().numpy())
     most = latents.leading(arguments.latents)
     common = np.argsort(-latents.use, kind="stable")[: arguments.latents].tolist()
@@ -161,31 +166,31 @@ def main() -> None:
     rankings: dict[str, Callable[[int], Rows]] = {
         "closest to the atom": latents.by_cosine,
         "largest value": latents.by_value,
-        "control: the latents' other side": lambda latent: latents.by_cosine(latent, -1),
+        "control: the latents' opposite sign": lambda latent: latents.by_cosine(latent, -1),
         "control: random directions": along_a_direction,
         "control: random items": drawn,
         "control: directions like the atoms": like_an_atom,
     }
     untrained = _untrained(model, embeddings, random)
     print(
-        f"{len(codes):,} items, {labels.tagged.mean():.0%} with debtags; model {model.fingerprint}, "
+        f"{len(codes):,} items, {labels.tagged.mean():.0%} with tags; model {model.fingerprint}, "
         f"h={model.latents}, k={model.k}; the {len(most)} latents that are the main concept of most items "
         f"({latents.main[most[-1]]:,} to {latents.main[most[0]]:,} items), and those that most items use "
         f"({latents.use[common[-1]]:,} to {latents.use[common[0]]:,})"
     )
     print()
     print(
-        "| the 20 strongest | all items | of known labels | tagged items | all, no common | known, no common "
+        "| 20 strongest items | all items | known labels | tagged items | all, no common | known, no common "
         "| tagged, no common |"
     )
     print("|---|---|---|---|---|---|---|")
-    for name, ranking in rankings.items():
-        print(f"| {name} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
+    for label, ranking in rankings.items():
+        print(f"| {label} | {' | '.join(f'{share:.1%}' for share in labels.shares(list(map(ranking, most))))} |")
     shares = labels.shares([untrained.by_cosine(latent) for latent in untrained.leading(len(most))])
     print(f"| control: an untrained dictionary's latents | {' | '.join(f'{share:.1%}' for share in shares)} |")
-    for name, ranking in (("closest to the atom", latents.by_cosine), ("largest value", latents.by_value)):
+    for label, ranking in (("closest to the atom", latents.by_cosine), ("largest value", latents.by_value)):
         shares = labels.shares(list(map(ranking, common)))
-        print(f"| {name}, of those that most items use | {' | '.join(f'{share:.1%}' for share in shares)} |")
+        print(f"| {label}, of those that most items use | {' | '.join(f'{share:.1%}' for share in shares)} |")
     everything = labels.shares([latents.by_cosine(latent) for latent in np.flatnonzero(latents.use).tolist()])
     print(f"| closest to the atom, all latents | {' | '.join(f'{share:.1%}' for share in everything)} |")
     print(f"\nCommon labels: {', '.join(sorted(labels.common))}.")
@@ -198,11 +203,14 @@ def main() -> None:
 
 
 def _show_names(model: CompresSAE, count: int) -> None:
-    """The most used concepts, and as many drawn evenly from the rest."""
+    """Print the most used concepts, and the same number drawn evenly from the rest."""
     if model.concepts is None:
         raise SystemExit("the model has no concepts.json; run `compressae concepts` first")
     ranked = model.concepts.most_used()
-    for title, some in (("The most used", ranked[:count]), ("Evenly drawn", ranked[count :: len(ranked) // count])):
+    for title, some in (
+        ("Most used", ranked[:count]),
+        ("Drawn evenly from the rest", ranked[count :: len(ranked) // count]),
+    ):
         print(f"\n**{title}**\n\n| latent | name | main of | items | closest items |\n|---|---|---|---|---|")
         for concept in some[:count]:
             titles = "; ".join(item.title for item in concept.strongest[:3]).replace("|", "/")
@@ -211,13 +219,20 @@ def _show_names(model: CompresSAE, count: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("embeddings", type=Path)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--table", type=Path, help="parquet with section and tags, row by row as the embeddings")
-    parser.add_argument("--latents", type=int, default=200)
-    parser.add_argument("--names", type=int, default=0, help="concepts to show, twice: most used, evenly drawn")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument(
+        "embeddings", nargs="?", type=Path, help="(n, d) .npy of embeddings; default: the shipped sample"
+    )
+    parser.add_argument("--model", type=Path, help="directory of a trained model; default: train a quick one")
+    parser.add_argument("--metadata", type=Path, help="parquet with section and tags, row by row as the embeddings")
+    parser.add_argument("--latents", type=int, default=200, help="number of concepts to measure (default: 200)")
+    parser.add_argument(
+        "--names", type=int, default=0, help="number of concepts to list, of the most used and of the rest (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the controls (default: 0)")
+    arguments = parser.parse_args()
+    if arguments.embeddings is not None and arguments.metadata is None:
+        parser.error("--metadata is needed with embeddings: it has the section and tags of each item")
+    return arguments
 
 
 if __name__ == "__main__":

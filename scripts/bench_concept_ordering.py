@@ -1,16 +1,17 @@
-"""In which order should the items of a concept come? Orders that were tried, against the one that is kept.
+"""Compare ways to order the items of a concept by the purity of the first 20.
 
-    python scripts/concept_orders.py ../shared/data/debian_packages_384.npy --model model
+    python scripts/bench_concept_ordering.py                          # the shipped sample and a quickly trained model
+    python scripts/bench_concept_ordering.py embeddings.npy --metadata items.parquet --model model
 
-Each order ranks the users of a latent; a latent is pure as in `concept_purity.py`, and the three figures are its three
-readings. An order is chosen on the latents of use rank 201 to 1,200 and shown for the first 200. Controls go through
-the same order as the atoms do: directions that have the atoms' mean and covariance, and random ones, over all items.
-An order that lifts them as much as the concepts says nothing about concepts.
+Each ordering ranks the items that use a latent. Purity and its three variants are those of `bench_concept_purity.py`.
+An ordering is chosen on the latents of usage rank 201 to 1,200, and reported for the first 200 too. Controls rank all
+items by the same score along random directions, and along random directions with the atoms' mean and covariance. An
+ordering that makes the controls purer by as much as the concepts tells nothing about concepts.
 
-Orders: the cosine with the atom; with the catalog's mean and its first principal components taken off items and atoms
-(Mu & Viswanath, "All-but-the-top", arXiv 1702.01417); less the nearness of an item to atoms in general (CSLS: Conneau
-et al., arXiv 1710.04087; the mean over all atoms; a z-score over all atoms); among the users with the larger values;
-with the encoder's row; over all items instead of the users.
+Orderings: the cosine with the atom; the same after removing the catalog's mean and first principal components from
+items and atoms (Mu & Viswanath, "All-but-the-top", arXiv 1702.01417); the same minus the item's closeness to atoms in
+general (CSLS: Conneau et al., arXiv 1710.04087; the mean over all atoms; a z-score over all atoms); the same among the
+items with the largest values; the cosine with the encoder's row; the same over all items.
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from concept_purity import Labels, Latents, Rows, like_the_atoms
+from bench_concept_purity import Labels, Latents, Rows, like_the_atoms
+from bench_data import load_catalog, load_labels, load_or_train
 
-from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.vectors import unit_rows
 
 Score = Callable[[Rows, FloatArray], FloatArray]
-"""Of the items of these rows along a direction, which is an atom with its sign."""
+"""Scores the items of the given rows along a (d,) direction, for example a signed atom."""
 CHOSEN_ON, SHOWN = slice(200, 1200), slice(0, 200)
 CONTROLS = 400
 COMPONENTS = 8
 _RANKED = 4000
-"""Of all items: more than enough for 20 tagged ones."""
+"""Items kept of a ranking; enough to contain 20 tagged ones."""
 _NEAR = 10
 
 
 def main() -> None:
     arguments = _arguments()
-    table = arguments.table or Path(str(arguments.embeddings).replace("_384.npy", ".parquet"))
-    embeddings = unit_rows(np.load(arguments.embeddings))
-    model = CompresSAE.load(arguments.model)
+    name, vectors = load_catalog([] if arguments.embeddings is None else [arguments.embeddings])
+    print(f"Catalog: {name}")
+    embeddings = unit_rows(vectors)
+    model = load_or_train(arguments.model, vectors)
     atoms, encoder = model.atoms.detach().numpy(), model.encoder_weight.detach().numpy()
     latents = Latents(model.encode(embeddings), embeddings, atoms)
-    labels = Labels(table)
+    labels = Labels(load_labels(arguments.metadata))
     most = np.argsort(-latents.use, kind="stable")
     random = np.random.default_rng(0)
     like_atoms = like_the_atoms(atoms, random, CONTROLS)
@@ -51,7 +53,7 @@ def main() -> None:
     everything = np.arange(len(embeddings))
 
     def row(name: str, score: Score, directions: FloatArray, share: float = 1.0, users: bool = True) -> None:
-        """`share` of the users, those with the largest values."""
+        """Print the row of an ordering, over the `share` of the latent's items with the largest values."""
 
         def ranked(latent: int) -> Rows:
             rows, values = latents.users(latent)
@@ -68,7 +70,9 @@ def main() -> None:
         found = [*groups, along(like_atoms), along(anywhere)]
         print(f"| {name} | {' | '.join(_readings(labels, rankings) for rankings in found)} |", flush=True)
 
-    print("| order | ranks 201 to 1,200: all, known, tagged | first 200 | directions like the atoms | any directions |")
+    print(
+        "\n| ordering | ranks 201 to 1,200: all, known, tagged | first 200 | atom-like directions | random directions |"
+    )
     print("|---|---|---|---|---|")
 
     def plain(rows: Rows, vector: FloatArray) -> FloatArray:
@@ -83,13 +87,13 @@ def main() -> None:
         without = _all_but_the_top(embeddings, removed)
         items = without(embeddings)
         row(
-            f"item and atom less the mean and {removed} components",
+            f"cosine without the mean and {removed} components",
             lambda rows, vector, items=items, without=without: items[rows] @ without(vector[None])[0],  # type: ignore[misc]
             atoms,
         )
     near, mean, deviation = _nearness(embeddings, atoms)
     row("CSLS", lambda rows, vector: 2 * plain(rows, vector) - near[rows], atoms)
-    row("less the item's mean over atoms", lambda rows, vector: plain(rows, vector) - mean[rows], atoms)
+    row("cosine minus the item's mean over atoms", lambda rows, vector: plain(rows, vector) - mean[rows], atoms)
     row("z-score over atoms", lambda rows, vector: (plain(rows, vector) - mean[rows]) / deviation[rows], atoms)
 
 
@@ -102,7 +106,7 @@ def _readings(labels: Labels, rankings: Sequence[Rows]) -> str:
 
 
 def _all_but_the_top(embeddings: FloatArray, removed: int) -> Callable[[FloatArray], FloatArray]:
-    """Rows less the catalog's mean and its first principal components, of unit norm."""
+    """Return a function that removes the catalog's mean and first components from rows and scales them to unit norm."""
     mean = embeddings.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
     top = vectors[:, ::-1][:, :removed].astype(np.float32)
@@ -115,7 +119,7 @@ def _all_but_the_top(embeddings: FloatArray, removed: int) -> Callable[[FloatArr
 
 
 def _nearness(embeddings: FloatArray, atoms: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """For each item its mean cosine with the `_NEAR` nearest atoms, that with all, and the standard deviation."""
+    """Return each item's mean cosine with its `_NEAR` nearest atoms, with all atoms, and the standard deviation."""
     found = []
     for start in range(0, len(embeddings), 4096):
         cosines = embeddings[start : start + 4096] @ atoms.T
@@ -127,10 +131,15 @@ def _nearness(embeddings: FloatArray, atoms: FloatArray) -> tuple[FloatArray, Fl
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("embeddings", type=Path)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--table", type=Path, help="parquet with section and tags, row by row as the embeddings")
-    return parser.parse_args()
+    parser.add_argument(
+        "embeddings", nargs="?", type=Path, help="(n, d) .npy of embeddings; default: the shipped sample"
+    )
+    parser.add_argument("--model", type=Path, help="directory of a trained model; default: train a quick one")
+    parser.add_argument("--metadata", type=Path, help="parquet with section and tags, row by row as the embeddings")
+    arguments = parser.parse_args()
+    if arguments.embeddings is not None and arguments.metadata is None:
+        parser.error("--metadata is needed with embeddings: it has the section and tags of each item")
+    return arguments
 
 
 if __name__ == "__main__":

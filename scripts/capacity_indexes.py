@@ -1,4 +1,4 @@
-"""One index of bench_capacity.py: built once in its folder, its bytes noted beside it, and timed whenever asked."""
+"""The indexes of bench_capacity.py: each is built once in its own folder, measured in bytes, and timed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from compressae_qdrant.index.settings import Datatype
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
 
-__all__ = ["CodeRun", "DenseRun", "cells_of_codes", "timed"]
+__all__ = ["CodeIndexRun", "DenseIndexRun", "stored_code_cells", "timed"]
 
 _QUERIES = 40
-_LEAST_REPEATS, _MOST_REPEATS = 3, 25
+_MIN_REPEATS, _MAX_REPEATS = 3, 25
 _PLAN_SECONDS = 1.5
-"""For one plan on one index, beyond its least repeats."""
+"""Time limit for one plan on one index, once it has the minimum number of repeats."""
 _PLANS: list[tuple[int | None, int]] = [(64, 200), (256, 200), (1024, 100), (512, 1000), (1024, 505), (None, 200)]
-"""Latents of the first stage (None: all, "one stage" in the tables) and candidates."""
+"""First-stage latents (None: all of them, "one stage" in the tables) and candidates of each plan."""
 
 _OPENED = """
 import json, re, sys
@@ -48,43 +48,43 @@ shard.close()
 
 
 @dataclass(frozen=True)
-class CodeRun:
-    """Codes in the embedded engine."""
+class CodeIndexRun:
+    """An index of codes in the embedded engine."""
 
     items: int
     latents: int = 4096
     k: int = 32
     datatype: Datatype = "uint8"
     segments: int = 1
-    """Wanted; what is measured says how many there are."""
+    """Segments to ask for; the measurements say how many the engine made."""
     payload_bytes: int = 0
-    """Of each item's JSON; 0 stores none."""
+    """Bytes of each item's JSON payload; 0 stores none."""
     timed: bool = True
-    """Whether searches are timed, or bytes alone are of interest."""
+    """Whether searches are timed, or only bytes are measured."""
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         payload = f"-p{self.payload_bytes}" if self.payload_bytes else ""
         return f"codes-h{self.latents}-k{self.k}-{self.datatype}-s{self.segments}{payload}-n{self.items}"
 
     def build(self, work: Path, model: CompresSAE, codes: Callable[[], SparseCodes]) -> dict[str, Any]:
-        """Build it if it isn't there; its bytes."""
+        """Build the index if it does not exist; returns its bytes."""
         folder = work / self.name
         facts = folder / "facts.json"
         if not facts.exists():
             payloads = payloads_of(self.items, self.payload_bytes)
-            made = codes()
+            rows = codes()
             started = time.perf_counter()
             settings = IndexSettings(datatype=self.datatype, segments=self.segments)
             with EdgeIndex.create(folder, model, settings) as index:
                 for start in range(0, self.items, 4096):
-                    part = made[start : start + 4096]
+                    part = rows[start : start + 4096]
                     index.upsert(range(start, start + len(part)), part, payloads[start : start + len(part)] or None)
                 index.optimize()
                 info = index.info()
             seconds = time.perf_counter() - started
-            use = np.bincount(made.indices.ravel(), minlength=self.latents)
+            use = np.bincount(rows.indices.ravel(), minlength=self.latents)
             np.save(folder / "postings.npy", use)
             opened = subprocess.run(
                 [sys.executable, "-c", _OPENED, str(folder / "shard")], capture_output=True, text=True, check=True
@@ -100,8 +100,8 @@ class CodeRun:
         return {"run": self._run(model, folder), **json.loads(facts.read_text())}
 
     def time(self, work: Path, model: CompresSAE, queries: FloatArray) -> list[dict[str, Any]]:
-        """Times of every plan."""
-        rows = []
+        """Return the times of every plan."""
+        rows: list[dict[str, Any]] = []
         with EdgeIndex.open(work / self.name, model) as index:
             use = np.load(work / self.name / "postings.npy")
             planner = QueryPlanner(model)
@@ -123,12 +123,12 @@ class CodeRun:
         return rows
 
     def _run(self, model: CompresSAE, folder: Path) -> dict[str, Any]:
-        asked = {name: value for name, value in asdict(self).items() if name != "timed"}
-        return asked | {"dim": model.dim, "segments": _segments(folder)}
+        settings = {name: value for name, value in asdict(self).items() if name != "timed"}
+        return settings | {"dim": model.dim, "segments": _segments(folder)}
 
 
 def _segments(folder: Path) -> int:
-    """Segments that hold postings: the engine takes the number that it was asked for as a wish."""
+    """Count the segments that hold postings; the engine may make a different number than requested."""
     sizes = [
         sum(file.stat().st_size for file in index.iterdir())
         for index in folder.glob("shard/segments/*/vector_index-code")
@@ -137,8 +137,8 @@ def _segments(folder: Path) -> int:
 
 
 @dataclass(frozen=True)
-class DenseRun:
-    """Dense vectors in the embedded engine, as `baselines` sets them up."""
+class DenseIndexRun:
+    """An index of dense vectors in the embedded engine, with the settings of the evaluation's baselines."""
 
     name: str
     items: int
@@ -147,7 +147,7 @@ class DenseRun:
     quantization: Any = None
 
     def build(self, work: Path, vectors: Callable[[], FloatArray]) -> dict[str, Any]:
-        """Build it if it isn't there; its bytes."""
+        """Build the index if it does not exist; returns its bytes."""
         folder = self._folder(work)
         facts = folder.with_suffix(".json")
         if not facts.exists():
@@ -162,7 +162,7 @@ class DenseRun:
         return {"run": self._run(), **json.loads(facts.read_text())}
 
     def time(self, work: Path, queries: FloatArray) -> list[dict[str, Any]]:
-        """Times of searches for ten hits, without and with rescoring."""
+        """Return the times of searches for ten hits, without and with rescoring."""
         shard = qe.EdgeShard.load(str(self._folder(work)))
         rows = []
         for rescore in (False, True) if self.quantization is not None else (False,):
@@ -174,7 +174,7 @@ class DenseRun:
         return rows
 
     def built(self, work: Path) -> bool:
-        """Whether it is there."""
+        """Whether the index exists."""
         return self._folder(work).with_suffix(".json").exists()
 
     def _run(self) -> dict[str, Any]:
@@ -185,15 +185,16 @@ class DenseRun:
 
 
 def timed(calls: Sequence[Callable[[], object]]) -> dict[str, float]:
-    """Median time of some calls in ms, and how much one repeated varies.
+    """Return the median time of the calls in ms, CPU time included, and the spread of repeated calls.
 
-    All are made once before, then over and over in turn; a call's spread is that of its times over their median.
+    Each call runs once to warm up; then all run repeatedly in turn. The spread is the 95th percentile of a call's time
+    over the call's median.
     """
     for call in calls:
         call()
     times: list[list[float]] = []
     began, cpu = time.perf_counter(), time.process_time()
-    while len(times) < _LEAST_REPEATS or (len(times) < _MOST_REPEATS and time.perf_counter() - began < _PLAN_SECONDS):
+    while len(times) < _MIN_REPEATS or (len(times) < _MAX_REPEATS and time.perf_counter() - began < _PLAN_SECONDS):
         row = []
         for call in calls:
             started = time.perf_counter()
@@ -208,8 +209,8 @@ def timed(calls: Sequence[Callable[[], object]]) -> dict[str, float]:
     }
 
 
-def cells_of_codes(work: Path) -> list[dict[str, Any]]:
-    """Cells of storage that codes of several lengths take, on average; codes are random, 256 of each length."""
+def stored_code_cells(work: Path) -> list[dict[str, Any]]:
+    """Return the mean number of storage cells of a code for several lengths, from 256 random codes of each length."""
     notes = work / "stored_codes.json"
     if not notes.exists():
         lengths = (8, 16, *range(19, 25), 32, *range(43, 49), 56, 64, *range(68, 75))
@@ -232,7 +233,7 @@ def _cells(latents: int, k: int, items: int) -> float:
 
 
 def payloads_of(items: int, size: int) -> list[dict[str, Any]]:
-    """Payloads of `size` bytes of JSON: words, so that they compress as text does."""
+    """Return payloads of `size` bytes of JSON, made of words so that they compress like text."""
     if not size:
         return []
     words = [f"word{number * 7919 % 10_007}" for number in range(size // 4)]
