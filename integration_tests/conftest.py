@@ -13,22 +13,31 @@ from .containers import Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test to want a server waits for its image too."""
+    """Mark the tests that need a server, and allow time for the first of them to pull the server's image."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
+        if here in item.path.parents and _needs_server(item):
+            item.add_marker(pytest.mark.server)
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    """Whether a test uses the `server` fixture, or runs a fixture of this file on a server."""
+    call = getattr(item, "callspec", None)
+    backends = [] if call is None else call.params.values()
+    return "server" in getattr(item, "fixturenames", ()) or any(str(each).startswith("server-") for each in backends)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A Qdrant server; tests that want one skip where there is none."""
+    """A Qdrant server; tests that need it are skipped if there is none."""
     yield from backends.server()
 
 
 @pytest.fixture(params=["edge", "local", "server-rest", "server-grpc"])
 def create(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[backends.Create]:
-    """Makes empty indexes, on each backend in turn."""
+    """Creates empty indexes, on each backend in turn."""
     with ExitStack() as opened:
         if request.param == "edge":
             yield opened.enter_context(backends.edge(tmp_path))
@@ -41,7 +50,7 @@ def create(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[backends.
 
 @pytest.fixture(params=["local", "server-rest", "server-grpc"])
 def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
-    """Clients of what has collections and aliases; a test removes what it makes."""
+    """A client of each backend that has collections and aliases; a test removes what it creates."""
     made = QdrantClient(":memory:") if request.param == "local" else _of_server(request)
     yield made
     made.close()
@@ -49,7 +58,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
 
 @pytest.fixture
 def name(client: QdrantClient) -> Iterator[str]:
-    """A free name; every collection that begins with it is removed at the end."""
+    """A name not in use; every collection whose name begins with it is removed after the test."""
     prefix = f"test-{uuid.uuid4().hex}"
     yield prefix
     backends.remove(client, prefix)

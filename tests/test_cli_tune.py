@@ -18,6 +18,7 @@ def _catalog(catalog: Path) -> None:
     """catalog.npy, in the working directory."""
 
 
+@pytest.mark.slow
 def test_what_tune_wrote_is_trained_loaded_and_asked(shell: Shell, tmp_path: Path) -> None:
     code, out, err = shell(f"tune catalog.npy --budget 500 --out tuned.toml {SMALL}")
     assert code == 0, err

@@ -44,7 +44,7 @@ def _loss(x: torch.Tensor, atoms: torch.Tensor, codes: tuple[torch.Tensor, torch
 @pytest.mark.parametrize(("k", "step"), [(5, 1), (12, 4), (17, 7)])
 @pytest.mark.usefixtures("operations")
 def test_pursuit_by_gram_matrices_finds_codes_as_good(k: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, atoms = unit_rows(24, 40, 1).to(DEVICE), unit_rows(150, 40, 2).to(DEVICE)
+    x, atoms = unit_rows(12, 40, 1).to(DEVICE), unit_rows(150, 40, 2).to(DEVICE)
     atoms[3] = atoms[4]
     codes = Dictionary(atoms).pursue(x, k, step)
     assert all(len(set(row)) == k for row in codes[0].tolist())
@@ -80,7 +80,7 @@ def test_a_streamed_encoding_is_the_other_one(
     model: CompresSAE, embeddings: FloatArray, operations: Any, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches of which the last is smaller; float16 rows; the encoder's codes are the same codes."""
-    rows = (3 * embeddings[:70]).astype(np.float16)
+    rows = (3 * embeddings[:37]).astype(np.float16)
     monkeypatch.setattr(coding, "fused", lambda _: None)
     monkeypatch.setattr(pursuit, "fused", lambda _: None)
     wanted = model.encode(rows, method)
@@ -92,8 +92,8 @@ def test_a_streamed_encoding_is_the_other_one(
         support, raw = coder.code(x, method, 4)
         return support, raw * coder.factor(x, support, raw, "projection")
 
-    indices, values = np.full((70, model.k), -1, np.int32), np.zeros((70, model.k), np.float32)
-    coding._encode_streaming(rows, code, 32, CPU, indices, values)
+    indices, values = np.full((37, model.k), -1, np.int32), np.zeros((37, model.k), np.float32)
+    coding._encode_streaming(rows, code, 16, CPU, indices, values)
     same = (indices == wanted.indices).all(axis=1)
     assert same.mean() > (0.9 if method == "pursuit" else 0.999)
     np.testing.assert_allclose(values[same], wanted.values[same], atol=1e-4)
@@ -111,7 +111,7 @@ def test_a_streamed_encoding_names_the_row_that_is_unusable(
         coding._encode_streaming(rows, lambda x: coder.code(x, "encoder", 4), 32, CPU, *out)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
 def test_a_gpu_encodes_as_a_cpu_does(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
     there = CompresSAE(model.config).to("cuda")

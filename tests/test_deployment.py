@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from compressae_qdrant import (
     IndexSettings,
     QdrantIndex,
     Retriever,
+    deployment,
     open_source,
     train,
 )
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.deployment import collection_of, deploy, drop_previous, rollback
+from compressae_qdrant.deployment import collection_of, drop_previous, rollback
 from compressae_qdrant.errors import (
     ConfigError,
     IndexNotFoundError,
@@ -30,6 +32,9 @@ from compressae_qdrant.ingestion.aio import ingest_async
 from compressae_qdrant.search.alias_retriever import AliasRetriever, AsyncAliasRetriever
 
 from .support.data import SMALL
+
+deploy = functools.partial(deployment.deploy, queries=20)
+"""Verify with 20 queries instead of 100: each takes the client's local mode tens of milliseconds."""
 
 
 @pytest.fixture(scope="module")

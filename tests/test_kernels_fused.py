@@ -262,6 +262,7 @@ def test_gathered_rows_have_unit_norm(dtype: torch.dtype) -> None:
     torch.testing.assert_close(results[0].norm(dim=1), torch.ones(4, device=DEVICE))
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
     """The interpreter accepts what the compiler refuses, so all kernels go through it, to machine code for an H100."""
     pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not compiled")

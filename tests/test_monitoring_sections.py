@@ -10,6 +10,8 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.monitoring import check, observe
 from compressae_qdrant.monitoring.checks import Report
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 20
 WITHOUT = ("haskell", "games")
 BATCH = 200

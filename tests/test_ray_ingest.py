@@ -35,7 +35,7 @@ from compressae_qdrant.sources.identity import file_identity
 
 from .support.sink import Sink, serving
 
-pytestmark = pytest.mark.timeout(600)  # starting Ray takes a busy machine a while
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # starting Ray can take minutes on a busy machine
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "ingest_catalog.py"
 FILES, EACH = 4, 150
