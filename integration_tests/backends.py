@@ -1,4 +1,4 @@
-"""The three places an index can live in, each as a factory of empty indexes for one test."""
+"""The three kinds of backends, each as a factory of empty indexes for one test."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Create = Callable[[CodeModel, IndexSettings], CodeIndex]
 
 @contextmanager
 def edge(folder: Path) -> Iterator[Create]:
-    """Embedded shards in a directory."""
+    """A factory of embedded indexes in a directory."""
     with ExitStack() as opened:
         yield lambda model, settings: opened.enter_context(EdgeIndex.create(folder / uuid.uuid4().hex, model, settings))
 
 
 @contextmanager
 def on_client(client: QdrantClient) -> Iterator[Create]:
-    """Collections of a client, removed at the end."""
+    """A factory of collections of a client, which are deleted at the end."""
     prefix = f"test-{uuid.uuid4().hex}"
     numbers = itertools.count()
 
@@ -43,14 +43,14 @@ def on_client(client: QdrantClient) -> Iterator[Create]:
 
 
 def remove(client: QdrantClient, prefix: str) -> None:
-    """Remove every collection that begins with a prefix, and with it its aliases."""
+    """Delete every collection whose name begins with a prefix, with its aliases."""
     for each in client.get_collections().collections:
         if each.name.startswith(prefix):
             client.delete_collection(each.name)
 
 
 def server() -> Iterator[Server]:
-    """The server of QDRANT_URL (gRPC at QDRANT_GRPC_PORT, 6334), or a container for the session; or a visible skip.
+    """The server of QDRANT_URL (gRPC at QDRANT_GRPC_PORT, 6334), or a container for the session, or a skip.
 
     With CI_REQUIRE_SERVER=1 a missing server is a failure.
     """

@@ -1,4 +1,4 @@
-"""Qdrant servers in containers: one for a session or a test, or a cluster of three. Without Docker, visible skips."""
+"""Qdrant servers in containers, alone or as a cluster. Tests are skipped without Docker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import HttpWaitStrategy
 
 IMAGE: Final = "qdrant/qdrant:v1.19.0"
-"""The server that the tests start, pinned here and nowhere else."""
+"""Image of the server that the tests start; the only place that pins it."""
 
 _REST, _GRPC, _PEERS = 6333, 6334, 6335
 _JOIN_SECONDS: Final = 60
@@ -31,13 +31,13 @@ _JOIN_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server listens."""
+    """Addresses of a server."""
 
     url: str
     grpc_port: int
 
     def require_grpc(self) -> None:
-        """A visible skip where only REST can be reached; a failure with CI_REQUIRE_SERVER=1."""
+        """Skip the test if gRPC cannot be reached; fail with CI_REQUIRE_SERVER=1."""
         host = urlsplit(self.url).hostname or ""
         try:
             socket.create_connection((host, self.grpc_port), timeout=5).close()
@@ -46,19 +46,19 @@ class Server:
             _unavailable(reason, required=os.environ.get("CI_REQUIRE_SERVER") == "1")
 
     def client(self, *, grpc: bool, key: str | None = None, timeout: int = 60) -> QdrantClient:
-        """A client by REST or gRPC; without `key`, the one of QDRANT_API_KEY is used if there is one."""
+        """A client by REST or gRPC. The default of `key` is QDRANT_API_KEY, if it is set."""
         with _insecure():
             return QdrantClient(**self._options(grpc, key, timeout))
 
     def location(self, *, grpc: bool) -> str:
-        """What stands before `/collection` in a location."""
+        """A location without its `/collection`."""
         where = urlsplit(self.url)
         if not grpc:
             return self.url
         return f"{'grpcs' if where.scheme == 'https' else 'grpc'}://{where.hostname}:{self.grpc_port}"
 
     def async_client(self, *, grpc: bool = False) -> AsyncQdrantClient:
-        """The same, awaited."""
+        """An async client by REST or gRPC."""
         with _insecure():
             return AsyncQdrantClient(**self._options(grpc, None, 60))
 
@@ -71,7 +71,7 @@ class Server:
 
 @contextmanager
 def _insecure() -> Iterator[None]:
-    """A key over plain HTTP on this machine is what a test wants; the client warns of it."""
+    """Ignore the client's warning about a key over plain HTTP, which the tests use on this machine."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
         yield
@@ -79,22 +79,22 @@ def _insecure() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Started:
-    """A container of a server that a test may stop and start."""
+    """A server in a container that a test may stop and start."""
 
     container: DockerContainer
     ports: tuple[int, int] | None
 
     def server(self) -> Server:
-        """Where it listens."""
+        """Addresses of the server."""
         rest, grpc = self.ports or tuple(int(self.container.get_exposed_port(port)) for port in (_REST, _GRPC))
         return Server(f"http://{self.container.get_container_host_ip()}:{rest}", grpc)
 
     def kill(self) -> None:
-        """Stop it hard, as a machine that fails does."""
+        """Kill the server, as if its machine failed."""
         self.container.get_wrapped_container().kill()
 
     def start(self) -> None:
-        """Start it again with what is on its disk, on the same ports if they were fixed; returns when it is ready."""
+        """Restart the server with its disk, on the same ports if they were fixed, and wait until it is ready."""
         self.container.get_wrapped_container().start()
         _until(lambda: httpx.get(f"{self.server().url}/readyz").status_code == httpx.codes.OK, "it isn't ready")
 
@@ -103,14 +103,14 @@ class Started:
 def container(
     environment: Mapping[str, str] | None = None, *, fixed_ports: bool = False, image: str = IMAGE
 ) -> Iterator[Started]:
-    """A server of its own for one test, or a visible skip; a failure with CI_REQUIRE_SERVER=1."""
+    """A server for one test, or a skip; a failure with CI_REQUIRE_SERVER=1."""
     with ExitStack() as stack:
         yield _entered(stack, environment or {}, fixed_ports, image, None, "", None)
 
 
 @contextmanager
 def cluster(*, image: str = IMAGE, nodes: int = 3) -> Iterator[list[Started]]:
-    """Nodes of one cluster in a network of their own; the first is the one that the others join."""
+    """Nodes of one cluster in their own network. The others join the first."""
     with ExitStack() as stack:
         network = tried("make a network", lambda: stack.enter_context(Network()))
         started = []
@@ -126,7 +126,7 @@ def cluster(*, image: str = IMAGE, nodes: int = 3) -> Iterator[list[Started]]:
 
 
 def tried(aim: str, action: Callable[[], Any]) -> Any:
-    """What `action` returns, or a visible skip of what Docker can't do."""
+    """The result of `action`, or a skip if Docker cannot do it."""
     with warnings.catch_warnings():
         # Without a daemon, the Docker client drops its sockets unclosed. They live until the error is gone.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -135,7 +135,7 @@ def tried(aim: str, action: Callable[[], Any]) -> Any:
         except (docker.errors.DockerException, requests.exceptions.RequestException, TimeoutError, OSError) as exc:
             failed = type(exc).__name__
         gc.collect()
-    # Where QDRANT_URL names a server there is one; what needs servers of its own is left out, visibly.
+    # QDRANT_URL names a server, so only tests that start their own servers are skipped.
     required = os.environ.get("CI_REQUIRE_SERVER") == "1" and not os.environ.get("QDRANT_URL")
     return _unavailable(f"no Qdrant server: Docker can't {aim} ({failed})", required=required)
 
@@ -144,8 +144,8 @@ def _entered(
     stack: ExitStack, environment: Mapping[str, str], fixed_ports: bool, image: str, network: Network | None,
     command: str, alias: str | None,
 ) -> Started:  # fmt: skip
-    """A running server that is ready, which the stack stops at its end."""
-    # Whoever starts it stops it; the helper that testcontainers would start for that needs an image of its own.
+    """A server that is ready; the exit stack stops it."""
+    # The exit stack stops it. The clean-up container of testcontainers would need another image.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     ports = _free_ports() if fixed_ports else None
 
@@ -188,7 +188,7 @@ def _free_ports() -> tuple[int, int]:
 
 
 def _until(true: Any, complaint: str) -> None:
-    """Wait for something that takes its time; what fails meanwhile is asked again."""
+    """Wait until a condition holds; errors of the condition are retried."""
     deadline = time.monotonic() + _JOIN_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Every backend gives what brute force gives: the same items and scores, for every scoring, filter and plan."""
+"""Every backend returns the items and scores of brute force, for every scoring, filter and plan."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FILTERS: dict[str, models.Filter | None] = {
 
 @dataclass(frozen=True)
 class StandIn:
-    """What an index asks of a model."""
+    """The properties of a model that an index needs."""
 
     fingerprint: str = "m-0123456789ab"
     latents: int = H
@@ -56,7 +56,7 @@ class World:
     vectors: dict[str, FloatArray]
 
     def kept(self, name: str) -> npt.NDArray[np.bool_]:
-        """Which items a filter lets pass, worked out here."""
+        """(n,) which items match a filter, computed independently."""
         colour = np.array([p["colour"] for p in self.payloads])
         price = np.array([p["price"] for p in self.payloads])
         number = np.arange(N)
@@ -98,7 +98,7 @@ WORLD = _world()
 
 
 def _fill(create: Create, datatype: Any) -> CodeIndex:
-    # Fields that are filtered by are indexed: a server in strict mode asks for it.
+    # Index the fields of the filters, as a server in strict mode requires.
     fields: dict[str, Any] = {"colour": "keyword", "price": "integer"}
     index = create(StandIn(), IndexSettings(datatype=datatype, scale="reconstruction", payload_fields=fields))
     index.upsert(range(N), WORLD.codes, WORLD.payloads)
@@ -139,7 +139,7 @@ def test_backends_equal_brute_force(create: Create, scoring: str, name: str) -> 
 
 
 @pytest.mark.parametrize("datatype", ["float32", "float16", "uint8"])
-def test_rescoring_is_exact_whatever_the_index_stores(create: Create, datatype: str) -> None:
+def test_rescoring_is_exact_for_every_datatype(create: Create, datatype: str) -> None:
     index = _fill(create, datatype)
     for vector in WORLD.vectors["asymmetric"]:
         hits = index.search(QueryPlan(truncate(vector), truncate(vector), 10, N))
@@ -155,14 +155,14 @@ def test_one_stage_gives_the_first_stages_own_scores(create: Create) -> None:
                                atol=2e-5)  # fmt: skip
 
 
-def test_batches_are_single_searches(create: Create) -> None:
+def test_a_batch_equals_single_searches(create: Create) -> None:
     index = _fill(create, "uint8")
     plans = [QueryPlan(truncate(v, 20), truncate(v), 5, 50, FILTERS["range"]) for v in WORLD.vectors["sparse"]]
     assert index.search_batch(plans) == [index.search(plan) for plan in plans]
     assert index.search_batch([]) == []
 
 
-def test_embeddings_that_are_kept_score_the_best_candidates(create: Create) -> None:
+def test_kept_embeddings_rescore_the_best_candidates(create: Create) -> None:
     random = np.random.default_rng(9)
     embeddings = random.normal(size=(N, D)).astype(np.float32)
     fields: dict[str, Any] = {"price": "integer"}
@@ -185,7 +185,7 @@ def test_embeddings_that_are_kept_score_the_best_candidates(create: Create) -> N
         assert {hit.id for hit in hits} <= set(best.tolist())
 
 
-def test_only_an_index_that_keeps_embeddings_can_score_by_them(create: Create) -> None:
+def test_rescoring_by_embeddings_needs_keep_dense(create: Create) -> None:
     index = _fill(create, "uint8")
     vector = truncate(WORLD.vectors["asymmetric"][0])
     plan = QueryPlan(vector, vector, 5, 50, dense=np.ones(D, np.float32), dense_candidates=20)
@@ -195,8 +195,8 @@ def test_only_an_index_that_keeps_embeddings_can_score_by_them(create: Create) -
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("name", ["all", "range"])
-def test_a_least_product_is_asked_of_stored_values(create: Create, inside: bool, name: str) -> None:
-    """As a search within a concept asks it: exact, although values in the index are rounded to 8 bits."""
+def test_score_threshold_applies_to_stored_values(create: Create, inside: bool, name: str) -> None:
+    """The threshold is exact, although the index stores 8-bit values. A search within a concept relies on it."""
     index = _fill(create, "uint8")
     codes = WORLD.codes.to_csr().toarray()
     full = WORLD.vectors["asymmetric"][1]

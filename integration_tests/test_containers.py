@@ -1,4 +1,4 @@
-"""The plumbing of containers itself, with an image made on the spot; runs wherever there is a Docker daemon."""
+"""Tests of the container helpers with a small image that is built here. They need a Docker daemon."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connected() -> docker.DockerClient:
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image of nothing but one static program that listens where a server would."""
+    """An image of one static program that listens on a server's ports."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler to make an image of")
@@ -56,7 +56,7 @@ def test_a_container_gets_its_environment_and_random_ports(stand_in: str) -> Non
         assert len(ports) == 4
 
 
-def test_a_killed_container_comes_back_on_its_ports(stand_in: str) -> None:
+def test_a_killed_container_restarts_on_its_ports(stand_in: str) -> None:
     with container(fixed_ports=True, image=stand_in) as started:
         before = started.server()
         started.kill()
@@ -85,7 +85,7 @@ def test_nodes_share_a_network_and_join_the_first(stand_in: str) -> None:
         _answer(gone)
 
 
-def test_an_image_that_can_not_be_had_is_a_skip_or_a_failure(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_image_is_a_skip_or_a_failure(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = f"{stand_in.split(':')[0]}:not-there"
     monkeypatch.delenv("CI_REQUIRE_SERVER", raising=False)
     monkeypatch.delenv("QDRANT_URL", raising=False)

@@ -1,4 +1,4 @@
-"""What every backend promises besides search: upserts, deletes, ids, payloads, and refusing what is wrong."""
+"""The contract of every backend besides search: upserts, deletes, ids, payloads, and refused input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def index(create: Create) -> CodeIndex:
     return made
 
 
-def test_everything_comes_back_as_it_was_given(index: CodeIndex) -> None:
+def test_items_are_returned_as_given(index: CodeIndex) -> None:
     codes = _codes(len(IDS))
     records = index.retrieve([*IDS, "missing"])
     assert [record.id for record in records] == IDS
@@ -58,7 +58,7 @@ def test_upsert_replaces_code_and_payload(index: CodeIndex) -> None:
     assert record.payload == {"other": True}
 
 
-def test_delete_ignores_what_is_not_there(index: CodeIndex) -> None:
+def test_delete_ignores_missing_items(index: CodeIndex) -> None:
     index.delete(["sku/9", 7, "never there"])
     assert index.count() == len(IDS) - 2
     assert [record.id for record in index.retrieve(IDS)] == [i for i in IDS if i not in ("sku/9", 7)]
@@ -68,7 +68,7 @@ def test_filters_by_id_use_the_catalogs_ids(index: CodeIndex) -> None:
     assert index.count(models.Filter(must=[models.HasIdCondition(has_id=["sku/9", 7, "42"])])) == 3
 
 
-def test_info_says_what_it_is(index: CodeIndex) -> None:
+def test_info_describes_the_index(index: CodeIndex) -> None:
     index.optimize()
     info = index.info()
     assert (info.items, info.fingerprint, info.latents) == (len(IDS), "m-0123456789ab", 128)

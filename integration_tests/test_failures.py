@@ -1,4 +1,4 @@
-"""What fails in production, on real servers: keys, restarts, broken connections, a node of a cluster."""
+"""Failures of real servers: API keys, restarts, broken connections, a lost node of a cluster."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_restart_in_the_middle_of_an_ingestion(model: CompresSAE, catalog: Pat
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_connections_that_break_lose_nothing(server: Server, model: CompresSAE, tmp_path: Path, seed: int) -> None:
+def test_broken_connections_lose_no_items(server: Server, model: CompresSAE, tmp_path: Path, seed: int) -> None:
     where = urlsplit(server.url)
     if where.scheme != "http" or not where.hostname:
         pytest.skip("the fault proxy passes plain HTTP on, and QDRANT_URL is not that")
@@ -135,9 +135,7 @@ def test_connections_that_break_lose_nothing(server: Server, model: CompresSAE, 
         direct.close()
 
 
-def test_a_cluster_loses_a_node_while_it_is_filled_and_searched(
-    model: CompresSAE, catalog: Path, x: FloatArray
-) -> None:
+def test_a_cluster_loses_a_node_during_ingestion_and_search(model: CompresSAE, catalog: Path, x: FloatArray) -> None:
     with cluster() as nodes:
         first, last = nodes[0], nodes[-1]
         client = first.server().client(grpc=False, timeout=10)
@@ -184,7 +182,7 @@ def test_a_cluster_loses_a_node_while_it_is_filled_and_searched(
 
 @pytest.mark.parametrize("grpc", [False, True])
 def test_shard_keys_keep_items_apart(model: CompresSAE, x: FloatArray, grpc: bool) -> None:
-    """Custom sharding needs a cluster; of one node is enough."""
+    """Custom sharding needs a cluster, which may have a single node."""
     with cluster(nodes=1) as nodes:
         client: QdrantClient = nodes[0].server().client(grpc=grpc)
         index = QdrantIndex.create(client, "items", model, IndexSettings(shard_keys=["eu", "us"]))

@@ -69,7 +69,7 @@ def test_deploy_rollback_and_drop(client: QdrantClient, name: str, catalog: Path
     assert drop_previous(client, name) == second.collection
 
 
-def test_queries_during_a_switch_see_one_whole_index(
+def test_each_query_during_a_switch_uses_one_index(
     client: QdrantClient, name: str, catalog: Path, x: FloatArray
 ) -> None:
     old, new = _model(0), _model(1)
@@ -136,7 +136,7 @@ def test_codes_in_place(client: QdrantClient, name: str, x: FloatArray) -> None:
     assert client.count(name).count == 400
 
 
-def test_inserts_only_leave_what_is_there(client: QdrantClient, name: str, x: FloatArray) -> None:
+def test_only_new_leaves_existing_items_unchanged(client: QdrantClient, name: str, x: FloatArray) -> None:
     model = _model(0)
     index = QdrantIndex.create(client, name, model)
     index.upsert([1], model.encode(x[:1]), [{"by": "someone else"}])
@@ -145,7 +145,7 @@ def test_inserts_only_leave_what_is_there(client: QdrantClient, name: str, x: Fl
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
-def test_a_tenant_sees_its_own(client: QdrantClient, name: str, x: FloatArray) -> None:
+def test_a_tenant_finds_its_own_items_only(client: QdrantClient, name: str, x: FloatArray) -> None:
     model = _model(0)
     index = QdrantIndex.create(client, name, model, IndexSettings(tenant_field="shop"))
     index.upsert(range(len(x)), model.encode(x), [{"shop": "ab"[n % 2]} for n in range(len(x))])

@@ -168,7 +168,7 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
         ("ingest catalog.jsonl --model model --index i --datatype int4", "datatype is 'int4'"),
         ("ingest catalog.jsonl --model model --index i --method magic", "--method is 'magic'"),
         ("search x --model model --index i --scoring magic", "--scoring is 'magic'"),
-        ("search x --like --model model --index none", "none; make one: compressae ingest"),
+        ("search x --like --model model --index none", "none; create one with `compressae ingest`"),
         ("search 'a text' --model none --index none", "'a text' is a text; say which model embeds texts by --embedder"),
         ("search x --like --model none --index none --within-strength 0.1", "0.1, of no concept; name one by --within"),
         ("info", "give --index, --model or both"),

@@ -1,4 +1,4 @@
-"""Every kind of condition, on the embedded engine and on the client's own evaluation: the same items."""
+"""The embedded engine and the client's local mode select the same items by every kind of condition."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ CONDITIONS: list[Any] = [
 
 @pytest.mark.parametrize("condition", CONDITIONS, ids=lambda c: type(c).__name__)
 @pytest.mark.parametrize("clause", ["must", "must_not", "should"])
-def test_both_engines_let_the_same_items_pass(pair: tuple[CodeIndex, CodeIndex], condition: Any, clause: str) -> None:
+def test_both_engines_select_the_same_items(pair: tuple[CodeIndex, CodeIndex], condition: Any, clause: str) -> None:
     clauses: dict[str, Any] = {clause: [condition]}
     wanted = models.Filter(**clauses)
     edge, local = (index.count(wanted) for index in pair)
@@ -90,7 +90,7 @@ def test_both_engines_let_the_same_items_pass(pair: tuple[CodeIndex, CodeIndex],
         assert edge > 0
 
 
-def test_at_least_some_of_several(pair: tuple[CodeIndex, CodeIndex]) -> None:
+def test_min_should(pair: tuple[CodeIndex, CodeIndex]) -> None:
     some = models.MinShould(conditions=[
         F(key="word", match=models.MatchValue(value="red")), F(key="n", range=models.Range(lt=20)),
         F(key="tags", match=models.MatchValue(value="a"))], min_count=2)  # fmt: skip
@@ -98,7 +98,7 @@ def test_at_least_some_of_several(pair: tuple[CodeIndex, CodeIndex]) -> None:
     assert edge == local > 0
 
 
-def test_what_can_not_be_evaluated_is_named(pair: tuple[CodeIndex, CodeIndex]) -> None:
+def test_unsupported_conditions_are_named(pair: tuple[CodeIndex, CodeIndex]) -> None:
     edge, _ = pair
     double = F(key="n", match=models.MatchValue(value=1), range=models.Range(gt=0))
     with pytest.raises(UnsupportedFilterError, match="field 'n' has 2 tests"):

@@ -24,7 +24,7 @@ OTHER = CompresSAE(ModelConfig(24, 96, 6), seed=77)
 CODES = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 96)
 
 
-def test_reopened_it_is_the_same(tmp_path: Path, model: CompresSAE, codes: SparseCodes) -> None:
+def test_a_reopened_index_is_unchanged(tmp_path: Path, model: CompresSAE, codes: SparseCodes) -> None:
     settings = IndexSettings(datatype="float16", memory="cached", payload_fields={"n": "integer"})
     with EdgeIndex.create(tmp_path / "index", model, settings) as index:
         index.upsert(range(600), codes, [{"n": n} for n in range(600)])
@@ -41,7 +41,7 @@ def test_another_model_is_refused_by_name(tmp_path: Path, model: CompresSAE) -> 
         EdgeIndex.open(tmp_path / "index", OTHER)
 
 
-def test_nothing_is_overwritten(tmp_path: Path, model: CompresSAE) -> None:
+def test_create_does_not_overwrite(tmp_path: Path, model: CompresSAE) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
     with pytest.raises(IndexExistsError, match="there is already an index at"):
         EdgeIndex.create(tmp_path / "index", model)
@@ -52,13 +52,13 @@ def test_nothing_is_overwritten(tmp_path: Path, model: CompresSAE) -> None:
     assert (tmp_path / "thesis" / "draft").read_text() == "x"
 
 
-def test_an_empty_directory_will_do(tmp_path: Path, model: CompresSAE) -> None:
+def test_create_accepts_an_empty_directory(tmp_path: Path, model: CompresSAE) -> None:
     (tmp_path / "index").mkdir()
     with EdgeIndex.create(tmp_path / "index", model) as index:
         assert index.count() == 0
 
 
-def test_a_failed_creation_leaves_nothing(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_creation_leaves_no_files(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -68,7 +68,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path, model: CompresSAE, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_process_at_a_time(tmp_path: Path, model: CompresSAE) -> None:
+def test_a_second_process_cannot_open_the_index(tmp_path: Path, model: CompresSAE) -> None:
     with EdgeIndex.create(tmp_path / "index", model):
         with pytest.raises(IndexUnavailableError, match="is open in process"):
             EdgeIndex.open(tmp_path / "index")
@@ -91,7 +91,7 @@ def test_one_process_at_a_time(tmp_path: Path, model: CompresSAE) -> None:
         (lambda p: (p / "shard" / "edge_config.json").write_text("?"), CodeIndexError, "cannot open"),
     ],
 )
-def test_a_damaged_index_is_a_clear_error(
+def test_a_damaged_index_raises_a_clear_error(
     tmp_path: Path, model: CompresSAE, spoil: Any, error: Any, complaint: str
 ) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
@@ -105,7 +105,7 @@ def _edit(path: Path, **changes: Any) -> None:
     (path / "index.json").write_text(json.dumps(manifest | changes))
 
 
-def test_a_relative_path_outlives_a_change_of_directory(
+def test_a_relative_path_works_after_a_change_of_directory(
     tmp_path: Path, model: CompresSAE, codes: SparseCodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -119,7 +119,7 @@ def test_a_relative_path_outlives_a_change_of_directory(
         assert index.count() == 600
 
 
-def test_closed_is_closed(tmp_path: Path, model: CompresSAE) -> None:
+def test_a_closed_index_refuses_calls(tmp_path: Path, model: CompresSAE) -> None:
     index = EdgeIndex.create(tmp_path / "index", model)
     index.close()
     index.close()
@@ -155,7 +155,7 @@ def test_settings_out_of_range(setting: Any) -> None:
         IndexSettings(**setting)
 
 
-def test_one_id_in_place_of_several_touches_nothing(index: EdgeIndex) -> None:
+def test_a_single_string_of_ids_is_refused(index: EdgeIndex) -> None:
     index.upsert(["4", "2"], CODES)
     for call in (index.delete, index.retrieve, index.hashes):
         with pytest.raises(InvalidInputError, match=r"ids are one str, '42'; pass a sequence of ids"):
@@ -163,7 +163,7 @@ def test_one_id_in_place_of_several_touches_nothing(index: EdgeIndex) -> None:
     assert index.count() == 602
 
 
-def test_a_directory_that_can_not_be_locked(tmp_path: Path, model: CompresSAE) -> None:
+def test_a_directory_without_write_permission_cannot_be_locked(tmp_path: Path, model: CompresSAE) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
     (tmp_path / "index" / "lock").unlink()
     (tmp_path / "index" / "lock").mkdir()

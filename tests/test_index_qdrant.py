@@ -1,4 +1,4 @@
-"""Indexes in a collection: what they ask of a server, how failures are reported, how locations are read."""
+"""QdrantIndex and AsyncQdrantIndex: their calls, errors and locations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_collection_remembers_its_model(client: QdrantClient, model: CompresSA
         QdrantIndex.open(client, "items", other)
 
 
-def test_what_is_there_and_what_is_not(client: QdrantClient, model: CompresSAE) -> None:
+def test_open_and_create_check_for_existing_collections(client: QdrantClient, model: CompresSAE) -> None:
     with pytest.raises(IndexNotFoundError, match="items"):
         QdrantIndex.open(client, "items")
     QdrantIndex.create(client, "items", model)
@@ -82,7 +82,7 @@ def test_what_is_there_and_what_is_not(client: QdrantClient, model: CompresSAE) 
         QdrantIndex.open(client, "foreign")
 
 
-def test_sync_and_async_give_the_same(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+def test_sync_and_async_give_the_same_results(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
     plans = QueryPlanner(model).plans(embeddings[:2], SearchSettings(limit=4, prefetch=20))
     with QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True) as index:
         index.upsert(range(60), codes[:60])
@@ -108,7 +108,7 @@ def test_sync_and_async_give_the_same(model: CompresSAE, codes: SparseCodes, emb
     assert asyncio.run(same()) == wanted
 
 
-def test_what_is_asked_of_a_server(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+def test_arguments_of_calls_to_a_server(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
     settings = IndexSettings(datatype="uint8", shards=3, replicas=2, write_consistency=2, full_scan_threshold=5_000)
     manifest = Manifest.of(model, settings)
     asked = sent(create_call("items", manifest))
@@ -154,8 +154,8 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
 
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])
-def test_the_client_takes_every_call(kind: str, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
-    """Its signatures, its models and its conversion to gRPC: nothing fails but the connection, as nobody listens."""
+def test_clients_accept_every_call(kind: str, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    """The client's signatures, models and conversion to gRPC accept the call: only the connection fails."""
     address: Any = {"host": "127.0.0.1", "port": 1, "grpc_port": 1, "prefer_grpc": kind == "grpc",
                     "check_compatibility": False}  # fmt: skip
     calls = _every_call(kind, model, codes, embeddings)
@@ -184,8 +184,8 @@ def test_the_client_takes_every_call(kind: str, model: CompresSAE, codes: Sparse
         (RestPoints.upsert_points, (SyncPointsApi.upsert_points, AsyncPointsApi.upsert_points)),
     ],
 )  # fmt: skip
-def test_the_interface_names_arguments_as_the_clients_do(ours: Any, theirs: tuple[Any, ...]) -> None:
-    """A type checker does not see it, as the clients' methods take any keyword."""
+def test_the_clients_have_every_argument_of_the_interface(ours: Any, theirs: tuple[Any, ...]) -> None:
+    """A type checker cannot find a misspelled one, because the clients' methods accept any keyword."""
     names = set(inspect.signature(ours).parameters)
     for method in theirs:
         assert names <= set(inspect.signature(method).parameters)
@@ -240,13 +240,13 @@ def _answer(status: int) -> UnexpectedResponse:
         (ValueError("something of ours"), ValueError, "something of ours"),
     ],
 )
-def test_failures_become_ours(failure: Exception, error: Any, complaint: str) -> None:
+def test_client_errors_are_mapped_to_errors_of_this_package(failure: Exception, error: Any, complaint: str) -> None:
     with pytest.raises(error, match=complaint) as caught, client_errors("search", "items"):
         raise failure
     assert type(caught.value) is error
 
 
-def test_what_the_local_mode_lacks_is_an_error_of_ours_and_leaves_nothing(model: CompresSAE) -> None:
+def test_a_feature_that_local_mode_lacks_raises_and_leaves_no_collection(model: CompresSAE) -> None:
     client = QdrantClient(":memory:")
     with pytest.raises(CodeIndexError, match=r"collection .items.*Sharding is not supported in the local Qdrant"):
         QdrantIndex.create(client, "items", model, IndexSettings(shard_keys=["eu"]))
@@ -254,7 +254,7 @@ def test_what_the_local_mode_lacks_is_an_error_of_ours_and_leaves_nothing(model:
 
 
 def _waited(retry_after: str, status: int) -> float | None:
-    """As the client's own lower layer answers such a response."""
+    """`retry_after` of the error that the client raises for such a response."""
     answer = httpx.Response(status, headers={"Retry-After": retry_after}, content=b"{}")
     with httpx.Client(transport=httpx.MockTransport(lambda _: answer)) as connection:
         client = ApiClient("http://host")
@@ -266,7 +266,7 @@ def _waited(retry_after: str, status: int) -> float | None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_says_when_to_come_back_in_seconds_or_by_a_date(status: int) -> None:
+def test_retry_after_is_read_as_seconds_or_as_a_date(status: int) -> None:
     assert _waited("7", status) == 7
     assert _waited("1.5", status) == 1.5
     in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
@@ -276,7 +276,7 @@ def test_a_server_says_when_to_come_back_in_seconds_or_by_a_date(status: int) ->
     assert _waited("inf", status) is None
 
 
-def test_an_alias_is_followed_once_so_that_a_switch_mixes_nothing(client: QdrantClient, model: CompresSAE) -> None:
+def test_an_alias_is_resolved_once(client: QdrantClient, model: CompresSAE) -> None:
     other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
     QdrantIndex.create(client, "old", model)
     QdrantIndex.create(client, "new", other)
@@ -310,13 +310,13 @@ def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:
         ("https://me:secret@localhost/items", "QDRANT_API_KEY"),
     ],
 )
-def test_locations_that_can_not_be_read(location: str, complaint: str) -> None:
+def test_invalid_locations_are_refused(location: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
         open_index(location)
     assert "secret" not in str(caught.value)
 
 
-def test_an_address_of_ipv6_keeps_its_brackets() -> None:
+def test_an_ipv6_address_keeps_its_brackets() -> None:
     for scheme in ("http", "grpc"):
         client, collection = connect(f"{scheme}://[::1]:7000/items")
         assert (collection, client.init_options["host"]) == ("items", "[::1]")

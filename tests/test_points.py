@@ -28,7 +28,7 @@ payloads = st.dictionaries(
 
 @given(st.lists(st.tuples(ids, payloads), min_size=1, max_size=6, unique_by=lambda pair: str(point_id(pair[0]))),
        st.integers(0, 2**32 - 1))  # fmt: skip
-def test_points_give_back_items(items: list[tuple[Any, dict[str, Any]]], seed: int) -> None:
+def test_points_convert_back_to_items(items: list[tuple[Any, dict[str, Any]]], seed: int) -> None:
     random = np.random.default_rng(seed)
     indices = np.stack([random.choice(9, 4, replace=False) for _ in items])
     values = random.normal(size=indices.shape)
@@ -58,7 +58,7 @@ def _manifest(latents: int, **settings: Any) -> Manifest:
         (True, np.full((1, 2), np.nan), "embedding in row 0 is zero, NaN or infinite"),
     ],
 )
-def test_embeddings_that_do_not_fit(kept: bool, dense: Any, complaint: str) -> None:
+def test_invalid_embeddings_are_refused(kept: bool, dense: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
         check_batch([1], SparseCodes([[1]], [[1.0]], 3), None, dense, _manifest(3, keep_dense=kept))
 
@@ -74,7 +74,7 @@ def test_the_mapping_of_ids_never_changes() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 2**64, 1.0, None, True, b"x", "\ud800"])
-def test_unusable_ids(bad: Any) -> None:
+def test_invalid_ids_are_refused(bad: Any) -> None:
     with pytest.raises(InvalidInputError, match="item id"):
         point_id(bad)
 
@@ -82,20 +82,20 @@ def test_unusable_ids(bad: Any) -> None:
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        ({"a": {"b": [1, float("inf")]}}, "which JSON can't carry"),
+        ({"a": {"b": [1, float("inf")]}}, "which JSON cannot represent"),
         ({"a": {1: 2}}, "names are strings"),
         ({"a": object()}, "payloads are JSON"),
-        ({"a": 2**70}, "beyond 64 bits"),
+        ({"a": 2**70}, "does not fit into 64 bits"),
         ({"a": "\ud800"}, "not valid Unicode"),
         ([1], "payloads are mappings"),
     ],
 )
-def test_payloads_that_are_no_json(payload: Any, complaint: str) -> None:
+def test_payloads_must_be_json(payload: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
         check_batch([1], SparseCodes([[1]], [[1.0]], 3), [payload], None, _manifest(3))
 
 
-def test_rescoring_here_sorts_by_the_dot_product() -> None:
+def test_rescoring_in_this_process_sorts_by_the_dot_product() -> None:
     def record(item: int, indices: list[int], values: list[float]) -> Record:
         return Record(item, np.array(indices, np.int32), np.array(values, np.float32))
 
@@ -109,7 +109,7 @@ def test_rescoring_here_sorts_by_the_dot_product() -> None:
     assert rescore([], QueryPlan(query, query, 2, 9)) == []
 
 
-def test_a_plan_may_come_in_any_order_but_names_no_latent_twice() -> None:
+def test_a_plan_may_name_latents_in_any_order_but_only_once() -> None:
     manifest = Manifest("m-0", 9, 4, IndexSettings())
 
     def plan(indices: list[int]) -> QueryPlan:

@@ -1,4 +1,4 @@
-"""A planted key goes to the server, with every call, and nowhere else."""
+"""The API key is sent to the server with every call, and appears nowhere else."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_key_reaches_the_server_only(
     _assert_nowhere(*shown, folder=tmp_path)
 
 
-def test_failures_do_not_tell_it(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_errors_do_not_contain_the_key(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     np.save(tmp_path / "x.npy", embeddings[:100])
     sink = Sink()
     hopeless = RetryPolicy(attempts=2, first_seconds=0)
@@ -104,7 +104,7 @@ def test_a_key_in_a_location_is_refused_and_not_repeated(location: str, tmp_path
         _assert_nowhere(out, err, folder=tmp_path)
 
 
-def test_by_grpc_it_travels_as_metadata(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_grpc_sends_the_key_as_metadata(model: CompresSAE, embeddings: FloatArray) -> None:
     seen: list[dict[str, str]] = []
 
     class Noting(rpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types

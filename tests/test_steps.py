@@ -1,4 +1,4 @@
-"""Steps of several calls: optimisers that wait, collections that are made or adopted, shard keys, inserts only."""
+"""Operations of several calls: optimisation, creation and adoption of collections, shard keys, `only_new`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def client() -> Iterator[QdrantClient]:
 
 @pytest.fixture
 def dense(client: QdrantClient, embeddings: FloatArray) -> QdrantClient:
-    """A collection "items" of someone's own, with payloads that use our reserved names."""
+    """A user's own collection "items", whose payloads use this package's reserved field names."""
     params = models.VectorParams(size=24, distance=models.Distance.COSINE)
     client.create_collection("items", vectors_config={"text": params})
     client.upsert("items", [_point(n, x) for n, x in enumerate(embeddings[:50])])
@@ -59,7 +59,7 @@ def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "_POLL_SECONDS", 0.0)
 
 
-def test_optimisers_that_wait_are_nudged_once(model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_optimisers_are_started_once(model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
     _waits(monkeypatch)
     sink = Sink()
     with serving(sink) as port, QdrantIndex.create(_to(port), "items", model, owns_client=True) as index:
@@ -82,7 +82,7 @@ def _to(port: int) -> QdrantClient:
     return QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
 
 
-def test_a_write_that_was_not_applied_in_time_is_no_success(model: CompresSAE, codes: SparseCodes) -> None:
+def test_a_write_that_was_not_applied_in_time_raises(model: CompresSAE, codes: SparseCodes) -> None:
     call = Requests(Target("items", Transport("rest")), Manifest.of(model, IndexSettings())).upsert(
         [1], codes[:1], None
     )
@@ -94,14 +94,14 @@ def test_a_write_that_was_not_applied_in_time_is_no_success(model: CompresSAE, c
             call.parse(models.UpdateResult.model_construct(status=status))
 
 
-def test_a_collection_that_can_not_be_set_up_is_removed(client: QdrantClient, model: CompresSAE) -> None:
+def test_a_collection_whose_setup_fails_is_deleted(client: QdrantClient, model: CompresSAE) -> None:
     settings = IndexSettings(shard_keys=["eu"])
     with pytest.raises(CodeIndexError, match="Sharding is not supported"):
         QdrantIndex.create(client, "items", model, settings)
     assert not client.collection_exists("items")
 
 
-def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
     settings = IndexSettings(shard_keys=["eu", 7], shards=2)
     manifest = Manifest.from_json(Manifest.of(model, settings).to_json(), "here")
     assert manifest.settings == settings
@@ -137,14 +137,14 @@ def test_shard_keys_travel_with_every_call(model: CompresSAE, codes: SparseCodes
     assert sent(by_grpc)["request"].update_mode == grpc.UpdateMode.InsertOnly
 
 
-def test_only_new_leaves_what_is_there(client: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+def test_only_new_leaves_existing_items_unchanged(client: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
     index = QdrantIndex.create(client, "items", model)
     index.upsert([1], codes[:1], [{"by": "someone else"}])
     index.only_new().upsert([1, 2], codes[:2], [{"by": "us"}, {"by": "us"}])
     assert [record.payload["by"] for record in index.retrieve([1, 2])] == ["someone else", "us"]
 
 
-def test_codes_beside_the_vectors_they_are_made_from(
+def test_codes_are_added_beside_the_dense_vectors(
     dense: QdrantClient, model: CompresSAE, embeddings: FloatArray
 ) -> None:
     report = add_codes(dense, "items", "text", model)
@@ -170,7 +170,7 @@ def dense_vectors(client: QdrantClient) -> FloatArray:
     return np.array([point.vector["text"] for point in points], np.float32)  # type: ignore[index,call-overload]
 
 
-def test_points_that_went_meanwhile_are_passed_over(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+def test_points_deleted_meanwhile_are_left_out(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
     index = QdrantIndex.adopt(dense, "items", model)
     methods: list[str] = []
 
@@ -189,7 +189,9 @@ def test_points_that_went_meanwhile_are_passed_over(dense: QdrantClient, model: 
     assert methods[3:] == ["update_vectors", "retrieve"]
 
 
-def test_an_adopted_collection_stays_whose_it_is(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+def test_an_adopted_collection_keeps_its_points_and_payloads(
+    dense: QdrantClient, model: CompresSAE, codes: SparseCodes
+) -> None:
     index = QdrantIndex.adopt(dense, "items", model)
     with pytest.raises(ConfigError, match="delete them with qdrant-client"):
         index.delete([1])

@@ -1,4 +1,4 @@
-"""What goes over the wire is what the client's own models would have sent, and every float32 arrives bit for bit."""
+"""Bodies of upserts equal those of the client's models, and preserve every float32 exactly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAYLOADS: list[dict[str, Any]] = [
 
 
 class _Pair(tuple[int, int]):
-    """A tuple of someone's own."""
+    """A user's subclass of tuple."""
 
 
 @st.composite
@@ -51,7 +51,7 @@ def _bits(values: Any) -> bytes:
 
 
 @given(batches())
-def test_every_float_arrives_bit_for_bit_by_rest(batch: CheckedBatch) -> None:
+def test_rest_bodies_preserve_every_float32(batch: CheckedBatch) -> None:
     body = json.loads(rest_body(batch, shard_key="eu").model_dump_json(by_alias=True))
     assert body["shard_key"] == "eu"
     for sent, wanted in zip(body["points"], to_points(batch), strict=True):
@@ -62,7 +62,7 @@ def test_every_float_arrives_bit_for_bit_by_rest(batch: CheckedBatch) -> None:
 
 
 @given(batches())
-def test_grpc_sends_what_the_clients_models_would(batch: CheckedBatch) -> None:
+def test_grpc_points_equal_those_of_the_clients_models(batch: CheckedBatch) -> None:
     for sent, wanted in zip(grpc_points(batch), to_points(batch), strict=True):
         vectors: dict[str, Any] = {"code": models.SparseVector(indices=wanted.indices, values=wanted.values)}
         if wanted.dense is not None:
@@ -73,7 +73,7 @@ def test_grpc_sends_what_the_clients_models_would(batch: CheckedBatch) -> None:
         assert _bits(list(code.values)) == _bits(wanted.values)
 
 
-def test_a_body_is_read_by_the_clients_own_model() -> None:
+def test_the_clients_model_can_read_a_rest_body() -> None:
     codes = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.0], [1e-30, -3.0]], 5)
     batch = check_batch([1, "x"], codes, None, None, Manifest("m-0", 5, 2, IndexSettings()))
     read = models.PointsList.model_validate_json(rest_body(batch, update_mode="insert_only").model_dump_json())
@@ -81,7 +81,7 @@ def test_a_body_is_read_by_the_clients_own_model() -> None:
     assert [point.vector["code"].indices for point in read.points] == [[1], [0, 2]]  # type: ignore[index,union-attr,call-overload]
 
 
-def test_payload_values_of_types_of_someones_own() -> None:
+def test_payload_values_of_subclasses() -> None:
     manifest = Manifest("m-0", 5, 2, IndexSettings())
     batch = check_batch([1], SparseCodes([[1]], [[1.0]], 5), [{"pair": _Pair((1, 2))}], None, manifest)
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"pair": [1, 2]}
@@ -89,7 +89,7 @@ def test_payload_values_of_types_of_someones_own() -> None:
         rest_body(batch._replace(payloads=[{"x": object()}]))
 
 
-def test_an_integer_that_grpc_has_no_room_for_is_named() -> None:
+def test_an_integer_too_large_for_grpc_is_named() -> None:
     manifest = Manifest("m-0", 5, 2, IndexSettings())
     batch = check_batch([7], SparseCodes([[1]], [[1.0]], 5), [{"n": 2**63}], None, manifest)
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"n": 2**63}
