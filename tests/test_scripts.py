@@ -14,6 +14,7 @@ from .support.scripts import SCRIPTS, load_script
 
 WITHOUT_ARGUMENTS = {
     "bench_data",
+    "plain_training",
     "capacity_data",
     "capacity_indexes",
     "capacity_recall",
