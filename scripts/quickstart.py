@@ -1,4 +1,4 @@
-"""The main job on the shipped catalog: train, encode, load, search, and compare with exact dense search."""
+"""Train on the shipped catalog, encode and load it, search, and compare with exact dense search."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def main() -> None:
         info = index.info()
         assert info.index_bytes is not None
         assert info.total_bytes is not None
-        sizes = Table("bytes an item", "", "ratio", box=None, padding=(0, 2))
+        sizes = Table("bytes per item", "", "ratio", box=None, padding=(0, 2))
         dense = 4 * dim
         for name, size in (
             ("dense float32", dense),
-            (f"codes, as the paper counts ({BYTES_PER_NONZERO} a non-zero)", BYTES_PER_NONZERO * model.k),
+            (f"codes, by the paper's count ({BYTES_PER_NONZERO} per non-zero)", BYTES_PER_NONZERO * model.k),
             ("index in memory, measured", info.index_bytes / items),
             ("everything on disk with payloads, measured", info.total_bytes / items),
         ):
@@ -59,29 +59,29 @@ def main() -> None:
         console.print(sizes)
         if info.index_bytes / items > 2 * FULL_CATALOG_BYTES:
             console.print(
-                f"   A small catalog: a latent has {items * model.k // model.latents} items, and the engine compresses "
-                f"them by 128.\n   The full catalog of 63,666 packages takes {FULL_CATALOG_BYTES} bytes an item "
-                "(BENCHMARKS.md)."
+                f"   This catalog is small: a latent has about {items * model.k // model.latents} items, and the engine "
+                "compresses blocks of 128.\n   The full catalog of 63,666 packages takes "
+                f"{FULL_CATALOG_BYTES} bytes per item (BENCHMARKS.md)."
             )
 
         console.print(f"[bold]4. Searching[/] for {QUERIES} items, against exact dense search")
         retriever = Retriever(model, index)
-        own = np.random.default_rng(1).choice(items, QUERIES, replace=False)
-        truth = exact_neighbours(catalog.embeddings[own], catalog.embeddings, 100, own)
-        found = evaluate_search(
+        own_rows = np.random.default_rng(1).choice(items, QUERIES, replace=False)
+        truth = exact_neighbours(catalog.embeddings[own_rows], catalog.embeddings, 100, own_rows)
+        result = evaluate_search(
             lambda vector, limit: [hit.id for hit in retriever.search(vector, limit, with_payload=False)],
-            catalog.embeddings[own],
+            catalog.embeddings[own_rows],
             [[catalog.ids[row] for row in rows] for rows in truth.tolist()],
-            own=[catalog.ids[row] for row in own],
+            own=[catalog.ids[row] for row in own_rows],
         )
-        for depth, mean in found.recall.items():
-            low, high = found.interval[depth]
+        for depth, mean in result.recall.items():
+            low, high = result.interval[depth]
             console.print(f"   recall@{depth:<3} {mean:.3f} (95% interval {low:.3f} to {high:.3f})")
-        console.print(f"   latency p50 {found.p50_ms:.1f} ms, p95 {found.p95_ms:.1f} ms for {depth} hits")
+        console.print(f"   latency p50 {result.p50_ms:.1f} ms, p95 {result.p95_ms:.1f} ms for {depth} hits")
 
-        console.print("[bold]5. Three items and what is nearest to them[/]")
-        wanted = [name for name in EXAMPLES if name in catalog.ids] + catalog.ids
-        for name in wanted[:3]:
+        console.print("[bold]5. Three items and their nearest neighbours[/]")
+        names = [name for name in EXAMPLES if name in catalog.ids] + catalog.ids
+        for name in names[:3]:
             row = catalog.ids.index(name)
             console.print(Text(f"   {name}: {catalog.payloads[row]['title']}", style="bold"))
             started = time.perf_counter()
