@@ -64,7 +64,9 @@ def _text(text: str | None) -> str:
     return re.sub(r"([|<>{}\[\]*_])", r"\\\1", " ".join((text or "").split()))
 
 
-def _convert_markdown(_app: Sphinx, _kind: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+def _convert_markdown(
+    _app: Sphinx, _kind: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
     """Turn the Markdown tables of a docstring into reStructuredText, and keep |x| from being a substitution."""
     converted: list[str] = []
     table: list[list[str]] = []

@@ -59,8 +59,8 @@ def main() -> None:
         console.print(sizes)
         if info.index_bytes / items > 2 * FULL_CATALOG_BYTES:
             console.print(
-                f"   This catalog is small: a latent has about {items * model.k // model.latents} items, and the engine "
-                "compresses blocks of 128.\n   The full catalog of 63,666 packages takes "
+                f"   This catalog is small: a latent has about {items * model.k // model.latents} items, and "
+                "the engine compresses blocks of 128.\n   The full catalog of 63,666 packages takes "
                 f"{FULL_CATALOG_BYTES} bytes per item (BENCHMARKS.md)."
             )
 

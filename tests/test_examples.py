@@ -1,0 +1,37 @@
+"""Every script in examples/ runs as it is."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LINES = {
+    "async_search": 5,
+    "filter_and_tenant": 10,
+    "load_and_search": 10,
+    "steer_and_explain": 6,
+    "train_and_evaluate": 4,
+}
+"""Lines that each script prints."""
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(LINES)
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
+@pytest.mark.parametrize("name", sorted(LINES))
+def test_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == LINES[name], lines
+    if name == "filter_and_tenant":
+        assert all(line.endswith("(games)") for line in lines[1:5])
+        assert all(line.endswith("(shop-1)") for line in lines[6:])
+    if name == "steer_and_explain":
+        assert lines[-1].partition(": ")[2] != lines[-2].partition(": ")[2]
