@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from compressae_qdrant import CompresSAE, SparseCodes
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.errors import ConfigError, DimensionError, InvalidInputError, ModelFileError
+from compressae_qdrant.errors import ConfigError, DimensionError, InvalidInputError, MissingExtraError, ModelFileError
 from compressae_qdrant.model.config import ModelConfig
 
 
@@ -213,3 +214,17 @@ def _flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_model_is_saved_without_its_picture_where_matplotlib_is_missing(
+    model: CompresSAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model.history is not None
+    model.save(tmp_path / "model")
+    assert (tmp_path / "model" / "training.png").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"compressae-qdrant\[plots\]"):
+        model.history.plot(tmp_path / "training.png")
+    model.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "training.png").exists()
+    assert CompresSAE.load(tmp_path / "model").history == model.history

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +24,7 @@ from ..abtest import (
 )
 from ..abtest import assign as assign_variant
 from ..abtest.assignment import check_weights
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingExtraError
 from ..files import atomic_path
 from .commands import app
 from .options import JsonOption
@@ -155,6 +154,11 @@ def _compared(totals: UserTotals, control: str, others: list[str], alpha: float,
 
 
 def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     timed = all(look.time is not None for look in path)

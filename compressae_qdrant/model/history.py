@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import ModelFileError
+from ..errors import MissingExtraError, ModelFileError
 from ..files import atomic_path, write_text
 
 __all__ = ["Phase", "Record", "TrainingHistory"]
@@ -64,8 +64,17 @@ class TrainingHistory:
             raise ModelFileError(f"{where} is not a training history ({exc}); delete it to load the model") from exc
 
     def plot(self, path: str | Path) -> None:
-        """Draw losses and posting mass against items seen, as a PNG."""
-        from matplotlib.figure import Figure  # slow to import, and only drawing needs it
+        """Draw losses and posting mass against items seen, as a PNG.
+
+        Raises:
+            MissingExtraError: Matplotlib is not installed (extra `plots`).
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as exc:
+            raise MissingExtraError(
+                "drawing the training history needs Matplotlib; pip install 'compressae-qdrant[plots]'"
+            ) from exc
 
         figure = Figure(figsize=(8, 6), layout="constrained")
         losses, masses = figure.subplots(2, 1, sharex=True)

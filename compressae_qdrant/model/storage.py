@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import ConfigError, ModelFileError
+from ..errors import ConfigError, MissingExtraError, ModelFileError
 from ..files import atomic_path, write_text
 from .baseline import BASELINE_FILE, Baseline
 from .calibration import CALIBRATION_FILE, Calibration
@@ -64,7 +64,10 @@ def write_model(stored: StoredModel, directory: Path) -> None:
         temporary.write_bytes(content)
     if stored.history is not None:
         stored.history.save(directory / "history.json")
-        stored.history.plot(directory / "training.png")
+        try:
+            stored.history.plot(directory / "training.png")
+        except MissingExtraError:  # the picture is optional; one of an older training must not stay
+            (directory / "training.png").unlink(missing_ok=True)
     if stored.baseline is not None:
         stored.baseline.save(directory / BASELINE_FILE)
     config = {

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
+from ..errors import MissingExtraError, SourceError
 from ..files import atomic_path
 from .checks import Report
 
@@ -72,7 +72,10 @@ def plot_history(entries: Sequence[dict[str, Any]], path: Path) -> None:
 
     Reports are evenly spaced and labelled by their times: batches come when they come.
     """
-    from matplotlib.figure import Figure  # slow to import, and only drawing needs it
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
 
     names = [name for name in _TITLES if any(name in entry["checks"] for entry in entries)]
     if not names:
