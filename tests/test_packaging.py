@@ -14,6 +14,7 @@ import compressae_qdrant
 
 ROOT = Path(__file__).parents[1]
 
+OPTIONAL = ("faiss", "jinja2", "matplotlib", "opentelemetry", "ray", "sentence_transformers", "sklearn")
 """Top-level modules that only extras bring."""
 
 IMPORT_ALL = f"""
@@ -78,7 +79,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
 
     _run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
     constraints = ROOT / "constraints.txt"
     (torch,) = [line for line in constraints.read_text().splitlines() if line.startswith("torch==")]
     downloaded = subprocess.run([*pip, torch], capture_output=True, text=True, check=False)
