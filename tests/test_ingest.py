@@ -33,7 +33,7 @@ def _content(index: EdgeIndex) -> dict[Any, Any]:
     }
 
 
-def test_every_item_is_in_with_its_code_and_payload(
+def test_every_item_is_stored_with_its_code_and_payload(
     tmp_path: Path, catalog: Path, model: CompresSAE, embeddings: FloatArray
 ) -> None:
     with EdgeIndex.create(tmp_path / "index", model) as index:
@@ -48,7 +48,7 @@ def test_every_item_is_in_with_its_code_and_payload(
         assert payload == {"n": 599}
 
 
-def test_twice_is_once(tmp_path: Path, catalog: Path, model: CompresSAE) -> None:
+def test_repeated_ingestion_changes_nothing(tmp_path: Path, catalog: Path, model: CompresSAE) -> None:
     with EdgeIndex.create(tmp_path / "index", model) as index:
         ingest(open_source(catalog), model, index)
         before = _content(index)
@@ -58,7 +58,7 @@ def test_twice_is_once(tmp_path: Path, catalog: Path, model: CompresSAE) -> None
         assert index.count() == 600
 
 
-def test_items_that_a_later_row_replaced_are_counted_and_said(
+def test_items_replaced_by_a_later_row_are_counted_and_logged(
     tmp_path: Path, model: CompresSAE, embeddings: FloatArray, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"id": n % 90, "embedding": x.tolist(), "n": n} for n, x in enumerate(embeddings[:100])]
@@ -68,10 +68,10 @@ def test_items_that_a_later_row_replaced_are_counted_and_said(
         report = ingest(open_source(tmp_path / "repeats.jsonl", on_error="skip"), model, index, batch_size=30)
         assert (report.items, report.skipped, report.repeated, index.count()) == (99, 1, 10, 89)
         assert index.retrieve([3])[0].payload == {"n": 93}
-        assert "10 items are not in the index, as a later row has their id" in caplog.text
+        assert "10 items were replaced by a later row with the same id" in caplog.text
         source = open_source(tmp_path / "repeats.jsonl", on_error="skip")
         again = ingest(source, model, index, batch_size=30, restart=True)
-        assert again.repeated is None  # what the index held before is not told from it
+        assert again.repeated is None  # unknown, as the index was not empty
 
 
 _RUN = """
@@ -93,7 +93,7 @@ ingest(open_source(sys.argv[3]), model, index, batch_size=50, on_batch=after)
 
 
 @pytest.mark.parametrize("batches", [1, 7, 12])
-def test_killed_and_resumed_nothing_is_missing_or_twice(
+def test_a_killed_run_is_resumed_without_lost_or_repeated_items(
     tmp_path: Path, catalog: Path, model: CompresSAE, batches: int
 ) -> None:
     model.save(tmp_path / "model")
@@ -109,13 +109,13 @@ def test_killed_and_resumed_nothing_is_missing_or_twice(
         os.kill(process.pid, signal.SIGKILL)
     with EdgeIndex.open(tmp_path / "index", model) as index:
         report = ingest(open_source(catalog), model, index, batch_size=50)
-        assert report.resumed_from == 50 * batches  # went on, did not begin anew
+        assert report.resumed_from == 50 * batches  # resumed, not restarted
         assert report.repeated == 0
         assert index.count() == 600
         assert _content(index) == wanted
 
 
-def test_a_bad_row_stops_it_and_what_came_before_is_kept(
+def test_a_malformed_row_stops_the_run_and_earlier_rows_are_kept(
     tmp_path: Path, model: CompresSAE, embeddings: FloatArray
 ) -> None:
     rows = [{"id": n, "embedding": x.tolist()} for n, x in enumerate(embeddings[:100])]
@@ -131,12 +131,12 @@ def test_a_bad_row_stops_it_and_what_came_before_is_kept(
         assert index.count() == 99
 
 
-def test_an_id_twice_in_a_batch_is_named(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_repeated_id_in_a_batch_is_named(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     path = tmp_path / "twice.jsonl"
     path.write_text("\n".join(json.dumps({"id": n % 9, "embedding": embeddings[n].tolist()}) for n in range(12)))
     with (
         EdgeIndex.create(tmp_path / "index", model) as index,
-        pytest.raises(IngestError, match=r"rows 0\.\.11 can't be ingested: item id 0 is in the batch twice"),
+        pytest.raises(IngestError, match=r"rows 0-11 cannot be ingested: item id 0 .*twice.*\. No rows were written"),
     ):
         ingest(open_source(path), model, index)
 

@@ -1,5 +1,5 @@
-"""A Ray Data job for real, on this machine, against what one process does. In processes of its own: Ray's warnings are
-not ours to turn into errors."""
+"""A real Ray Data job on this machine, compared with ingestion in one process. It runs in its own processes, because
+Ray's warnings must not become errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, IngestError, RowError
 from compressae_qdrant.index import create_index
 from compressae_qdrant.ingestion.ray import (
-    _Done,
-    _Encoder,
-    _encoders,
-    _Reader,
-    _received,
-    _shares,
+    _BatchEncoder,
+    _cpu_shares,
+    _encoder_count,
+    _FileReader,
+    _LoadedFiles,
+    _successful_rows,
     ingest_with_ray,
 )
 from compressae_qdrant.sources import Columns
@@ -43,7 +43,7 @@ FILES, EACH = 4, 150
 
 @pytest.fixture
 def folder(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> Path:
-    """Some parquet files, the first of them with a row that can't be read, and a model."""
+    """Parquet files, the first with a malformed row, and a model."""
     (tmp_path / "catalog").mkdir()
     for file in range(FILES):
         rows = [{"id": n, "embedding": embeddings[n].tolist(), "title": f"item {n}"}
@@ -70,7 +70,7 @@ def _job(folder: Path, index: str, *more: str) -> dict[str, Any]:
     return report
 
 
-def test_a_job_gives_what_one_process_gives(folder: Path, model: CompresSAE) -> None:
+def test_a_job_writes_the_same_index_as_one_process(folder: Path, model: CompresSAE) -> None:
     report = _job(folder, str(folder / "index"))
     assert (report["items"], report["skipped"], report["files"], report["files_before"]) == (600, 1, FILES, 0)
     with EdgeIndex.create(folder / "alone", model) as alone, EdgeIndex.open(folder / "index", model) as index:
@@ -82,19 +82,19 @@ def test_a_job_gives_what_one_process_gives(folder: Path, model: CompresSAE) -> 
             np.testing.assert_array_equal(ours.values, theirs.values)
 
 
-def test_a_row_that_can_not_be_read_stops_a_job(folder: Path) -> None:
+def test_a_malformed_row_stops_a_job(folder: Path) -> None:
     done = _run(folder, str(folder / "index"))
     assert done.returncode == 2, done.stderr[-3000:]
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert f"error: {folder}/catalog/part-0.parquet: row 7 (10000) has an embedding that is all zero" in error
-    assert "mend that and run the same job again" in error
+    assert "resolve this and run the job again" in error
     assert "Traceback" not in done.stderr
 
 
-def test_embeddings_of_another_length_are_an_error_of_ours(folder: Path) -> None:
-    rows: Any = _Reader(Columns(), 64, "raise")({"path": str(folder / "catalog" / "part-1.parquet")})
+def test_embeddings_with_other_dimensions_return_an_error_row(folder: Path) -> None:
+    rows: Any = _FileReader(Columns(), 64, "raise")({"path": str(folder / "catalog" / "part-1.parquet")})
     row = next(rows) | {"embeddings": np.ones((64, 5), np.float32).tobytes()}
-    failed = _Encoder(str(folder / "model"), "pursuit", 4, "projection", False)(row)
+    failed = _BatchEncoder(str(folder / "model"), "pursuit", 4, "projection", False)(row)
     assert (failed["items"], failed["embeddings"]) == (0, b"")
     error = pickle.loads(failed["error"])
     assert isinstance(error, DimensionError)
@@ -104,8 +104,8 @@ def test_embeddings_of_another_length_are_an_error_of_ours(folder: Path) -> None
 @pytest.mark.parametrize("cpus", [1, 2, 16])
 @pytest.mark.parametrize("encoders", [1, 2, 15, 16, 100])
 @pytest.mark.parametrize("writers", [0, 2])
-def test_every_stage_finds_a_place(cpus: int, encoders: int, writers: int) -> None:
-    reader, encoder, writer = _shares(cpus, encoders, writers)
+def test_every_stage_gets_cpus(cpus: int, encoders: int, writers: int) -> None:
+    reader, encoder, writer = _cpu_shares(cpus, encoders, writers)
     assert min(reader, encoder, writer) > 0
     assert reader + encoders * encoder + writers * writer <= cpus
     assert encoder <= 1
@@ -113,12 +113,12 @@ def test_every_stage_finds_a_place(cpus: int, encoders: int, writers: int) -> No
         assert (reader, encoder, writer) == (0.5, 1, 0.25)
 
 
-def test_encoders_are_as_many_as_can_run() -> None:
-    assert [_encoders(None, cpus, 0) for cpus in (1, 2, 16)] == [1, 1, 15]
-    assert (_encoders(None, 16, 4), _encoders(3, 16, 4), _encoders(3, 2, 0)) == (4, 3, 3)
-    for asked, complaint in ((0, "at least 1"), (5, "5, and each takes a GPU, of which Ray has 4")):
-        with pytest.raises(ConfigError, match=complaint):
-            _encoders(asked, 16, 4)
+def test_the_number_of_encoders_fits_the_machine() -> None:
+    assert [_encoder_count(None, cpus, 0) for cpus in (1, 2, 16)] == [1, 1, 15]
+    assert (_encoder_count(None, 16, 4), _encoder_count(3, 16, 4), _encoder_count(3, 2, 0)) == (4, 3, 3)
+    for requested, message in ((0, "at least 1"), (5, "5, but each needs a GPU and Ray has 4")):
+        with pytest.raises(ConfigError, match=message):
+            _encoder_count(requested, 16, 4)
 
 
 def test_a_row_error_travels_between_processes() -> None:
@@ -126,23 +126,23 @@ def test_a_row_error_travels_between_processes() -> None:
     assert (type(error), str(error), error.row) == (RowError, "row 7 is bad", 7)
 
 
-def test_a_job_that_breaks_off_is_an_error_of_ours(index: EdgeIndex) -> None:
+def test_a_failed_job_raises_an_ingest_error(index: EdgeIndex) -> None:
     from ray.exceptions import RayError
 
     def rows() -> Iterator[dict[str, Any]]:
         yield {"path": "a", "error": b""}
         raise RayError("a long story\nthe worker was killed")
 
-    received = _received(rows(), _Done(None, "m-1", index))
-    assert next(received)["path"] == "a"
-    with pytest.raises(IngestError, match=r"^the Ray job broke off: the worker was killed\. 0 files are in; "):
-        next(received)
+    successful = _successful_rows(rows(), _LoadedFiles(None, "m-1", index))
+    assert next(successful)["path"] == "a"
+    with pytest.raises(IngestError, match=r"^the Ray job failed: the worker was killed\. 0 files are loaded; "):
+        next(successful)
 
 
-def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_job_resumes_after_the_loaded_files(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     sink, first = Sink(), folder / "catalog" / "part-0.parquet"
     with serving(sink) as port, create_index(f"http://127.0.0.1:{port}/items", model) as index:
-        ingest(open_source(first, on_error="skip"), model, index)  # as a job that was interrupted after one file
+        ingest(open_source(first, on_error="skip"), model, index)  # like a job that was interrupted after one file
         noted = {str(first): file_identity(first)}
         done = {"format": 1, "model": model.fingerprint, "index": "items", "files": noted}
         (folder / "journal").write_text(json.dumps(done))
@@ -160,17 +160,19 @@ def test_a_job_goes_on_after_the_files_that_are_in(folder: Path, model: CompresS
         assert point["payload"] == {"title": f"item {item}"}
 
 
-def test_a_journal_is_of_one_index(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_journal_belongs_to_one_index_and_model(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     journal = folder / "journal"
     with EdgeIndex.create(folder / "one", model) as one, EdgeIndex.create(folder / "two", model) as two:
         for index in (one, two):
             index.upsert([1], model.encode(embeddings[:1]))
-        _Done(journal, model.fingerprint, one).note(str(folder / "model" / "config.json"))
-        assert _Done(journal, model.fingerprint, one).has(str(folder / "model" / "config.json"))
-        with pytest.raises(ConfigError, match=r"journal .* is of index '.*one', now '.*two'"):
-            _Done(journal, model.fingerprint, two)
+        _LoadedFiles(journal, model.fingerprint, one).add(str(folder / "model" / "config.json"))
+        assert _LoadedFiles(journal, model.fingerprint, one).contains(str(folder / "model" / "config.json"))
+        with pytest.raises(ConfigError, match=r"journal .* belongs to index '.*one', but this job uses '.*two'"):
+            _LoadedFiles(journal, model.fingerprint, two)
+        with pytest.raises(ConfigError, match=r"journal .* belongs to model 'm.*', but this job uses 'other'"):
+            _LoadedFiles(journal, "other", one)
 
 
-def test_ray_must_have_been_started(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="Ray was not started"):
+def test_ray_must_be_running(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="Ray is not running"):
         ingest_with_ray([folder / "catalog" / "part-0.parquet"], folder / "model", str(folder / "index"))

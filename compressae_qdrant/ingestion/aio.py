@@ -1,6 +1,6 @@
-"""ingest() and sync() for an `AsyncQdrantIndex`: the same code in a thread, its calls on the caller's event loop.
+"""ingest() and sync() for an `AsyncQdrantIndex`: the same code runs in a thread, its requests on the event loop.
 
-Encoding takes a core for seconds, so it has no place on an event loop anyway.
+Encoding keeps a core busy for seconds, so it must not run on the event loop.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ T = TypeVar("T")
 async def ingest_async(source: Source, model: CompresSAE, index: AsyncQdrantIndex, **settings: Any) -> IngestReport:
     """`ingest` into an async index. `on_batch` is called in the thread that encodes.
 
-    Cancelled, it begins no further request, waits for those under way, and is resumed as `ingest` is.
+    When cancelled, it starts no further request and waits for the running ones. It can be resumed as `ingest` can.
 
     Args:
-        source: what to read.
+        source: the catalog.
         model: encodes the embeddings.
-        index: an index of that model's codes.
-        **settings: those of `ingest`.
+        index: an index for codes of this model.
+        **settings: keyword arguments of `ingest`.
     """
     return await _in_thread(index, lambda blocking: ingest(source, model, blocking, **settings))
 
 
 async def sync_async(source: Source, model: CompresSAE, index: AsyncQdrantIndex, **settings: Any) -> SyncReport:
-    """`sync` of an async index; arguments as of `ingest_async`."""
+    """`sync` into an async index; arguments as in `ingest_async`, settings as in `sync`."""
     return await _in_thread(index, lambda blocking: sync(source, model, blocking, **settings))
 
 
 async def _in_thread(index: AsyncQdrantIndex, work: Callable[[CodeIndex], T]) -> T:
     blocking = BlockingIndex(index, asyncio.get_running_loop())
-    running = asyncio.ensure_future(asyncio.to_thread(work, blocking))
+    task = asyncio.ensure_future(asyncio.to_thread(work, blocking))
     try:
-        return await asyncio.shield(running)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         blocking.stop()
-        await asyncio.wait([running])
+        await asyncio.wait([task])
         raise

@@ -1,76 +1,54 @@
-"""ingest(): a source into an index. It streams, survives being killed, and doing it twice changes nothing.
+"""ingest(): load a catalog into an index, item by item as a stream. An interrupted run can be resumed.
 
-After each durable stretch (upsert, then `flush`) a journal notes the next row. A run that finds a journal of the same
-source, model and index goes on there. Rows after the last note may be in the index already; writing them again under
+Each time the index has made its writes durable (`flush`), the journal records the next row. A later run with the same
+source, model and index continues from that row. Rows after it may be in the index already; writing them again under
 the same ids changes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ..errors import (
-    CodeIndexError,
-    CompresSAEError,
-    ConfigError,
-    IngestError,
-    ModelMismatchError,
-)
-from ..files import write_text
+from ..errors import CodeIndexError, CompresSAEError, IngestError, ModelMismatchError
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source
+from .journal import Journal
 from .writer import Writer
 
-__all__ = ["IngestReport", "ingest"]
+__all__ = ["IngestReport", "check_fingerprint", "ingest"]
 
 _LOG = logging.getLogger(__name__)
-_FORMAT: Final = 1
 _FLUSH_SECONDS: Final = 5.0
-"""Least time between two durable notes: what a kill costs at most, besides the batch in flight."""
+"""Minimum time between two journal entries: a kill loses at most this much work and the batches being written."""
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingestion did."""
+    """Result of an ingestion."""
 
     items: int
     """Items written by this run."""
     skipped: int
-    """Malformed rows left out, by all runs."""
+    """Malformed rows skipped by all runs."""
     resumed_from: int
-    """Row that this run began at; 0 unless an earlier one was interrupted."""
+    """First row of this run; 0 unless it resumed an earlier one."""
     rows: int
-    """Rows of the source gone through by all runs."""
+    """Rows of the source read by all runs."""
     repeated: int | None
-    """Items that aren't in the index as a later row has their id; None where it can't be told: the index held items
-    before the first row, or doesn't say how many it holds."""
+    """Items that were replaced by a later row with the same id; None if unknown, because the index was not empty
+    at the start or did not report its item count."""
     seconds: float
-    """Time of this run, with the building of compressed segments."""
-
-
-@dataclass
-class _Journal:
-    source: str
-    model: str
-    method: str
-    index: str
-    """Where it is; nothing where the journal lies in the index itself, and moves with it."""
-    empty: bool = False
-    """Whether the index was when the first row came."""
-    next_row: int = 0
-    skipped: int = 0
-    complete: bool = False
+    """Duration of this run, including the optimisation of the index."""
 
 
 def ingest(
@@ -86,117 +64,142 @@ def ingest(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
 ) -> IngestReport:
-    """Encode every item of a source and upsert it, resuming where an earlier run was interrupted.
+    """Encode and upsert every item of a source, resuming an interrupted run.
 
     Args:
-        source: what to read; see `sources.open_source`.
+        source: the catalog; see `sources.open_source`.
         model: encodes the embeddings.
-        index: an index of that model's codes.
-        journal: file that notes progress. None keeps it in the directory of an embedded index; an index on a server
-            needs one to be resumable, and without it starts from the first row.
-        method: how codes are found; see `model.Method`.
-        atoms_per_step: of pursuit.
-        batch_size: rows read, encoded and upserted at once.
-        restart: ignore the journal and begin with the first row.
-        retry: what to do while a server can't be reached, is overloaded or fails inside.
-        on_batch: called after each batch is in the index.
+        index: an index for codes of this model.
+        journal: file that records the progress. None uses the directory of an embedded index. For an index on a
+            server, None records nothing, and every run starts from the first row.
+        method: coding method; see `model.Method`.
+        atoms_per_step: atoms selected in each step of pursuit.
+        batch_size: rows read, encoded and upserted at a time.
+        restart: ignore the journal and start from the first row.
+        retry: how to retry when a server is unreachable or overloaded or fails.
+        on_batch: called after each batch is written.
 
     Raises:
-        ModelMismatchError: the index holds another model's codes.
-        ConfigError: the journal is of another source, model, method or index.
-        RowError: a row is malformed and the source doesn't skip. What came before is in the index, and noted.
-        IngestError: a batch can't be encoded or upserted, or the server stayed away for longer than `retry` waits; says
-            what is in and how to go on.
+        ModelMismatchError: the index holds codes of another model.
+        ConfigError: the journal belongs to another source, model, method or index.
+        RowError: a row is malformed and the source does not skip such rows. Earlier rows are in the index and in the
+            journal.
+        IngestError: a batch cannot be encoded or upserted, or the server stayed unavailable for all attempts of
+            `retry`. The message says which rows are in the index and how to continue.
     """
-    if index.fingerprint != model.fingerprint:
-        raise ModelMismatchError(
-            f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; use the "
-            "index's own model, or create a new index"
-        )
+    check_fingerprint(index, model.fingerprint)
     started = time.perf_counter()
     file = index.journal if journal is None else Path(journal)
-    where = "" if file is None or file == index.journal else retry.run(index.info).location
-    wanted = _Journal(_short(source.identity), model.fingerprint, f"{method}/{atoms_per_step}", where)
-    note = wanted if file is None or restart else _resume(file, wanted, index, retry)
-    first, items, noted = note.next_row, 0, time.perf_counter()
-    if note.complete:
-        return IngestReport(0, note.skipped, first, note.next_row, None, time.perf_counter() - started)
-    if not first:
-        note.empty = _count(index) == 0
+    location = "" if file is None or file == index.journal else retry.run(index.info).location
+    progress = Journal(_short_hash(source.identity), model.fingerprint, f"{method}/{atoms_per_step}", location)
+    if file is not None and not restart:
+        progress = _resume(file, progress, index, retry)
+    first_row = progress.next_row
+    if progress.complete:
+        return IngestReport(0, progress.skipped, first_row, first_row, None, time.perf_counter() - started)
+    if first_row == 0:
+        progress.empty = _item_count(index) == 0
+    items = _write_batches(
+        source.batches(batch_size, first_row), progress, file, index, on_batch,
+        lambda on_written: Writer(model, index, method, atoms_per_step, retry, on_written),
+    )  # fmt: skip
+    _optimize(index, progress, retry)
+    progress.complete = True
+    _make_durable(index, file, progress)
+    repeated = _repeated(index, progress)
+    if repeated:
+        _LOG.warning("%d items were replaced by a later row with the same id; give every item its own id", repeated)
+    return IngestReport(items, progress.skipped, first_row, progress.next_row, repeated, time.perf_counter() - started)
 
-    def confirmed(batch: Batch) -> None:
-        nonlocal items, noted
-        note.next_row, note.skipped = batch.stop, note.skipped + batch.skipped
+
+def check_fingerprint(index: CodeIndex, fingerprint: str) -> None:
+    """Check that an index holds codes of the model with this fingerprint.
+
+    Raises:
+        ModelMismatchError: it holds codes of another model.
+    """
+    if index.fingerprint != fingerprint:
+        raise ModelMismatchError(
+            f"the index holds codes of model {index.fingerprint!r} but model {fingerprint!r} was given; use the "
+            "index's own model, or create a new index"
+        )
+
+
+def _write_batches(
+    batches: Iterable[Batch],
+    progress: Journal,
+    file: Path | None,
+    index: CodeIndex,
+    on_batch: Callable[[Batch], None] | None,
+    open_writer: Callable[[Callable[[Batch], None]], Writer],
+) -> int:
+    """Write all batches and record them in the journal; the number of items written."""
+    items, saved = 0, time.perf_counter()
+
+    def on_written(batch: Batch) -> None:
+        nonlocal items, saved
+        progress.next_row, progress.skipped = batch.stop, progress.skipped + batch.skipped
         items += len(batch.ids)
-        if time.perf_counter() - noted >= _FLUSH_SECONDS:
-            _make_durable(index, file, note)
-            noted = time.perf_counter()
+        if time.perf_counter() - saved >= _FLUSH_SECONDS:
+            _make_durable(index, file, progress)
+            saved = time.perf_counter()
         if on_batch is not None:
             on_batch(batch)
 
     try:
-        with Writer(model, index, method, atoms_per_step, retry, confirmed) as writer:
+        with open_writer(on_written) as writer:
             try:
-                for batch in source.batches(batch_size, first):
+                for batch in batches:
                     writer.write(batch)
             finally:
-                writer.drain()  # what came before a failure gets in, and is noted
+                writer.drain()  # batches before a failure are written and recorded
     except CompresSAEError:
-        _make_durable(index, file, note)
+        _make_durable(index, file, progress)
         raise
-    _make_durable(index, file, note)
+    _make_durable(index, file, progress)
+    return items
+
+
+def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy) -> None:
     try:
         retry.run(index.optimize)
     except CodeIndexError as exc:
         raise IngestError(
-            f"all is in the index but may not be optimised: {exc}. Rows before {note.next_row} are in the index, and "
-            "there are no more; run the same command to wait again"
+            f"optimising the index failed ({exc}). All {progress.next_row} rows are in the index; run the command "
+            "again to resume the optimisation"
         ) from exc
-    note.complete = True
-    _make_durable(index, file, note)
-    there = _count(index) if note.empty else None
-    repeated = None if there is None else max(0, note.next_row - note.skipped - there)
-    if repeated:
-        _LOG.warning("%d items are not in the index, as a later row has their id; give every item its own", repeated)
-    return IngestReport(items, note.skipped, first, note.next_row, repeated, time.perf_counter() - started)
 
 
-def _count(index: CodeIndex) -> int | None:
-    """How many items there are, if the index says so at once: only a figure of the report depends on it."""
+def _repeated(index: CodeIndex, progress: Journal) -> int | None:
+    """Items replaced by a later row, if the index was empty at the start and reports its item count."""
+    count = _item_count(index) if progress.empty else None
+    return None if count is None else max(0, progress.next_row - progress.skipped - count)
+
+
+def _item_count(index: CodeIndex) -> int | None:
+    """Number of items, or None if the index fails to report it: only a figure of the report depends on it."""
     try:
         return index.count()
     except CodeIndexError:
         return None
 
 
-def _make_durable(index: CodeIndex, file: Path | None, note: _Journal) -> None:
+def _make_durable(index: CodeIndex, file: Path | None, progress: Journal) -> None:
     index.flush()
     if file is not None:
-        write_text(file, json.dumps({"format": _FORMAT, **asdict(note)}) + "\n")
+        progress.save(file)
 
 
-def _resume(file: Path, wanted: _Journal, index: CodeIndex, retry: RetryPolicy) -> _Journal:
-    """The journal's note if it belongs to this ingestion, or a fresh one if there is none."""
-    if not file.exists():
-        return wanted
-    try:
-        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        written = data.pop("format")
-        found = _Journal(**data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"{file} is not an ingestion journal ({exc}); delete it to begin with the first row") from exc
-    if written != _FORMAT:
-        raise ConfigError(f"{file} is a journal of format {written!r}, this version reads {_FORMAT}; use --restart")
-    for name, what in (("model", "model"), ("source", "source"), ("method", "encoding method"), ("index", "index")):
-        if getattr(found, name) != getattr(wanted, name):
-            raise ConfigError(
-                f"journal {file} is of an ingestion with another {what} ({getattr(found, name)}, now "
-                f"{getattr(wanted, name)}); restart=True (--restart) begins with the first row and replaces items by id"
-            )
-    if found.next_row and not retry.run(index.count):
-        return wanted  # the index was emptied or made anew since
-    return found
+def _resume(file: Path, current: Journal, index: CodeIndex, retry: RetryPolicy) -> Journal:
+    """The progress of an earlier run of this ingestion, or `current` if there is none."""
+    earlier = Journal.load(file)
+    if earlier is None:
+        return current
+    earlier.check(current, file)
+    if earlier.next_row and not retry.run(index.count):
+        return current  # the index was emptied or recreated after that run
+    return earlier
 
 
-def _short(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""add_codes(): codes beside the dense vectors that they are made from, in the same collection of a server."""
+"""add_codes(): add codes to a collection of dense vectors on a server, beside the vectors they are computed from."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["MigrationReport", "add_codes"]
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """What adding codes to a collection did."""
+    """Result of adding codes to a collection."""
 
     encoded: int
-    """Points that got a code."""
+    """Points encoded by this run."""
     skipped: int
-    """Points without a usable vector."""
+    """Points skipped because they have no usable vector."""
     points: int
-    """Points of the collection."""
+    """Points in the collection."""
     seconds: float
 
 
@@ -45,30 +45,30 @@ def add_codes(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
 ) -> MigrationReport:
-    """Give a sparse vector of codes to the points of a collection that goes on serving.
+    """Add a sparse vector of codes to the points of a collection, which stays available to queries.
 
-    The points themselves say what is left to do, so an interrupted run is simply run again, and a later one encodes
-    what is new: a point that was upserted as a whole has lost its code. A point that is rewritten in the moment between
-    its reading and its coding keeps the older code, and so does one whose dense vector alone is updated; `again` mends
-    both. `QdrantIndex.open` then searches the codes.
+    Only points without a code are encoded, so an interrupted run is simply repeated, and a later run encodes new
+    points: upserting a whole point removes its code. A point keeps an outdated code if it is rewritten between reading
+    and coding, or if only its dense vector is updated; `again` encodes both anew. Open the collection with
+    `QdrantIndex.open` to search the codes.
 
     Args:
-        client: to the server.
-        collection: its name.
+        client: client of the server.
+        collection: name of the collection.
         vector: name of the dense vector; None is the unnamed one.
         model: encodes the vectors.
-        settings: of the index; `datatype`, `memory` and `full_scan_threshold` count here.
-        again: encode points that have a code already too.
-        batch_size: points read, encoded and written at once.
-        on_error: what a point without a usable vector does.
-        retry: what to do while the server fails.
-        on_batch: called after each batch is in.
+        settings: settings of the index; only `datatype`, `memory` and `full_scan_threshold` apply.
+        again: also encode points that already have a code.
+        batch_size: points read, encoded and written at a time.
+        on_error: whether a point without a usable vector stops the run or is skipped.
+        retry: how to retry when the server fails.
+        on_batch: called after each batch is written.
 
     Raises:
         SourceError: the collection has no such vector.
-        ModelMismatchError: it has the codes of another model.
-        CodeIndexError: the server can't add vectors to a collection.
-        IngestError: the server stayed away; what is in stays in.
+        ModelMismatchError: the collection holds codes of another model.
+        CodeIndexError: the server does not support adding vectors to a collection.
+        IngestError: the server stayed unavailable; codes written before remain.
     """
     started = time.perf_counter()
     index = QdrantIndex.adopt(client, collection, model, settings)

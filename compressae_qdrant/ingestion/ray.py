@@ -1,9 +1,8 @@
-"""ingest_with_ray(): many files into one index as a Ray Data job, on one machine or a cluster (extra `ray`).
+"""ingest_with_ray(): load many files into one index with a Ray Data job, on one machine or a cluster (extra `ray`).
 
-Files are read by tasks, encoded by actors (one for each GPU, where there are some), and written: to a server by a few
-actors, to an embedded index by the process that started the job, as one process at a time may have it open. Batches
-stream from stage to stage; nothing holds a whole file. All of it may be done twice without harm, so Ray may do again
-what a lost machine had begun.
+Tasks read the files and actors encode them, one actor on each GPU if there are any. A few actors write to a server. The
+process that started the job writes to an embedded index, which only one process can have open. Batches stream from
+stage to stage, so no stage holds a whole file. Every step can be repeated safely, as Ray does after losing a machine.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,14 +22,7 @@ import numpy as np
 import torch
 
 from ..codes import FloatArray, SparseCodes
-from ..errors import (
-    CompresSAEError,
-    ConfigError,
-    IngestError,
-    MissingExtraError,
-    ModelMismatchError,
-)
-from ..files import write_text
+from ..errors import CompresSAEError, ConfigError, IngestError, MissingExtraError
 from ..index import open_index
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
@@ -37,34 +30,34 @@ from ..model.encoder import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Columns, open_source
-from ..sources.identity import file_identity
 from ..sources.source import OnError
-from .writer import request_slices
+from .ingest import check_fingerprint
+from .journal import FileJournal
+from .prepared import payload_texts, request_slices
 
 __all__ = ["RayReport", "ingest_with_ray"]
 
-_FORMAT: Final = 1
 _READER_CPUS: Final = 0.5
 _WRITER_CPUS: Final = 0.25
 _WRITERS: Final = 2
 _CPU_STEP: Final = 2**-10
-"""Shares of a core are whole multiples: Ray counts in ten thousandths, and a sum must not exceed the cores."""
+"""CPU shares are multiples of this: Ray counts in ten thousandths, and their sum must not exceed the cores."""
 
 
 @dataclass(frozen=True)
 class RayReport:
-    """What a job did."""
+    """Result of a job."""
 
     items: int
     """Items written by this run."""
     skipped: int
-    """Malformed rows left out by this run."""
+    """Malformed rows skipped by this run."""
     files: int
-    """Files gone through by this run."""
+    """Files loaded by this run."""
     files_before: int
-    """Files that an earlier, interrupted run had finished."""
+    """Files that an earlier, interrupted run had loaded."""
     encoders: int
-    """Actors that encoded."""
+    """Number of encoding actors."""
     seconds: float
 
 
@@ -83,102 +76,98 @@ def ingest_with_ray(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_file: Callable[[str], None] | None = None,
 ) -> RayReport:
-    """Encode the items of many files and write them to the index at a location, which must be there.
+    """Encode the items of many files and write them to an existing index.
 
-    Ray must have been started (`ray.init`). On a cluster, files and model are read by every machine at these paths
-    (made absolute here), and the key of a server comes from each machine's own QDRANT_API_KEY. Ids must differ across
-    files, which are done in no particular order.
+    Ray must be running (`ray.init`). On a cluster, every machine reads the files and the model from these paths (made
+    absolute here), and takes the API key of a server from its own QDRANT_API_KEY. Ids must differ across files, which
+    are loaded in no particular order.
 
     Args:
-        files: parquet, JSON lines, CSV or NumPy files, as `sources.open_source` reads them.
+        files: parquet, JSON lines, CSV or NumPy files that `sources.open_source` can read.
         model: directory of the model.
-        location: of the index; see `index.location`.
-        columns: which columns hold what; texts are not embedded here.
-        method: how codes are found; see `model.Method`.
-        atoms_per_step: of pursuit.
-        batch_size: rows read, encoded and written at once.
-        encoders: actors that encode; None takes one for each GPU, or else for each core but one. More than there are
-            cores share them.
-        on_error: what a malformed row does.
-        journal: file that notes which files are done; a later run leaves them out.
-        retry: what to do while a server fails.
-        on_file: called with the path of each file that is in.
+        location: location of the index; see `index.location`.
+        columns: roles of the columns; texts are not embedded here.
+        method: coding method; see `model.Method`.
+        atoms_per_step: atoms selected in each step of pursuit.
+        batch_size: rows read, encoded and written at a time.
+        encoders: number of encoding actors; None uses one for each GPU, or without GPUs one less than there are cores.
+            If there are more actors than cores, they share the cores.
+        on_error: whether a malformed row stops the job or is skipped.
+        journal: file that records the loaded files; a later run skips them.
+        retry: how to retry when a server fails.
+        on_file: called with the path of each file once it is loaded.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ModelMismatchError: the index holds another model's codes.
-        ConfigError: the journal is of another model or index, Ray was not started, or it lacks GPUs for the encoders.
-        IngestError: a file can't be read, encoded or written, which its cause tells, or the job broke off; says how
-            many files are in.
+        ModelMismatchError: the index holds codes of another model.
+        ConfigError: the journal belongs to another model or index, Ray is not running, or there are fewer GPUs than
+            encoders.
+        IngestError: a file cannot be read, encoded or written (see its cause), or the job failed. The message says how
+            many files are loaded.
     """
     try:
         import ray
     except ImportError as exc:
         raise MissingExtraError("loading with Ray needs the extra 'ray'; pip install 'compressae-qdrant[ray]'") from exc
     if not ray.is_initialized():
-        raise ConfigError("Ray was not started; call ray.init() before")
+        raise ConfigError("Ray is not running; call ray.init() first")
     started = time.perf_counter()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     cpus = resources.get("CPU", 1.0)
-    actors = _encoders(encoders, cpus, gpus)
-    remote = "://" in location
-    reader, encoder, writer = _shares(cpus, actors, _WRITERS if remote else 0)
+    actors = _encoder_count(encoders, cpus, gpus)
+    on_server = "://" in location
+    reader_cpus, encoder_cpus, writer_cpus = _cpu_shares(cpus, actors, _WRITERS if on_server else 0)
     model = Path(model).resolve()
     with open_index(location) as index:
         fingerprint = CompresSAE.load(model).fingerprint
-        if index.fingerprint != fingerprint:
-            raise ModelMismatchError(
-                f"the index holds codes of model {index.fingerprint!r} but model {fingerprint!r} was given; use the "
-                "index's own model, or create a new index"
-            )
-        done = _Done(None if journal is None else Path(journal), fingerprint, index)
-        left = [path for path in (str(Path(file).resolve()) for file in files) if not done.has(path)]
-        report = RayReport(0, 0, len(left), len(files) - len(left), actors, 0.0)
-        if left:
+        check_fingerprint(index, fingerprint)
+        loaded = _LoadedFiles(None if journal is None else Path(journal), fingerprint, index)
+        remaining = [path for path in (str(Path(file).resolve()) for file in files) if not loaded.contains(path)]
+        items = skipped = 0
+        if remaining:
+            settings = (str(model), method, atoms_per_step, index.settings.scale, index.settings.keep_dense)
             batches = (
-                ray.data.from_items([{"path": path} for path in left], override_num_blocks=len(left))
-                .flat_map(_Reader(columns, batch_size, on_error), num_cpus=reader)
+                ray.data.from_items([{"path": path} for path in remaining], override_num_blocks=len(remaining))
+                .flat_map(_FileReader(columns, batch_size, on_error), num_cpus=reader_cpus)
                 .map(
-                    _Encoder,
-                    fn_constructor_args=(
-                        str(model),
-                        method,
-                        atoms_per_step,
-                        index.settings.scale,
-                        index.settings.keep_dense,
-                    ),
+                    _BatchEncoder,
+                    fn_constructor_args=settings,
                     compute=ray.data.ActorPoolStrategy(size=actors),
-                    num_cpus=encoder,
+                    num_cpus=encoder_cpus,
                     num_gpus=1 if gpus else 0,
                 )
             )
-            here: CodeIndex | None = index
-            if remote:
-                here = None
-                writers = ray.data.ActorPoolStrategy(size=_WRITERS)
-                batches = batches.map(_Writing, fn_constructor_args=(location, retry), compute=writers, num_cpus=writer)
-            rows = _received(batches.iter_rows(), done)
-            report = _gather(rows, here, index, done, retry, report, on_file)
+            if on_server:
+                pool = ray.data.ActorPoolStrategy(size=_WRITERS)
+                batches = batches.map(
+                    _BatchWriter, fn_constructor_args=(location, retry), compute=pool, num_cpus=writer_cpus
+                )
+            rows = _successful_rows(batches.iter_rows(), loaded)
+            if not on_server:
+                rows = _write_rows(rows, index, retry)
+            items, skipped = _record_files(rows, index, loaded, on_file)
         retry.run(index.optimize)
         index.flush()
-    return RayReport(**{**report.__dict__, "seconds": time.perf_counter() - started})
+    seconds = time.perf_counter() - started
+    return RayReport(items, skipped, len(remaining), len(files) - len(remaining), actors, seconds)
 
 
-def _encoders(asked: int | None, cpus: float, gpus: int) -> int:
-    """Actors that encode."""
-    if asked is None:
+def _encoder_count(requested: int | None, cpus: float, gpus: int) -> int:
+    """Number of encoding actors."""
+    if requested is None:
         return gpus or max(1, int(cpus) - 1)
-    if asked < 1:
-        raise ConfigError(f"encoders is {asked}; it must be at least 1")
-    if gpus and asked > gpus:
-        raise ConfigError(f"encoders is {asked}, and each takes a GPU, of which Ray has {gpus}; ask for {gpus} at most")
-    return asked
+    if requested < 1:
+        raise ConfigError(f"encoders is {requested}; it must be at least 1")
+    if gpus and requested > gpus:
+        raise ConfigError(
+            f"encoders is {requested}, but each needs a GPU and Ray has {gpus}; request {gpus} encoders at most"
+        )
+    return requested
 
 
-def _shares(cpus: float, encoders: int, writers: int) -> tuple[float, float, float]:
-    """CPUs that a reader, an encoder and a writer ask for: less each where cores are few, so that every stage has its
-    place."""
+def _cpu_shares(cpus: float, encoders: int, writers: int) -> tuple[float, float, float]:
+    """CPUs that a reader, an encoder and a writer request, reduced if there are too few for all stages to run."""
     fit = min(1.0, cpus / (_READER_CPUS + encoders + writers * _WRITER_CPUS))
     reader, encoder, writer = (
         math.floor(fit * share / _CPU_STEP) * _CPU_STEP for share in (_READER_CPUS, 1.0, _WRITER_CPUS)
@@ -186,106 +175,105 @@ def _shares(cpus: float, encoders: int, writers: int) -> tuple[float, float, flo
     return reader, encoder, writer
 
 
-def _gather(
-    rows: Iterator[dict[str, Any]], here: CodeIndex | None, index: CodeIndex, done: _Done, retry: RetryPolicy,
-    report: RayReport, on_file: Callable[[str], None] | None,
-) -> RayReport:  # fmt: skip
-    """Take what comes out of the job, write it if that is for this process to do, and note which files are through."""
-    items = skipped = 0
-    seen: dict[str, set[int]] = defaultdict(set)
-    wanted: dict[str, int] = {}
+def _write_rows(rows: Iterable[dict[str, Any]], index: CodeIndex, retry: RetryPolicy) -> Iterator[dict[str, Any]]:
+    """Write the encoded batches of a job in this process, and pass them on."""
     for row in rows:
-        if here is not None:
-            _write(row, here, retry)
+        _write(row, index, retry)
+        yield row
+
+
+def _record_files(
+    rows: Iterable[dict[str, Any]], index: CodeIndex, loaded: _LoadedFiles, on_file: Callable[[str], None] | None
+) -> tuple[int, int]:
+    """Record each file once all of its batches are written; the numbers of items and of skipped rows."""
+    items = skipped = 0
+    written: dict[str, set[int]] = defaultdict(set)
+    batch_counts: dict[str, int] = {}
+    for row in rows:
         items, skipped = items + row["items"], skipped + row["skipped"]
         path = row["path"]
-        seen[path].add(row["number"])
+        written[path].add(row["number"])
         if row["last"]:
-            wanted[path] = row["number"] + 1
-        if len(seen[path]) == wanted.get(path):
+            batch_counts[path] = row["number"] + 1
+        if len(written[path]) == batch_counts.get(path):
             index.flush()
-            done.note(path)
+            loaded.add(path)
             if on_file is not None:
                 on_file(path)
-    return RayReport(items, skipped, report.files, report.files_before, report.encoders, 0.0)
+    return items, skipped
 
 
-def _received(rows: Iterable[dict[str, Any]], done: _Done) -> Iterator[dict[str, Any]]:
-    """What comes out of the job. Errors of ours come as rows, as Ray wraps those that are raised in its workers."""
+def _successful_rows(rows: Iterable[dict[str, Any]], loaded: _LoadedFiles) -> Iterator[dict[str, Any]]:
+    """The output rows of a job, until one carries an error. Workers return this package's errors as rows, because Ray
+    wraps an error that is raised.
+
+    Raises:
+        IngestError: a worker returned an error, or Ray failed.
+    """
     from ray.exceptions import RayError
 
     try:
         for row in rows:
             if row["error"]:
-                error: CompresSAEError = pickle.loads(row["error"])  # noqa: S301 (a worker's of this job)
-                raise IngestError(f"{row['path']}: {error}. {done.said()}") from error
+                error: CompresSAEError = pickle.loads(row["error"])  # noqa: S301 (written by a worker of this job)
+                raise IngestError(f"{row['path']}: {error}. {loaded.summary()}") from error
             yield row
     except RayError as exc:
         last = str(exc).strip().rpartition("\n")[2]
-        raise IngestError(f"the Ray job broke off: {last}. {done.said()}") from exc
+        raise IngestError(f"the Ray job failed: {last}. {loaded.summary()}") from exc
 
 
-class _Done:
-    """The files that are in, kept in a journal if there is one."""
+class _LoadedFiles:
+    """The files that are in the index, recorded in a journal if `file` is given."""
 
-    def __init__(self, file: Path | None, model: str, index: CodeIndex) -> None:
-        self._file, self._model, self._index = file, model, "" if file is None else index.info().location
-        self._files: dict[str, str] = {}
-        if file is None or not file.exists():
-            return
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            written, fingerprint, files = data["format"], data["model"], dict(data["files"])
-            where = data["index"]
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise ConfigError(f"{file} is not a journal of a Ray job ({exc}); delete it to begin anew") from exc
-        if (written, fingerprint) != (_FORMAT, model):
-            raise ConfigError(f"journal {file} is of model {fingerprint!r}, now {model!r}; delete it to begin anew")
-        if where != self._index:
-            raise ConfigError(f"journal {file} is of index {where!r}, now {self._index!r}; delete it to begin anew")
-        if index.count():  # otherwise it was emptied or made anew since
-            self._files = files
+    def __init__(self, file: Path | None, fingerprint: str, index: CodeIndex) -> None:
+        self._file = file
+        self._journal = FileJournal(fingerprint, "" if file is None else index.info().location)
+        earlier = None if file is None else FileJournal.load(file)
+        if file is not None and earlier is not None:
+            earlier.check(self._journal, file)
+            if index.count():  # otherwise the index was emptied or recreated since
+                self._journal = earlier
 
-    def said(self) -> str:
-        """What is in, and how to go on."""
-        again = "goes through all of them" if self._file is None else "leaves them out"
-        return f"{len(self._files)} files are in; mend that and run the same job again, which {again}"
+    def summary(self) -> str:
+        """How many files are loaded, and how to continue."""
+        again = "loads all files again" if self._file is None else "skips these files"
+        return f"{len(self._journal.files)} files are loaded; resolve this and run the job again, which {again}"
 
-    def has(self, path: str) -> bool:
-        """Whether the file is in, as it is now."""
-        return path in self._files and self._files[path] == file_identity(Path(path))
+    def contains(self, path: str) -> bool:
+        """Whether the file is loaded and has not changed since."""
+        return self._journal.contains(path)
 
-    def note(self, path: str) -> None:
-        """A file is in, and durable."""
-        self._files[path] = file_identity(Path(path))
+    def add(self, path: str) -> None:
+        """Record that all items of the file are durable."""
+        self._journal.add(path)
         if self._file is not None:
-            noted = {"format": _FORMAT, "model": self._model, "index": self._index, "files": self._files}
-            write_text(self._file, json.dumps(noted) + "\n")
+            self._journal.save(self._file)
 
 
-class _Reader:
-    """Reads a file into batches, each a row of plain columns that Ray moves around."""
+class _FileReader:
+    """Reads a file into batches, each as a row of plain columns that Ray can transfer."""
 
     def __init__(self, columns: Columns, batch_size: int, on_error: OnError) -> None:
         self._columns, self._batch_size, self._on_error = columns, batch_size, on_error
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        held: dict[str, Any] | None = None
+        previous: dict[str, Any] | None = None
         try:
             source = open_source(row["path"], columns=self._columns, on_error=self._on_error)
             for number, batch in enumerate(source.batches(self._batch_size)):
-                if held is not None:
-                    yield held
-                held = _row(row["path"], number, batch)
+                if previous is not None:
+                    yield previous
+                previous = _batch_row(row["path"], number, batch)
         except CompresSAEError as exc:
-            yield _failed(_row(row["path"]), exc)
+            yield _error_row(_batch_row(row["path"]), exc)
             return
-        if held is not None:
-            yield held | {"last": True}
+        if previous is not None:
+            yield previous | {"last": True}
 
 
-def _row(path: str, number: int = 0, batch: Batch | None = None) -> dict[str, Any]:
-    """A batch of a file as plain columns; without one, none of its items."""
+def _batch_row(path: str, number: int = 0, batch: Batch | None = None) -> dict[str, Any]:
+    """A batch of a file as plain columns; an empty batch if None is given."""
     ids, payloads = ([], []) if batch is None else (list(batch.ids), batch.payloads)
     embeddings = b"" if batch is None else np.ascontiguousarray(batch.embeddings, np.float32).tobytes()
     return {
@@ -295,13 +283,13 @@ def _row(path: str, number: int = 0, batch: Batch | None = None) -> dict[str, An
     }  # fmt: skip
 
 
-def _failed(row: dict[str, Any], error: CompresSAEError) -> dict[str, Any]:
-    """A row that carries an error in place of its items."""
+def _error_row(row: dict[str, Any], error: CompresSAEError) -> dict[str, Any]:
+    """A row that carries an error instead of items."""
     return row | {"items": 0, "error": pickle.dumps(error)}
 
 
-class _Encoder:
-    """Encodes batches; on its GPU if it was given one."""
+class _BatchEncoder:
+    """Encodes batches, on a GPU if it has one."""
 
     def __init__(self, model: str, method: Method, atoms_per_step: int, scale: Any, keep_dense: bool) -> None:
         self._model = CompresSAE.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -315,16 +303,16 @@ class _Encoder:
                 codes = self._encode(embeddings)
                 indices, values = codes.indices.tobytes(), codes.values.tobytes()
             except CompresSAEError as exc:
-                row = _failed(row, exc)
-        kept = row["embeddings"] if self._keep_dense else b""
-        return row | {"embeddings": kept, "indices": indices, "values": values}
+                row = _error_row(row, exc)
+        embeddings_kept = row["embeddings"] if self._keep_dense else b""
+        return row | {"embeddings": embeddings_kept, "indices": indices, "values": values}
 
     def _encode(self, embeddings: FloatArray) -> SparseCodes:
         return self._model.encode(embeddings, self._method, atoms_per_step=self._atoms_per_step, scale=self._scale)
 
 
-class _Writing:
-    """Writes encoded batches to a server, and passes on what became of them."""
+class _BatchWriter:
+    """Writes encoded batches to a server, and returns their counts or their error."""
 
     def __init__(self, location: str, retry: RetryPolicy) -> None:
         self._index, self._retry = open_index(location), retry
@@ -333,7 +321,7 @@ class _Writing:
         try:
             _write(row, self._index, self._retry)
         except CompresSAEError as exc:
-            row = _failed(row, exc)
+            row = _error_row(row, exc)
         return {name: row[name] for name in ("path", "number", "last", "items", "skipped", "error")}
 
 
@@ -347,7 +335,6 @@ def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:
                         index.settings.scale)  # fmt: skip
     dense = np.frombuffer(row["embeddings"], np.float32).reshape(shape) if index.settings.keep_dense else None
     numbers = 2 * codes.k + (0 if dense is None else dense.shape[1])
-    for part in request_slices(payloads, numbers):
+    for part in request_slices(payload_texts(payloads), numbers):
         embeddings = None if dense is None else dense[part]
-        retry.run(lambda part=part, embeddings=embeddings: index.upsert(  # type: ignore[misc]  # bound at once
-            ids[part], codes[part], payloads[part], embeddings))  # fmt: skip
+        retry.run(partial(index.upsert, ids[part], codes[part], payloads[part], embeddings))

@@ -1,50 +1,39 @@
-"""Batches into an index: encoded here, upserted by several workers, confirmed in the order of the source.
+"""Writer: encodes batches, upserts them with parallel workers, and confirms them in the order of the source.
 
-The queue of requests under way is bounded, so memory stays flat however slow the server is.
+The number of requests being sent is bounded, so memory does not grow when the server is slow.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Final, Self
-
-import numpy as np
+from typing import Self
 
 from .. import telemetry
 from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexUnavailableError, IngestError, InvalidInputError
-from ..index.points import point_ids
 from ..index.protocol import CodeIndex
-from ..index.results import ItemId
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
 from ..retry import RetryPolicy
 from ..sources import Batch
+from .prepared import PreparedBatch, request_slices
 
-__all__ = ["Writer", "content_hash", "request_slices"]
-
-_REQUEST_BYTES: Final = 8 << 20
-"""Largest request, roughly: a server refuses 32 MB, and smaller ones spread better over workers."""
-_POINT_BYTES: Final = 64
-_NUMBER_BYTES: Final = 16
-"""Of an id and its frame, and of one index or value, in a request as JSON; gRPC needs less."""
+__all__ = ["Writer"]
 
 
 class Writer:
-    """Encodes batches and upserts them. Use it in a `with`: its end waits for what is under way.
+    """Encodes and upserts batches. Use it as a context manager, which waits for the running requests at its end.
 
     Args:
         model: encodes the embeddings.
-        index: takes the codes; says how many upserts it likes to have under way.
-        method: how codes are found; see `model.Method`.
-        atoms_per_step: of pursuit.
-        retry: what to do while a server fails.
-        on_confirmed: called for each batch once it is in the index, in the order of the source.
+        index: receives the codes, and says how many upserts to run in parallel.
+        method: coding method; see `model.Method`.
+        atoms_per_step: atoms selected in each step of pursuit.
+        retry: how to retry when a server fails.
+        on_written: called for each batch once it is in the index, in the order of the source.
     """
 
     def __init__(
@@ -54,62 +43,62 @@ class Writer:
         method: Method,
         atoms_per_step: int,
         retry: RetryPolicy,
-        on_confirmed: Callable[[Batch], None],
+        on_written: Callable[[Batch], None],
     ) -> None:
         self._model, self._index = model, index
         self._method, self._atoms_per_step = method, atoms_per_step
-        self._retry, self._on_confirmed = retry, on_confirmed
-        self._under_way: deque[tuple[Batch, list[Future[None]]]] = deque()
-        self._ids: deque[set[ItemId]] = deque()
+        self._retry, self._on_written = retry, on_written
+        self._pending: deque[tuple[PreparedBatch, list[Future[None]]]] = deque()
         self._workers = index.parallel_upserts
         self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
+        self._any_request_succeeded = False
 
-    def write(self, batch: Batch, hashes: Sequence[str] | None = None, into: CodeIndex | None = None) -> None:
-        """Encode a batch and hand it over, `into` another view of the index if there is one.
+    def write(self, batch: Batch) -> None:
+        """Prepare and write a batch; see `write_prepared`."""
+        self.write_prepared(self.prepare(batch))
 
-        Waits while as many batches as there are workers are under way.
-
-        Raises:
-            IngestError: this batch can't be encoded or is refused, or an earlier one failed; names the rows.
-        """
-        done: list[Future[None]] = []
-        self.settle(batch)
-        try:
-            if batch.ids:
-                with telemetry.timed("compressae.ingest.encoding.duration"):
-                    codes = self._model.encode(
-                        batch.embeddings,
-                        self._method,
-                        atoms_per_step=self._atoms_per_step,
-                        scale=self._index.settings.scale,
-                    )
-                numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
-                for rows in request_slices(batch.payloads, numbers):
-                    if self._pool is None:
-                        self._upsert(into or self._index, batch, codes, hashes, rows)
-                    else:
-                        done.append(self._pool.submit(self._upsert, into or self._index, batch, codes, hashes, rows))
-        except (InvalidInputError, CodeIndexError) as exc:
-            raise self._stopped(batch, exc) from exc
-        self._under_way.append((batch, done))
-        self._ids.append(set(batch.ids) if self._pool else set())
-        while len(self._under_way) > (self._workers if self._pool else 0):
-            self._confirm()
-
-    def settle(self, batch: Batch) -> None:
-        """Wait until none of a batch's items is under way: one that comes twice must end as it came last.
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Check the ids of a batch, and wait while an earlier batch with one of them is being written, so that an item
+        that occurs twice in the source ends with its last value.
 
         Raises:
-            IngestError: an id is in the batch twice, in whichever requests the two would have gone, or a batch under
-                way failed; names the rows.
+            IngestError: an id is invalid or occurs twice in the batch, or an earlier batch failed; names the rows.
         """
         try:
-            if batch.ids:
-                point_ids(batch.ids)
+            prepared = PreparedBatch.of(batch)
         except InvalidInputError as exc:
-            raise self._stopped(batch, exc) from exc
-        if any(not earlier.isdisjoint(batch.ids) for earlier in self._ids):
+            raise self._rejected(batch, exc) from exc
+        if any(not earlier.items.isdisjoint(prepared.items) for earlier, _ in self._pending):
             self.drain()
+        return prepared
+
+    def write_prepared(self, prepared: PreparedBatch, target: CodeIndex | None = None) -> None:
+        """Encode a batch from `prepare` and start its upserts, into another view of the index if `target` is given.
+
+        Waits while there are as many unconfirmed batches as workers.
+
+        Raises:
+            IngestError: the batch cannot be encoded, or it or an earlier one was refused; names the rows.
+        """
+        requests: list[Future[None]] = []
+        if prepared.ids:
+            target = target or self._index
+            try:
+                codes = self._encode(prepared.batch)
+            except InvalidInputError as exc:
+                raise self._rejected(prepared.batch, exc) from exc
+            numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
+            for rows in request_slices(prepared.texts, numbers):
+                if self._pool is not None:
+                    requests.append(self._pool.submit(self._upsert, target, prepared, codes, rows))
+                    continue
+                try:
+                    self._upsert(target, prepared, codes, rows)
+                except (InvalidInputError, CodeIndexError) as exc:
+                    raise self._failed(prepared.batch, exc) from exc
+        self._pending.append((prepared, requests))
+        while len(self._pending) > (self._workers if self._pool else 0):
+            self._confirm_first()
 
     def drain(self) -> None:
         """Wait until every batch that was handed over is in the index.
@@ -117,8 +106,8 @@ class Writer:
         Raises:
             IngestError: one failed; names its rows.
         """
-        while self._under_way:
-            self._confirm()
+        while self._pending:
+            self._confirm_first()
 
     def __enter__(self) -> Self:
         return self
@@ -129,64 +118,61 @@ class Writer:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _confirm(self) -> None:
-        batch, done = self._under_way[0]
-        try:
-            for future in done:
-                future.result()
-        except (InvalidInputError, CodeIndexError) as exc:
-            raise self._stopped(batch, exc) from exc
-        self._under_way.popleft()
-        self._ids.popleft()
-        telemetry.count("compressae.ingest.items", len(batch.ids))
-        telemetry.count("compressae.ingest.skipped", batch.skipped)
-        self._on_confirmed(batch)
+    def _encode(self, batch: Batch) -> SparseCodes:
+        with telemetry.timed("compressae.ingest.encoding.duration"):
+            return self._model.encode(
+                batch.unit_rows(), self._method, atoms_per_step=self._atoms_per_step, scale=self._index.settings.scale
+            )
 
-    def _upsert(
-        self, index: CodeIndex, batch: Batch, codes: SparseCodes, hashes: Sequence[str] | None, rows: slice
-    ) -> None:
+    def _upsert(self, target: CodeIndex, prepared: PreparedBatch, codes: SparseCodes, rows: slice) -> None:
+        batch = prepared.batch
         dense = batch.embeddings[rows] if self._index.settings.keep_dense else None
-        ids: Sequence[ItemId] = batch.ids[rows]
-        payloads, kept = batch.payloads[rows], None if hashes is None else hashes[rows]
-        self._retry.run(lambda: index.upsert(ids, codes[rows], payloads, dense, kept))
+        hashes = None if prepared.hashes is None else prepared.hashes[rows]
+        self._retry.run(lambda: target.upsert(prepared.ids[rows], codes[rows], batch.payloads[rows], dense, hashes))
+        self._any_request_succeeded = True
 
-    def _stopped(self, batch: Batch, exc: InvalidInputError | CodeIndexError) -> IngestError:
+    def _confirm_first(self) -> None:
+        prepared, requests = self._pending[0]
+        try:
+            for request in requests:
+                request.result()
+        except (InvalidInputError, CodeIndexError) as exc:
+            self._stop_requests()
+            raise self._failed(prepared.batch, exc) from exc
+        self._pending.popleft()
+        telemetry.count("compressae.ingest.items", len(prepared.ids))
+        telemetry.count("compressae.ingest.skipped", prepared.batch.skipped)
+        self._on_written(prepared.batch)
+
+    def _stop_requests(self) -> None:
+        """Cancel the requests that have not started and wait for the others, so that an error says what was written."""
+        wait([request for _, requests in self._pending for request in requests if not request.cancel()])
+        self._pending.clear()
+
+    def _rejected(self, batch: Batch, exc: InvalidInputError) -> IngestError:
+        """The error of a batch of which nothing was sent, once all earlier batches are written."""
+        self.drain()
+        return self._failed(batch, exc)
+
+    def _failed(self, batch: Batch, exc: InvalidInputError | CodeIndexError) -> IngestError:
         telemetry.count("compressae.ingest.failures", attributes={"error.type": type(exc).__name__})
-        before = self._under_way[0][0].start if self._under_way else batch.start
-        rows = f"rows {batch.start}..{batch.stop - 1}"
+        rows = f"rows {batch.start}-{batch.stop - 1}"
+        if batch.start:
+            written = f"Rows before {batch.start} are in the index"
+        elif self._any_request_succeeded or isinstance(exc, IndexUnavailableError):
+            written = "Some of these rows may be in the index"
+        else:
+            written = "No rows were written"
         if isinstance(exc, IndexUnavailableError):
             return IngestError(
-                f"stopped at {rows}, which may be in: {exc} ({self._retry.attempts} attempts). Rows before {before} "
-                "are in the index; run the same command to go on once the server is back"
+                f"upload failed at {rows} after {self._retry.attempts} attempts ({exc}). {written}; run the same "
+                "command again when the server is available"
             )
         if isinstance(exc, CodeIndexError):
             return IngestError(
-                f"stopped at {rows}, which may be in: {exc}. Rows before {before} are in the index; once that is "
-                "mended, run the same command to go on"
+                f"upload failed at {rows} ({exc}). {written}; resolve this problem and run the same command again"
             )
         return IngestError(
-            f"{rows} can't be ingested: {exc}. Rows before {before} are in the index; mend the source and run the same "
-            "command to go on (with --restart if the file changed)"
+            f"{rows} cannot be ingested: {exc}. {written}; correct the source and run the same command again (with "
+            "--restart if the file changed)"
         )
-
-
-def request_slices(payloads: Sequence[Mapping[str, Any]], numbers: int) -> list[slice]:
-    """Rows of each request, so that none is too large for a server; an item has so many `numbers` and its payload."""
-    size, start, slices = 0, 0, []
-    for row, payload in enumerate(payloads):
-        item = _POINT_BYTES + numbers * _NUMBER_BYTES + (len(json.dumps(payload, default=str)) if payload else 0)
-        if size and size + item > _REQUEST_BYTES:
-            slices.append(slice(start, row))
-            telemetry.measure("compressae.ingest.request.size", size)
-            size, start = 0, row
-        size += item
-    telemetry.measure("compressae.ingest.request.size", size)
-    return [*slices, slice(start, len(payloads))]
-
-
-def content_hash(batch: Batch, row: int, how: str) -> str:
-    """What an item is made from, as 16 hexadecimal digits: embedding, payload, and how it is encoded."""
-    digest = hashlib.blake2b(how.encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(batch.embeddings[row], dtype="<f4").tobytes())
-    digest.update(json.dumps(batch.payloads[row], sort_keys=True, default=str).encode())
-    return digest.hexdigest()

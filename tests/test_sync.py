@@ -38,7 +38,7 @@ def _write(path: Path, rows: dict[str, tuple[FloatArray, int]]) -> Path:
     return path
 
 
-def test_only_what_differs_is_touched(
+def test_only_new_and_changed_items_are_written(
     target: CodeIndex, tmp_path: Path, model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {f"i{n}": (x, n) for n, x in enumerate(embeddings)}
@@ -72,7 +72,7 @@ def test_only_what_differs_is_touched(
     assert {item for page in target.scan(50) for item in page} == set(rows)
 
 
-def test_items_ingested_before_are_changed_once(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_items_without_hashes_are_changed_once(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     np.save(tmp_path / "x.npy", embeddings[:50])
     with EdgeIndex.create(tmp_path / "index", model) as index:
         ingest(open_source(tmp_path / "x.npy"), model, index)
@@ -81,9 +81,7 @@ def test_items_ingested_before_are_changed_once(tmp_path: Path, model: CompresSA
         assert sync(open_source(tmp_path / "x.npy"), model, index, atoms_per_step=1).changed == 50
 
 
-def test_an_id_that_comes_twice_is_refused_whatever_is_stored(
-    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
-) -> None:
+def test_a_repeated_id_in_a_batch_is_refused(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     rows = [{"id": 1, "embedding": embeddings[0].tolist(), "t": text} for text in ("old", "new")]
     file = tmp_path / "items.jsonl"
     with EdgeIndex.create(tmp_path / "index", model) as index:
@@ -97,7 +95,7 @@ def test_an_id_that_comes_twice_is_refused_whatever_is_stored(
         assert index.retrieve([1])[0].payload == {"t": "old"}
 
 
-def test_nothing_is_deleted_for_what_can_not_be_read(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_nothing_is_deleted_if_rows_were_skipped(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     rows = embeddings[:20].copy()
     np.save(tmp_path / "x.npy", rows)
     with EdgeIndex.create(tmp_path / "index", model) as index:
@@ -105,13 +103,13 @@ def test_nothing_is_deleted_for_what_can_not_be_read(tmp_path: Path, model: Comp
         rows[3] = np.nan
         np.save(tmp_path / "y.npy", rows)
         broken = open_source(tmp_path / "y.npy", on_error="skip")
-        with pytest.raises(SourceError, match=r"1 rows of the source could not be read.*nothing was deleted"):
+        with pytest.raises(SourceError, match=r"1 rows of the source could not be read;.*nothing was deleted"):
             sync(broken, model, index)
         assert index.count() == 20
         assert sync(broken, model, index, delete=False).unchanged == 19
 
 
-def test_the_hash_is_neither_shown_nor_overwritten(model: CompresSAE, tmp_path: Path, embeddings: FloatArray) -> None:
+def test_the_hash_is_not_visible_and_cannot_be_set(model: CompresSAE, tmp_path: Path, embeddings: FloatArray) -> None:
     np.save(tmp_path / "x.npy", embeddings[:5])
     with EdgeIndex.create(tmp_path / "index", model) as index:
         sync(open_source(tmp_path / "x.npy"), model, index)
@@ -153,8 +151,8 @@ def test_a_collection_is_a_source(named: bool, tmp_path: Path, model: CompresSAE
     client.close()
 
 
-def test_fields_of_someones_own_are_not_ours(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
-    """They are called as our reserved ones. An item would lose them, or even its id."""
+def test_foreign_fields_with_reserved_names_are_kept(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    """Another application's payload may use the names that this package reserves."""
     client = _dense(False, embeddings[:3])
     client.set_payload("dense", {"_id": "theirs", "_content": "a text"}, [1])
     (batch,) = QdrantSource(client, "dense").batches(10)
@@ -175,7 +173,7 @@ def test_fields_of_someones_own_are_not_ours(tmp_path: Path, model: CompresSAE, 
 def test_one_percent_of_20_000_items_changed_added_and_deleted(
     tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exactly those are touched."""
+    """Exactly these items are written or deleted."""
     x = np.random.default_rng(0).normal(size=(20_200, 24)).astype(np.float32)
 
     def catalog(ids: Any, rows: FloatArray) -> Path:

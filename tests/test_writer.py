@@ -1,4 +1,4 @@
-"""Several upserts under way: order of items that come twice, confirmation in order, sizes of requests."""
+"""Parallel upserts: order of repeated items, confirmation in order, error messages and sizes of requests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from compressae_qdrant import CompresSAE, IndexSettings, SparseCodes
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IndexUnavailableError, IngestError
+from compressae_qdrant.ingestion.prepared import PreparedBatch
 from compressae_qdrant.ingestion.sync import sync
-from compressae_qdrant.ingestion.writer import Writer, content_hash
+from compressae_qdrant.ingestion.writer import Writer
 from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.sources import Batch
 
 
 class SlowFirst:
-    """Takes four upserts at once; those that begin earlier end later."""
+    """Takes four parallel upserts; those that start earlier finish later."""
 
     parallel_upserts = 4
     settings = IndexSettings()
@@ -52,7 +53,7 @@ def _writer(model: CompresSAE, index: Any, confirmed: list[int]) -> Writer:
     return Writer(model, index, "pursuit", 4, RetryPolicy(attempts=1), lambda batch: confirmed.append(batch.start))
 
 
-def test_an_item_that_comes_twice_ends_as_it_came_last(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_repeated_item_ends_with_its_last_value(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     with _writer(model, index, confirmed) as writer:
         writer.write(_batch([1, 2], embeddings, 0))
@@ -64,25 +65,27 @@ def test_an_item_that_comes_twice_ends_as_it_came_last(model: CompresSAE, embedd
     assert [index.stored[n] for n in (1, 2, 3, 4, 5)] == [wanted.values[row].tobytes() for row in (5, 1, 2, 3, 4)]
 
 
-def test_an_error_names_the_first_rows_that_are_not_confirmed(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_an_error_names_the_first_unconfirmed_rows(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     index.broken = {12}
     with _writer(model, index, confirmed) as writer:
         for start in (0, 10, 20):
             writer.write(_batch(list(range(start, start + 10)), embeddings, start))
-        with pytest.raises(IngestError, match=r"rows 10\.\.19.*Rows before 10 are in"):
+        with pytest.raises(IngestError, match=r"rows 10-19.*Rows before 10 are in the index"):
             writer.drain()
     assert confirmed == [0]
     assert set(range(10)) <= set(index.stored)
 
 
-def test_an_error_that_no_waiting_mends_names_them_too(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_permanent_error_names_them_too(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     index.broken, index.failure = {12}, CodeIndexError("403 Forbidden")
     with _writer(model, index, confirmed) as writer:
         for start in (0, 10):
             writer.write(_batch(list(range(start, start + 10)), embeddings, start))
-        with pytest.raises(IngestError, match=r"rows 10\.\.19.*403 Forbidden.*Rows before 10 are in.*same command"):
+        with pytest.raises(
+            IngestError, match=r"failed at rows 10-19 \(403 Forbidden\)\. Rows before 10 .*same command"
+        ):
             writer.drain()
     assert index.calls == [10, 10]
 
@@ -98,18 +101,18 @@ def test_large_payloads_go_in_several_requests(model: CompresSAE, embeddings: Fl
     np.testing.assert_array_equal(sorted(index.stored), range(10))
 
 
-def test_a_sync_too_ends_with_what_came_last(model: CompresSAE, embeddings: FloatArray) -> None:
-    """An item comes twice: as it isn't in the index yet, and then as it is. The second is compared with the first."""
+def test_a_sync_ends_with_the_last_value_too(model: CompresSAE, embeddings: FloatArray) -> None:
+    """An item occurs twice: new, then as the index has it. The second row is compared with the first, not the index."""
     index = _Hashed()
     before, after = _batch([1], embeddings, 0), _batch([1], embeddings, 1)
     index.fingerprint = model.fingerprint
-    index.content = {1: content_hash(after, 0, "pursuit/4")}
+    index.content = {1: (PreparedBatch.of(after).with_hashes("pursuit/4").hashes or [""])[0]}
     sync(_Two([before, after]), model, index, delete=False)  # type: ignore[arg-type]
     assert index.stored[1] == model.encode(embeddings[1:2]).values[0].tobytes()
 
 
 class _Hashed(SlowFirst):
-    """As slow, with the hashes that are kept."""
+    """As slow, and keeps content hashes."""
 
     fingerprint: str
     content: dict[Any, str]
@@ -134,3 +137,30 @@ class _Two:
 
     def batches(self, _: int) -> list[Batch]:
         return self._parts
+
+
+def test_an_error_says_if_nothing_was_written(model: CompresSAE, embeddings: FloatArray) -> None:
+    batch, large = _batch(list(range(10)), embeddings, 0), {"text": "x" * (5 << 20)}
+    for failure, payload, message in (
+        (CodeIndexError("403 Forbidden"), {}, r"failed at rows 0-9 \(403 Forbidden\)\. No rows were written; "),
+        (CodeIndexError("400"), large, r"failed at rows 0-9 \(400\)\. Some of these rows may be in the index; "),
+        (IndexUnavailableError("away"), {}, r"after 1 attempts \(away\)\. Some of these rows may be in the index; "),
+    ):
+        index = SlowFirst()
+        index.broken, index.failure = {7}, failure
+        with _writer(model, index, []) as writer:
+            writer.write(_batch(list(batch.ids), embeddings, 0, payload))
+            with pytest.raises(IngestError, match=message):
+                writer.drain()
+            writer.drain()  # nothing is left to confirm
+    with _writer(model, SlowFirst(), []) as writer, pytest.raises(IngestError, match="use strings as field names"):
+        writer.write(_batch([1], embeddings, 0, {1: "a", "b": 2}))  # type: ignore[dict-item]  # what is refused
+
+
+def test_a_rejected_batch_leaves_earlier_ones_written(model: CompresSAE, embeddings: FloatArray) -> None:
+    index, confirmed = SlowFirst(), list[int]()
+    with _writer(model, index, confirmed) as writer:
+        writer.write(_batch([1, 2], embeddings, 0))
+        with pytest.raises(IngestError, match=r"rows 2-3 cannot be ingested: .* twice.*Rows before 2 are in the index"):
+            writer.write(_batch([3, 3], embeddings, 2))
+    assert (confirmed, sorted(index.stored)) == ([0], [1, 2])
