@@ -67,19 +67,19 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
     values[~values.any(axis=1)] = 1
     codes = SparseCodes(indices, values, 20)
     closeness = np.round(random.normal(size=(500, 5)), 1).astype(np.float32)
-    kept = StrongestItems(20, 7)
+    strongest = StrongestItems(20, 7)
     for start in range(0, 500, 33):
         part = slice(start, start + 33)
-        kept.add(codes[part], closeness[part], range(500)[part])
+        strongest.add(codes[part], closeness[part], range(500)[part])
     shares = codes.values * closeness
     leading = [(int(codes.indices[row, at]), codes.values[row, at]) for row, at in enumerate(shares.argmax(axis=1))]
     dense = codes.to_csr().toarray()
     close = np.full((500, 20), -np.inf)
     np.put_along_axis(close, codes.indices.astype(np.int64), closeness.astype(np.float64), axis=1)
-    assert kept.rows == 500
-    used = kept.used()
-    assert [one.latent for one in used] == list(range(20))
-    for one in used:
+    assert strongest.rows == 500
+    usage = strongest.usage()
+    assert [one.latent for one in usage] == list(range(20))
+    for one in usage:
         column = dense[:, one.latent].astype(np.float64)
         positive, negative = np.square(column[column > 0]).sum(), np.square(column[column < 0]).sum()
         assert one.sign == (1 if positive >= negative else -1)
@@ -95,10 +95,10 @@ def test_strongest_items_are_those_of_a_full_sort() -> None:
 
 
 def test_memory_is_bounded_however_many_items_come(codes: SparseCodes) -> None:
-    kept = StrongestItems(codes.latents, 3)
+    strongest = StrongestItems(codes.latents, 3)
     for _ in range(5):
-        kept.add(codes, codes.values, range(len(codes)))
-    assert max(map(len, kept._heaps)) == 3
+        strongest.add(codes, codes.values, range(len(codes)))
+    assert max(map(len, strongest._heaps)) == 3
 
 
 def test_concepts_tell_how_latents_are_used(
@@ -254,7 +254,7 @@ def test_a_callback_names_what_people_have_not(source: Source, model: CompresSAE
     assert len(asked) == len(named) - 1
     assert all(concept.name.startswith(f"all about {concept.terms[0]}") for concept in named.concepts[1:])
     assert not any(concept.edited for concept in named.concepts[1:])
-    with pytest.raises(InvalidInputError, match="the namer gave None for latent"):
+    with pytest.raises(InvalidInputError, match="the namer returned None for latent"):
         find_concepts(source, model, namer=lambda terms, titles: None)  # type: ignore[arg-type,return-value]
 
 

@@ -1,4 +1,4 @@
-"""What latents stand for: concepts with names, found on a catalog, stored with the model, edited by hand."""
+"""Concepts: names for latents, computed from a catalog, stored with the model and editable by hand."""
 
 from ..model.concepts import Concept, Concepts, StrongItem
 from .finder import find_concepts
