@@ -1,4 +1,4 @@
-"""Ingestion and sync of an async index: what comes out is what the sync one gives, and the event loop goes on."""
+"""Ingestion and sync into an async index: same result as the sync index, without blocking the event loop."""
 
 from __future__ import annotations
 

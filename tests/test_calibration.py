@@ -1,4 +1,4 @@
-"""Calibration: plans are measured as the engine would run them, kept with the model, and chosen by a wanted recall."""
+"""Calibration: plans are measured as the engine runs them, stored with the model, and chosen by a target recall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planner: its formulas against what was measured, its units, and what must grow with what."""
+"""The capacity planner: its formulas against the measurements, its units, and monotonicity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""compressae plan."""
+"""The command plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that keep a catalog in service. Those of a server talk to the client's local mode."""
+"""The commands sync, migrate, deploy and rollback; a server is replaced by the client's local mode."""
 
 from __future__ import annotations
 

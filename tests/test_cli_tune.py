@@ -1,4 +1,4 @@
-"""compressae tune, and the commands that take what it wrote."""
+"""The command tune, and the commands that read its settings file."""
 
 from __future__ import annotations
 

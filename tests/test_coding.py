@@ -1,4 +1,4 @@
-"""Coding as a GPU does it, here on the CPU: pursuit by twins and by the interpreter, and streams without overlap."""
+"""The GPU's encoding path on any device: pursuit by torch references and by Triton, and streamed batches."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_a_support_too_large_for_the_kernels_is_reported_once(caplog: pytest.Log
 
 
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
-def test_a_streamed_encoding_is_the_other_one(
+def test_streamed_encoding_equals_encoding_at_once(
     model: CompresSAE, embeddings: FloatArray, operations: Any, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches of which the last is smaller; float16 rows; the encoder's codes are the same codes."""
+    """The last batch is smaller than the others, and the rows are float16."""
     rows = (3 * embeddings[:37]).astype(np.float16)
     monkeypatch.setattr(coding, "fused", lambda _: None)
     monkeypatch.setattr(pursuit, "fused", lambda _: None)
@@ -132,14 +132,14 @@ def test_pieces_arrive_in_order_and_whole() -> None:
             np.testing.assert_array_equal(piece.cpu().numpy(), rows[pick].astype(np.float32))
 
 
-def test_what_fails_while_rows_are_read_is_raised_where_they_are_taken() -> None:
+def test_an_error_while_rows_are_read_is_raised_when_they_are_taken() -> None:
     with Upload(np.zeros((10, 3)), 4, DEVICE) as upload:
         upload.request(np.array([0, 10]))
         with pytest.raises(IndexError):
             upload.take()
 
 
-def test_results_come_a_batch_later() -> None:
+def test_results_arrive_one_batch_later() -> None:
     download = Download(DEVICE)
     batches = [torch.full((size, 2), float(size), device=DEVICE) for size in (4, 4, 3, 3)]
     seen = [download.put(batch) for batch in batches]

@@ -1,4 +1,4 @@
-"""A small comparison with baselines: run, interrupted, timed, tabulated and plotted."""
+"""A small comparison with baselines: running, resuming, timing, tables and plots."""
 
 from __future__ import annotations
 

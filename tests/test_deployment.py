@@ -68,10 +68,10 @@ def test_deploy_switch_rollback_drop(
     client.close()
 
 
-def test_a_switch_between_look_ups_never_mixes(
+def test_a_switch_between_two_look_ups_does_not_mix_models(
     catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray
 ) -> None:
-    """Until the look-up the old collection answers for the old model; when it is gone, the new one for the new."""
+    """Until the alias is looked up again, the old collection answers; once it is dropped, the new one does."""
     client = QdrantClient(":memory:")
     deploy(open_source(catalog), model, client, "items", least_recall=0.3)
     live = AliasRetriever(client, "items", [model, newer], refresh_seconds=3600)
@@ -90,7 +90,9 @@ def test_a_switch_between_look_ups_never_mixes(
     client.close()
 
 
-def test_in_asyncio_too(catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray) -> None:
+def test_an_async_retriever_follows_the_alias(
+    catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray
+) -> None:
     async def run() -> None:
         client = AsyncQdrantClient(":memory:")
         for each in (model, newer):
@@ -121,7 +123,9 @@ async def _switch(client: AsyncQdrantClient, model: CompresSAE) -> None:
     await client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
 
 
-def test_what_is_not_fit_does_not_go_live(catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path) -> None:
+def test_a_collection_that_fails_verification_does_not_go_live(
+    catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path
+) -> None:
     client = QdrantClient(":memory:")
     deploy(open_source(catalog), model, client, "items", least_recall=0.3)
     with pytest.raises(ConfigError, match=r"codes of this model are live already .*by sync"):

@@ -1,4 +1,4 @@
-"""The fused kernels against their twins in torch: on a GPU where there is one, else through Triton's interpreter."""
+"""The fused kernels against their torch references: on a GPU if there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _random(*shape: int, seed: int) -> torch.Tensor:
 
 
 def _awkward_rows(n: int, h: int) -> torch.Tensor:
-    """Rows with ties, with zeros, all equal, and with one entry far above the rest."""
+    """Return rows with ties, zeros, equal entries, and one entry far above the rest."""
     e = _random(n, h, seed=h)
     e[0] = e[0].round()
     e[1 % n] = 0
@@ -44,8 +44,8 @@ def _awkward_rows(n: int, h: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("n", "h", "w"), [(6, 100, 24), (3, 4096, 128), (4, 30, 30), (4, 17, 1), (5, 1500, 40)])
-def test_selection_is_the_twins(n: int, h: int, w: int) -> None:
-    """Widths that are no power of two, all of a row, ties: the lower latent first."""
+def test_selection_equals_the_reference(n: int, h: int, w: int) -> None:
+    """Widths that are not powers of two, the whole row, and ties, where the lower latent comes first."""
     select = _triton("select").select_entries
     e = _awkward_rows(n, h).to(DEVICE)
     results = []
@@ -83,8 +83,8 @@ def test_selection_from_float32_is_exact(n: int, h: int, k: int) -> None:
 @pytest.mark.parametrize(
     ("n", "h", "w", "steps"), [(6, 100, 11, (4, 4, 3)), (4, 4096, 36, (16, 1, 19)), (4, 9, 9, (4, 5))]
 )
-def test_the_next_atoms_are_the_twins(n: int, h: int, w: int, steps: tuple[int, ...]) -> None:
-    """Ties, rows of zeros, all latents of a row, and none of them twice."""
+def test_the_next_atoms_equal_the_reference(n: int, h: int, w: int, steps: tuple[int, ...]) -> None:
+    """Ties, rows of zeros, and all latents of a row; no latent is selected twice."""
     results = []
     for function in (twins.pick_atoms, _triton("pursuit").pick_atoms):
         support = torch.full((n, w), -1, device=DEVICE)
@@ -114,7 +114,7 @@ def _supports(n: int, h: int, d: int, w: int) -> tuple[torch.Tensor, ...]:
     [(5, 60, 40, 11, 11, 8), (3, 300, 96, 36, 36, 32), (4, 50, 33, 20, 7, 7), (2, 90, 100, 70, 70, 64),
      (3, 9, 16, 9, 9, 1)],
 )  # fmt: skip
-def test_least_squares_with_dropping_is_the_twins(n: int, h: int, d: int, w: int, wide: int, k: int) -> None:
+def test_least_squares_with_dropping_equals_the_reference(n: int, h: int, d: int, w: int, wide: int, k: int) -> None:
     x, atoms, gram, support = _supports(n, h, d, w)
     moments = x @ atoms.t()
     results = [
@@ -174,7 +174,7 @@ SHAPES = [(5, 100, 24, 40, 6), (2, 512, 128, 192, 32), (4, 30, 20, 16, 5), (3, 6
 
 
 @pytest.mark.parametrize(("n", "h", "w", "d", "k"), SHAPES)
-def test_the_objective_is_the_twins(n: int, h: int, w: int, d: int, k: int) -> None:
+def test_the_objective_equals_the_reference(n: int, h: int, w: int, d: int, k: int) -> None:
     x, atoms, entries = _case(n, h, w, d)
     results = []
     for function in (twins.cosine_gradients, _triton("objective").cosine_gradients):
@@ -199,7 +199,7 @@ def test_without_gradients_of_the_atoms_the_rest_is_the_same(n: int, h: int, w: 
 
 @pytest.mark.parametrize("kernel", ["twin", "triton"])
 def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
-    """By autograd, from the definition, in double precision; what is left is the rounding to bfloat16."""
+    """The reference is autograd of the definition in float64; the remaining error is rounding to bfloat16."""
     n, h, w, d, k = 4, 200, 48, 96, 12
     x, atoms, entries = _case(n, h, w, d)
     outputs = _outputs(n, h, d)
@@ -263,8 +263,8 @@ def test_gathered_rows_have_unit_norm(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_for_a_gpu_that_is_not_here() -> None:
-    """The interpreter accepts what the compiler refuses, so all kernels go through it, to machine code for an H100."""
+def test_every_kernel_compiles_without_a_gpu() -> None:
+    """The interpreter accepts code that the compiler rejects, so all kernels are compiled to H100 machine code."""
     pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not compiled")
     code = """
         import triton
@@ -345,7 +345,7 @@ def test_kernels_are_launched_where_their_tensors_are(monkeypatch: pytest.Monkey
     assert out.tolist() == [[0.5] * 4]
 
 
-def test_a_machine_whose_compiler_is_missing_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     _triton("update")
     dispatch._probe.cache_clear()
     assert dispatch._probe(DEVICE) == ""
@@ -363,7 +363,7 @@ def test_a_machine_whose_compiler_is_missing_is_told_apart(monkeypatch: pytest.M
     dispatch._probe.cache_clear()
 
 
-def test_what_is_used_and_why() -> None:
+def test_the_backend_and_its_reason() -> None:
     assert kernels.available("cpu") == kernels.Status("torch", "fused kernels are for CUDA, and the device is cpu")
     assert dispatch.fused(torch.device("cpu")) is None
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The monitor: its measures, baselines kept with models, what can be known from an index, reports and their history."""
+"""Drift monitoring: measures, baselines stored with models, monitoring of an index, reports and their history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feeds and rounds of refinement as a GPU takes them: in pieces, by kernels or their twins."""
+"""The GPU's refinement path: data in pieces, and sums by kernels or by their torch references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: nothing is requested, nothing fails, everything can be used."""
+"""The HTML report in a real browser: no requests, no errors, and every control works."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESULTS = [
 
 
 class Opened:
-    """The page in the browser, with what it complained about and asked for."""
+    """The page in the browser, with its errors and requests."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray, model: CompresSAE) -> str:
-    """Where the report of a catalog lies whose payloads are hostile."""
+    """The URL of the report of a catalog with hostile payloads."""
     titles = [f"{HOSTILE} thing {i}" if i % 2 else f"plain thing {i}" for i in range(600)]
     payloads = [{"title": title, "group": f"<b>g{i % 4}</b>"} for i, title in enumerate(titles)]
     page, omitted = build_report(
@@ -68,7 +68,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray, mo
 
 @pytest.fixture
 def opened(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
-    """The page at desktop size, or as the test's parameters say."""
+    """The page at desktop size, or as the test's parameters set it."""
     options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **getattr(request, "param", {})}
     context = browser.new_context(**options)
     context.set_default_timeout(5000)
@@ -96,7 +96,7 @@ def test_it_opens_without_complaint_request_or_overflow(opened: Opened, address:
 
 @pytest.mark.parametrize("opened", [{}, {"color_scheme": "dark"}], ids=["light", "dark"], indirect=True)
 def test_it_is_accessible(opened: Opened) -> None:
-    """No finding of axe-core: roles, names, contrast, order of headings, tables."""
+    """axe-core finds nothing: roles, names, contrast, order of headings, tables."""
     found = Axe().run(opened.page).response["violations"]
     assert [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found] == []
 
@@ -114,7 +114,7 @@ def test_payloads_stay_text(opened: Opened) -> None:
 
 
 def test_no_script_but_the_page_s_own_may_run(opened: Opened) -> None:
-    """The policy holds, should text ever become markup."""
+    """The content security policy blocks scripts even if text were inserted as markup."""
     done = opened.page.evaluate("""() => {
         const image = document.createElement("img");
         image.setAttribute("onerror", "window.broken = true");
@@ -213,7 +213,7 @@ def _shown(page: Page) -> list[dict[str, tuple[float | None, str]]]:
 
 
 def _rounded(text: str) -> float:
-    """A number as it is shown, units and all."""
+    """Parse a displayed number with its unit."""
     number, _, unit = text.replace(",", "").removeprefix("$").partition(" ")
     return float(number) * {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}.get(unit, 1.0)
 
@@ -303,7 +303,7 @@ def test_charts_say_their_values_to_the_keyboard_and_the_pointer(opened: Opened)
 def test_named_concepts_and_planned_baselines(
     browser: Browser, tmp_path: Path, embeddings: FloatArray, model: CompresSAE
 ) -> None:
-    """A page without a benchmark, of a model whose concepts have names."""
+    """A report without a benchmark, of a model whose concepts have names."""
     named = CompresSAE(model.config)
     named.load_state_dict(model.state_dict())
     strong = (StrongItem(1, "X", 0.5, 0.9),)

@@ -1,4 +1,4 @@
-"""What the metrics say of searches and ingestions, read in memory and from a Prometheus endpoint."""
+"""The metrics of searches and ingestions, read in memory and from a Prometheus endpoint."""
 
 from __future__ import annotations
 

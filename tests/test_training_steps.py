@@ -1,4 +1,4 @@
-"""Fused steps, and the processes of one training: both must come to what one process and autograd come to."""
+"""Fused training steps and distributed training give the same result as autograd in one process."""
 
 from __future__ import annotations
 

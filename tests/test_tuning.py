@@ -1,4 +1,4 @@
-"""Searching settings: goals, what is tried and what isn't, and going on after an interruption."""
+"""Tuning: goals, which trials run, and resuming after an interruption."""
 
 from __future__ import annotations
 
