@@ -42,7 +42,8 @@ from compressae_qdrant.evaluation.baselines import OVERSAMPLING, quantisers
 from compressae_qdrant.evaluation.comparison import read_rows
 from compressae_qdrant.files import write_text
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 from compressae_qdrant.vectors import unit_rows
 
 QUARTER, MILLION = 250_000, 1_000_000
@@ -173,7 +174,7 @@ def _planning(queries: FloatArray) -> list[dict[str, Any]]:
     for latents, dim in ((1024, 384), (4096, 384), (16_384, 384), (4096, 768), (4096, 128)):
         planner = QueryPlanner(CompresSAE(ModelConfig(dim, latents, 32)))
         vectors = np.random.default_rng(dim).normal(size=(len(queries), dim)).astype(np.float32)
-        calls = [partial(planner.plans, vector, SearchSettings()) for vector in vectors]
+        calls = [partial(planner.plans, vector, search_settings()) for vector in vectors]
         rows.append({"latents": latents, "dim": dim, **timed(calls)})
     return rows
 

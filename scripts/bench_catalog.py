@@ -42,7 +42,7 @@ from compressae_qdrant.metrics import recall
 from compressae_qdrant.model.encoder import Method
 from compressae_qdrant.model.pursuit import ATOMS_PER_STEP
 from compressae_qdrant.scoring import Scoring
-from compressae_qdrant.search.planner import SearchOptions
+from compressae_qdrant.search.settings import SearchOptions
 from compressae_qdrant.vectors import exact_neighbours
 
 SCALES: dict[Scoring, Scale] = {"sparse": "code", "reconstructed": "reconstruction", "asymmetric": "projection"}

@@ -32,7 +32,7 @@ from compressae_qdrant.evaluation.methods import ComparedMethod, codes
 from compressae_qdrant.evaluation.tables import write_report
 from compressae_qdrant.files import write_text
 from compressae_qdrant.metrics import agreement, paired_difference
-from compressae_qdrant.search.planner import SearchOptions
+from compressae_qdrant.search.settings import SearchOptions
 
 TUNED_ON = (7, 11)
 """Seeds of the queries on which defaults were tuned (EXPERIMENTS.md); these queries are left out."""

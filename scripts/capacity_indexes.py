@@ -22,7 +22,8 @@ from compressae_qdrant.evaluation.baselines import dense_bytes, dense_request, d
 from compressae_qdrant.files import write_text
 from compressae_qdrant.index.settings import Datatype
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 __all__ = ["CodeIndexRun", "DenseIndexRun", "stored_code_cells", "timed"]
 
@@ -106,7 +107,7 @@ class CodeIndexRun:
             use = np.load(work / self.name / "postings.npy")
             planner = QueryPlanner(model)
             for first_stage_latents, prefetch in _PLANS:
-                settings = SearchSettings(
+                settings = search_settings(
                     limit=10,
                     prefetch=prefetch,
                     first_stage_latents=first_stage_latents,

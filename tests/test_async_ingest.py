@@ -15,7 +15,8 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.index.qdrant.blocking import BlockingIndex
 from compressae_qdrant.ingestion.aio import ingest_async, sync_async
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 from .support.sink import Sink, serving
 
@@ -49,7 +50,7 @@ def test_ingest_and_sync_as_the_sync_index_does(catalog: Path, model: CompresSAE
 
 
 def test_a_blocking_index_is_a_code_index(catalog: Path, model: CompresSAE, embeddings: FloatArray) -> None:
-    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=3))
+    (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=3))
 
     def use(index: CodeIndex) -> list[Any]:
         with index:

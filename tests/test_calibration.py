@@ -24,7 +24,7 @@ from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileEr
 from compressae_qdrant.evaluation.calibrate import calibrate
 from compressae_qdrant.metrics import recall
 from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, Found
-from compressae_qdrant.search.planner import SearchSettings
+from compressae_qdrant.search.settings import search_settings
 from compressae_qdrant.vectors import exact_neighbours
 
 from .support.shell import Shell
@@ -167,7 +167,7 @@ def test_a_search_reaches_the_recall_it_was_asked_for(
         hits = retriever.search_batch(embeddings[own], 20, target_recall=target)
         rows = [[hit.id for hit in some if hit.id != row] for some, row in zip(hits, own, strict=True)]
         assert float(recall(rows, truth, 19).mean()) > target - 0.03
-        (made,) = retriever._planner.plans(embeddings[0], SearchSettings(limit=20, target_recall=target))
+        (made,) = retriever._queries._planner.plans(embeddings[0], search_settings(limit=20, target_recall=target))
         sizes.append((made.prefetch, len(made.first_stage)))
         wanted = own_model.calibration.choose(target, 20, keep_dense=dense)
         assert (len(made.first_stage), made.prefetch) == wanted
@@ -192,7 +192,7 @@ def test_a_search_reaches_the_recall_it_was_asked_for(
 )
 def test_a_target_goes_with_no_plan_of_ones_own(settings: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        SearchSettings(**settings)
+        search_settings(**settings)
 
 
 def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:

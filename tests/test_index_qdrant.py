@@ -49,7 +49,8 @@ from compressae_qdrant.index.qdrant.errors import client_errors
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.upserts import Target
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 from .support.recording import method_of, sent
 
@@ -83,7 +84,7 @@ def test_open_and_create_check_for_existing_collections(client: QdrantClient, mo
 
 
 def test_sync_and_async_give_the_same_results(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
-    plans = QueryPlanner(model).plans(embeddings[:2], SearchSettings(limit=4, prefetch=20))
+    plans = QueryPlanner(model).plans(embeddings[:2], search_settings(limit=4, prefetch=20))
     with QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True) as index:
         index.upsert(range(60), codes[:60])
         index.delete([3])
@@ -116,7 +117,7 @@ def test_arguments_of_calls_to_a_server(model: CompresSAE, codes: SparseCodes, e
     params = asked["sparse_vectors_config"]["code"].index
     assert (params.datatype, params.full_scan_threshold) == ("uint8", 5_000)
     assert asked["metadata"]["compressae"]["fingerprint"] == model.fingerprint
-    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4, prefetch=20, first_stage_latents=8))
+    (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4, prefetch=20, first_stage_latents=8))
     call = Requests(Target("items"), manifest).search([plan])
     (request,) = sent(call)["requests"]
     assert (method_of(call), request.limit, request.prefetch[0].limit) == ("query_batch_points", 4, 20)
@@ -135,7 +136,7 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     )
     manifest = Manifest.of(model, settings)
     some = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
-    plain = SearchSettings(limit=4, prefetch=20, filter=some, first_stage_latents=8)
+    plain = search_settings(limit=4, prefetch=20, filter=some, first_stage_latents=8)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
               ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip

@@ -37,7 +37,8 @@ from compressae_qdrant.index import Hit
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.defaults import default_plan
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 
@@ -280,7 +281,7 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
     codes_only, kept = QueryPlanner(model), QueryPlanner(model, keep_dense=True)
 
     def plan(planner: QueryPlanner, **settings: Any) -> tuple[int, int]:
-        (made,) = planner.plans(embeddings[0], SearchSettings(**settings))
+        (made,) = planner.plans(embeddings[0], search_settings(**settings))
         return made.prefetch, made.dense_candidates
 
     assert plan(codes_only, limit=10) == (100, 0)

@@ -14,7 +14,8 @@ from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, S
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.model.concepts import Concept, Concepts
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 
@@ -129,7 +130,7 @@ def test_steered_latents_are_in_both_stages(
 ) -> None:
     planner = QueryPlanner(model)
     plain, steered = (
-        planner.plans(embeddings[:2], SearchSettings(concepts=concepts, first_stage_latents=first_stage_latents))
+        planner.plans(embeddings[:2], search_settings(concepts=concepts, first_stage_latents=first_stage_latents))
         for concepts in (None, {"+5": 1e-4, "-8": 2.0})
     )
     for a, b in zip(plain, steered, strict=True):

@@ -29,7 +29,8 @@ from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.upserts import Target
 from compressae_qdrant.ingestion.migrate import add_codes
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.search.planner import QueryPlanner, SearchSettings
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import search_settings
 
 from .support.recording import method_of, sent
 from .support.sink import Sink, serving
@@ -108,7 +109,7 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     assert sent(create_call("items", manifest))["sharding_method"] == models.ShardingMethod.CUSTOM
     assert [sent(call)["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
     whole = Requests(Target("items", Transport("rest")), manifest)
-    (plan,) = QueryPlanner(model).plans(embeddings[0], SearchSettings(limit=4))
+    (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4))
     assert sent(whole.search([plan]))["requests"][0].shard_key is None
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
         whole.upsert([1], codes[:1], None)
@@ -155,7 +156,7 @@ def test_codes_are_added_beside_the_dense_vectors(
         assert record.id == row
         np.testing.assert_array_equal(record.values, wanted.values[row][wanted.values[row] != 0])
         assert record.payload == {"_id": f"theirs-{row}", "n": row}
-    (plan,) = QueryPlanner(model).plans(embeddings[3], SearchSettings(limit=1))
+    (plan,) = QueryPlanner(model).plans(embeddings[3], search_settings(limit=1))
     assert index.search(plan)[0].payload["n"] == 3
     assert add_codes(dense, "items", "text", model).encoded == 0
     dense.upsert("items", [_point(7, embeddings[80]), _point(50, embeddings[90])])

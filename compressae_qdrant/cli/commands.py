@@ -22,8 +22,8 @@ from ..ingestion.sync import SyncReport
 from ..ingestion.sync import sync as synchronise
 from ..model.compressae import CompresSAE
 from ..model.pursuit import ATOMS_PER_STEP
-from ..search.planner import SearchOptions
 from ..search.retriever import Retriever
+from ..search.settings import SearchOptions
 from ..sources import sample_embeddings
 from ..training import TrainConfig
 from ..training import train as train_model

@@ -22,8 +22,8 @@ from ..index import open_index
 from ..index.results import IndexInfo, ItemId
 from ..metrics import agreement, bootstrap, by_segment, paired_difference, recall
 from ..model.compressae import CompresSAE
-from ..search.planner import SearchOptions
 from ..search.retriever import Retriever
+from ..search.settings import SearchOptions
 from ..sources import Source
 from .commands import example
 from .options import (

@@ -26,7 +26,8 @@ from ..model.calibration import CalibratedPlan, Calibration, Found
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
 from ..search.defaults import dense_candidates_of
-from ..search.planner import QueryPlanner, SearchSettings
+from ..search.planner import QueryPlanner
+from ..search.settings import search_settings
 from ..vectors import exact_neighbours, unit_rows
 
 __all__ = ["LIMITS", "calibrate"]
@@ -194,7 +195,7 @@ class _Searches:
         }
         for rows in self._batches():
             plans = QueryPlanner(self.model).plans(
-                self.x[self.own[rows]], SearchSettings(limit=1, first_stage_latents=width, dense_candidates=0)
+                self.x[self.own[rows]], search_settings(limit=1, first_stage_latents=width, dense_candidates=0)
             )
             first, full = (
                 _columns([stage.indices for stage in stages], [stage.values for stage in stages], self.codes.latents)
@@ -275,7 +276,7 @@ def _timed(
     rows, seconds = [], []
     for width in dict.fromkeys([widths[0], widths[len(widths) // 2], widths[-1]]):
         for count in dict.fromkeys([counts[0], counts[len(counts) // 2], counts[-1]]):
-            settings = SearchSettings(
+            settings = search_settings(
                 limit=1, first_stage_latents=width, prefetch=count, dense_candidates=0, with_payload=False
             )
             elapsed = []

@@ -12,8 +12,8 @@ from ..codes import FloatArray, Scale
 from ..index import IndexSettings
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
-from ..search.planner import SearchOptions
 from ..search.retriever import Retriever
+from ..search.settings import SearchOptions
 from .temporary_index import temporary_index
 
 __all__ = ["BuiltIndex", "ComparedMethod", "Search", "SearchBatch", "SearchConfig", "codes", "searches"]

@@ -15,8 +15,8 @@ from ..index.protocol import CodeIndex
 from ..index.results import ItemId
 from ..metrics import recall
 from ..model.compressae import CompresSAE
-from ..search.planner import SearchOptions
 from ..search.retriever import Retriever
+from ..search.settings import SearchOptions
 from ..vectors import exact_neighbours
 from .sample import Sample
 

@@ -1,8 +1,8 @@
-"""Retrievers that follow an alias, and have a model for whatever it points to.
+"""Retrievers that follow an alias of a Qdrant server from one collection to the next.
 
-Every query goes to a collection by its own name, whose fingerprint was checked against the model that plans the query,
-so none meets a collection of another model, not in the middle of a switch either. Where the alias points is looked up
-at most every `refresh_seconds`, and at once when the collection is gone.
+Queries are sent to the collection itself, not to the alias, after its fingerprint has been compared with the model that
+plans the query. So a query never reaches codes of another model, not even while the alias is switched. The alias is
+resolved at most every `refresh_seconds`, and at once when the collection is gone.
 """
 
 from __future__ import annotations
@@ -20,69 +20,69 @@ from ..errors import IndexNotFoundError, ModelMismatchError
 from ..index import AsyncQdrantIndex, QdrantIndex
 from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
-from .planner import SearchOptions
-from .retriever import AsyncRetriever, Query, Retriever
+from .async_retriever import AsyncRetriever
+from .queries import Query
+from .retriever import Retriever
+from .settings import SearchOptions
 
 __all__ = ["AliasRetriever", "AsyncAliasRetriever"]
 
 T = TypeVar("T")
 Index = TypeVar("Index", QdrantIndex, AsyncQdrantIndex)
-Asked = TypeVar("Asked", Retriever, AsyncRetriever)
+AnyRetriever = TypeVar("AnyRetriever", Retriever, AsyncRetriever)
 
 
-class _Following(Generic[Index, Asked]):
-    """What both have in common: everything but the waiting."""
+class _AliasTarget(Generic[Index, AnyRetriever]):
+    """The collection that an alias points to and its retriever; the part that sync and async retrievers share."""
 
     def __init__(
         self, alias: str, models: Sequence[CompresSAE], refresh_seconds: float,
-        retriever: Callable[[CompresSAE, Index], Asked],
+        retriever: Callable[[CompresSAE, Index], AnyRetriever],
     ) -> None:  # fmt: skip
         self._alias, self._refresh_seconds = alias, refresh_seconds
-        self._make: Callable[[CompresSAE, Index], Asked] = retriever
+        self._make: Callable[[CompresSAE, Index], AnyRetriever] = retriever
         self._models: Mapping[str, CompresSAE] = {model.fingerprint: model for model in models}
-        self._found: tuple[str, Asked] | None = None
-        self._stale_at = 0.0
+        self._target: tuple[str, AnyRetriever] | None = None
+        self._expires_at = 0.0
 
     @property
     def collection(self) -> str | None:
-        """The collection that queries go to."""
-        return None if self._found is None else self._found[0]
+        """Name of the collection that queries are sent to."""
+        return None if self._target is None else self._target[0]
 
-    def _known(self) -> Asked | None:
-        """The retriever of where the alias pointed lately; None if that is to be looked up."""
-        return self._found[1] if self._found is not None and time.monotonic() < self._stale_at else None
+    def _current(self) -> AnyRetriever | None:
+        """The retriever of the last known collection; None if the alias has to be resolved again."""
+        return self._target[1] if self._target is not None and time.monotonic() < self._expires_at else None
 
-    def _take(self, index: Index) -> Asked:
-        """The retriever of what the alias was found to point to."""
+    def _follow(self, index: Index) -> AnyRetriever:
+        """The retriever of the collection that the alias now points to."""
         if index.collection == self._alias:
-            raise IndexNotFoundError(
-                f"there is no alias {self._alias!r} but a collection of that name; deploy under another"
-            )
+            raise IndexNotFoundError(f"{self._alias!r} is a collection, not an alias; deploy under another name")
         if index.fingerprint not in self._models:
             raise ModelMismatchError(
-                f"alias {self._alias!r} points to codes of model {index.fingerprint!r}, but there are only "
-                f"{', '.join(map(repr, self._models))}; give its model too"
+                f"alias {self._alias!r} points to codes of model {index.fingerprint!r}, but the models given are "
+                f"{', '.join(map(repr, self._models))}; give that model too"
             )
-        if self._found is None or self._found[0] != index.collection:
-            self._found = index.collection, self._make(self._models[index.fingerprint], index)
-        self._stale_at = time.monotonic() + self._refresh_seconds
-        return self._found[1]
+        if self._target is None or self._target[0] != index.collection:
+            self._target = index.collection, self._make(self._models[index.fingerprint], index)
+        self._expires_at = time.monotonic() + self._refresh_seconds
+        return self._target[1]
 
 
-class AliasRetriever(_Following[QdrantIndex, Retriever]):
-    """A `Retriever` that follows an alias, as `deploy` keeps it.
+class AliasRetriever(_AliasTarget[QdrantIndex, Retriever]):
+    """A `Retriever` that follows an alias, such as `deploy` maintains.
 
     Args:
-        client: to the server; a read-only key is enough.
-        alias: the alias.
-        models: every model that may be live, the old and the new one during a switch.
+        client: client of the server; a read-only API key is enough.
+        alias: name of the alias.
+        models: every model whose collection may be live: the old and the new one during a switch.
         embedder: needed for text queries only.
-        tenant: the one tenant whose items are seen; see `Retriever`.
-        refresh_seconds: how long a switch may go unnoticed.
+        tenant: the one tenant whose items are visible; see `Retriever`.
+        refresh_seconds: longest time in seconds until a switch of the alias is noticed.
 
     Raises:
         IndexNotFoundError: there is no such alias.
-        ModelMismatchError: it points to a collection of none of the models.
+        ModelMismatchError: the alias points to a collection that none of the models encoded.
     """
 
     def __init__(
@@ -93,38 +93,38 @@ class AliasRetriever(_Following[QdrantIndex, Retriever]):
             alias, models, refresh_seconds, lambda model, index: Retriever(model, index, embedder, tenant=tenant)
         )
         self._client = client
-        self._look_up()
+        self._resolve()
 
-    def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+    def search(self, query: Query, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.search`."""
-        return self._ask(lambda retriever: retriever.search(query, limit, **settings))
+        return self._call(lambda retriever: retriever.search(query, limit, **options))
 
     def search_batch(
-        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
+        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
-        return self._ask(lambda retriever: retriever.search_batch(queries, limit, **settings))
+        return self._call(lambda retriever: retriever.search_batch(queries, limit, **options))
 
-    def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+    def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
-        return self._ask(lambda retriever: retriever.similar_to(id, limit, **settings))
+        return self._call(lambda retriever: retriever.similar_to(id, limit, **options))
 
-    def _look_up(self) -> Retriever:
-        return self._take(QdrantIndex.open(self._client, self._alias))
+    def _resolve(self) -> Retriever:
+        return self._follow(QdrantIndex.open(self._client, self._alias))
 
-    def _ask(self, call: Callable[[Retriever], T]) -> T:
-        retriever = self._known() or self._look_up()
+    def _call(self, call: Callable[[Retriever], T]) -> T:
+        retriever = self._current() or self._resolve()
         try:
             return call(retriever)
         except IndexNotFoundError:
-            again = self._look_up()
-            if again is retriever:
+            target = self._resolve()
+            if target is retriever:
                 raise
-            return call(again)
+            return call(target)
 
 
-class AsyncAliasRetriever(_Following[AsyncQdrantIndex, AsyncRetriever]):
-    """`AliasRetriever` for an `AsyncQdrantClient`: the same methods, awaited. Make one by `open`."""
+class AsyncAliasRetriever(_AliasTarget[AsyncQdrantIndex, AsyncRetriever]):
+    """`AliasRetriever` for an `AsyncQdrantClient`: the same methods, awaited. Created by `open`."""
 
     def __init__(
         self, client: AsyncQdrantClient, alias: str, models: Sequence[CompresSAE], embedder: Embedder | None = None, *,
@@ -135,42 +135,47 @@ class AsyncAliasRetriever(_Following[AsyncQdrantIndex, AsyncRetriever]):
             lambda model, index: AsyncRetriever(model, index, embedder, tenant=tenant, in_flight=in_flight),
         )  # fmt: skip
         self._client = client
-        self._looking_up = asyncio.Lock()
+        self._resolving = asyncio.Lock()
 
     @classmethod
     async def open(
         cls, client: AsyncQdrantClient, alias: str, models: Sequence[CompresSAE], embedder: Embedder | None = None, *,
         tenant: str | None = None, refresh_seconds: float = 5.0, in_flight: int = 16,
     ) -> Self:  # fmt: skip
-        """Arguments and errors of `AliasRetriever`; `in_flight` as of `AsyncRetriever`."""
-        made = cls(client, alias, models, embedder, tenant=tenant, refresh_seconds=refresh_seconds, in_flight=in_flight)
-        await made._look_up()
-        return made
+        """Resolve the alias and return its retriever.
 
-    async def search(self, query: Query, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+        See `AliasRetriever` for arguments and errors, and `AsyncRetriever` for `in_flight`.
+        """
+        retriever = cls(
+            client, alias, models, embedder, tenant=tenant, refresh_seconds=refresh_seconds, in_flight=in_flight
+        )
+        await retriever._resolve()
+        return retriever
+
+    async def search(self, query: Query, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.search`."""
-        return await self._ask(lambda retriever: retriever.search(query, limit, **settings))
+        return await self._call(lambda retriever: retriever.search(query, limit, **options))
 
     async def search_batch(
-        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **settings: Unpack[SearchOptions]
+        self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
-        return await self._ask(lambda retriever: retriever.search_batch(queries, limit, **settings))
+        return await self._call(lambda retriever: retriever.search_batch(queries, limit, **options))
 
-    async def similar_to(self, id: ItemId, limit: int = 10, **settings: Unpack[SearchOptions]) -> list[Hit]:
+    async def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
-        return await self._ask(lambda retriever: retriever.similar_to(id, limit, **settings))
+        return await self._call(lambda retriever: retriever.similar_to(id, limit, **options))
 
-    async def _look_up(self) -> AsyncRetriever:
-        return self._take(await AsyncQdrantIndex.open(self._client, self._alias))
+    async def _resolve(self) -> AsyncRetriever:
+        return self._follow(await AsyncQdrantIndex.open(self._client, self._alias))
 
-    async def _ask(self, call: Callable[[AsyncRetriever], Awaitable[T]]) -> T:
-        async with self._looking_up:  # a burst looks it up once
-            retriever = self._known() or await self._look_up()
+    async def _call(self, call: Callable[[AsyncRetriever], Awaitable[T]]) -> T:
+        async with self._resolving:  # the searches of a burst resolve the alias once
+            retriever = self._current() or await self._resolve()
         try:
             return await call(retriever)
         except IndexNotFoundError:
-            again = await self._look_up()
-            if again is retriever:
+            target = await self._resolve()
+            if target is retriever:
                 raise
-            return await call(again)
+            return await call(target)

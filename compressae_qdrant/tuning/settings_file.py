@@ -32,7 +32,7 @@ class Settings:
     index: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """`first_stage_latents`, `prefetch`, `target_recall` of `SearchSettings`."""
+    """`first_stage_latents`, `prefetch`, `target_recall` of `SearchOptions`."""
 
     def __post_init__(self) -> None:
         for section, known in _KNOWN.items():

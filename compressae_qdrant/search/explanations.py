@@ -1,0 +1,69 @@
+"""Explanations of hits: each hit keeps the query that found it, and its stored code splits the score into latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import IndexNotFoundError, InvalidInputError
+from ..index.protocol import CodeIndex
+from ..index.results import Hit, ItemId, Record
+from ..model.compressae import CompresSAE
+from ..scoring import Explanation, QueryVector, explain
+
+__all__ = ["Origin", "explain_hits", "ids_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """The search that found a hit."""
+
+    model: CompresSAE
+    query: QueryVector
+    """The query vector that scored the hit."""
+    index: CodeIndex | None
+    """The index that was searched; None if it is async."""
+
+    def explain(self, hit: Hit) -> Explanation:
+        """Explain one hit with its code, read from the index."""
+        if self.index is None:
+            raise InvalidInputError(
+                f"hit {hit.id!r} comes from an async retriever; use `await retriever.explain([hit])`"
+            )
+        return explain_hits([hit], self.index.retrieve([hit.id]))[0]
+
+    def explain_record(self, hit: Hit, record: Record) -> Explanation:
+        """Explain one hit with its stored code."""
+        concepts = self.model.concepts
+
+        def concept_of(latent: int) -> tuple[str, int] | None:
+            concept = None if concepts is None else concepts.of_latent(latent)
+            return None if concept is None else (concept.name, concept.sign)
+
+        return explain(self.query, record.indices, record.values, hit.score, concept_of)
+
+
+def ids_of(hits: Sequence[Hit]) -> list[ItemId]:
+    """The ids of the hits, each once."""
+    return list(dict.fromkeys(hit.id for hit in hits))
+
+
+def explain_hits(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explanation]:
+    """Explain each hit by its record.
+
+    Raises:
+        InvalidInputError: a hit was not returned by a retriever, so its query is unknown.
+        IndexNotFoundError: a hit has no record.
+    """
+    codes = {record.id: record for record in records}
+    explanations = []
+    for hit in hits:
+        if not isinstance(hit.found_by, Origin):
+            raise InvalidInputError(
+                f"hit {hit.id!r} was not returned by a retriever, so its query is unknown; explain hits of "
+                "Retriever.search"
+            )
+        if hit.id not in codes:
+            raise IndexNotFoundError(f"item {hit.id!r} is no longer in the index; search again")
+        explanations.append(hit.found_by.explain_record(hit, codes[hit.id]))
+    return explanations

@@ -1,0 +1,200 @@
+"""Preparation of queries: texts and vectors become plans, and the hits that come back learn their query.
+
+`Retriever` and `AsyncRetriever` share all of this; they differ only in how they call the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Final, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from .. import telemetry
+from ..codes import SparseCodes
+from ..embedders import Embedder
+from ..errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
+from ..index.plan import QueryPlan
+from ..index.protocol import AsyncCodeIndex, CodeIndex
+from ..index.results import Hit, ItemId, Record
+from ..model.compressae import CompresSAE
+from .explanations import Origin
+from .planner import QueryPlanner
+from .settings import SearchOptions, SearchSettings, search_settings
+
+__all__ = ["ItemCount", "Queries", "Query", "are_texts", "timed"]
+
+_REFRESH_SECONDS: Final = 600.0
+_REFRESH_EMPTY_SECONDS: Final = 10.0
+Query = str | npt.ArrayLike
+"""A text, or a (d,) embedding."""
+
+
+class Queries:
+    """Prepares the queries of one retriever.
+
+    Args:
+        model: the model that encoded the items.
+        index: the index that is searched.
+        embedder: embeds texts; needed for text queries only.
+        tenant: the tenant that every query is restricted to, if any.
+
+    Raises:
+        ModelMismatchError: the index holds another model's codes.
+        ConfigError: there is a tenant but the index has no tenant field.
+    """
+
+    def __init__(
+        self, model: CompresSAE, index: CodeIndex | AsyncCodeIndex, embedder: Embedder | None, tenant: str | None
+    ) -> None:
+        if model.fingerprint != index.fingerprint:
+            raise ModelMismatchError(
+                f"the index holds codes of model {index.fingerprint!r} but model {model.fingerprint!r} was given; load "
+                "the index's own model, or encode the catalog again"
+            )
+        self.embedder = embedder
+        self._model = model
+        self._planner = QueryPlanner(model, index.settings.keep_dense)
+        self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
+
+    def plans(self, queries: Any, limit: int, options: SearchOptions, items: int) -> list[QueryPlan]:
+        """Plan the search of each query.
+
+        Args:
+            queries: texts, or (q, d) or (d,) vectors.
+            limit: hits of each search.
+            options: of the searches.
+            items: approximate number of items in the index.
+        """
+        settings = self._settings(limit, options)
+        if _is_empty(queries):
+            return []
+        vectors = self.embed(queries)
+        with telemetry.timed("compressae.search.planning.duration"):
+            return _measured(self._planner.plans(vectors, settings, items))
+
+    def plan_similar(
+        self, id: ItemId, records: list[Record], limit: int, options: SearchOptions, items: int
+    ) -> QueryPlan:
+        """Plan the search for items similar to a stored one, for one hit more than the limit, as it finds itself.
+
+        Args:
+            id: the item's id.
+            records: what the index holds under that id: one record or none.
+            limit: hits besides the item itself.
+            options: of the search.
+            items: approximate number of items in the index.
+        """
+        if self._tenant is not None:
+            records = [r for r in records if r.payload.get(self._tenant.key) == self._tenant.match.value]  # type: ignore[union-attr]  # as _tenant_condition made it
+        if not records:
+            raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
+        record = records[0]
+        settings = self._settings(limit, options)
+        settings["limit"] += 1
+        if settings["prefetch"] is not None:
+            settings["prefetch"] += 1
+        if settings["dense_candidates"]:
+            settings["dense_candidates"] += 1
+        with telemetry.timed("compressae.search.planning.duration"):
+            if record.dense is not None:
+                return _measured(self._planner.plans(record.dense, settings, items))[0]
+            code = SparseCodes(record.indices[None], record.values[None], self._model.latents)
+            return _measured(self._planner.plans_for_codes(code, settings, items))[0]
+
+    def embed(self, queries: Any) -> npt.ArrayLike:
+        """Turn texts into vectors; vectors are returned as float32.
+
+        Raises:
+            MissingExtraError: a query is text but there is no embedder.
+            InvalidInputError: the queries are neither texts nor vectors of equal length.
+        """
+        batch = [queries] if isinstance(queries, str) else queries
+        if are_texts(batch):
+            if self.embedder is None:
+                raise MissingExtraError(
+                    "the query is text but the retriever has no embedder; pass embedder=load_embedder(name) (extra "
+                    "'text'), or a vector"
+                )
+            with telemetry.timed("compressae.search.embedding.duration"):
+                return self.embedder(batch)
+        try:
+            return np.asarray(batch, dtype=np.float32)
+        except (TypeError, ValueError) as exc:
+            raise InvalidInputError(
+                f"the queries are not vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
+            ) from exc
+
+    def traced(self, plan: QueryPlan, hits: list[Hit], index: CodeIndex | None) -> list[Hit]:
+        """Count the hits, and give each the query that found it, so that it can explain its score.
+
+        Args:
+            plan: the plan that was run.
+            hits: what it found.
+            index: where a hit reads its code for an explanation; None for an async index.
+        """
+        telemetry.measure("compressae.search.hits", len(hits))
+        origin = Origin(self._model, plan.rescoring or plan.first_stage, index)
+        return [Hit(hit.id, hit.score, hit.payload, origin) for hit in hits]
+
+    def _settings(self, limit: int, options: SearchOptions) -> SearchSettings:
+        """Complete settings, with the tenant's condition added to the filter."""
+        settings = search_settings(limit, **options)
+        if self._tenant is not None:
+            conditions = [] if settings["filter"] is None else [settings["filter"]]
+            settings["filter"] = models.Filter(must=[self._tenant, *conditions])
+        return settings
+
+
+class ItemCount:
+    """The approximate number of items in the index, which the default plan depends on.
+
+    A retriever asks for it with its first search, then every 10 minutes; every 10 seconds while the index is empty.
+    """
+
+    def __init__(self) -> None:
+        self.items = 0
+        self._updated = -math.inf
+
+    def is_due(self) -> bool:
+        """Whether the index should be asked now."""
+        return time.monotonic() - self._updated > (_REFRESH_SECONDS if self.items else _REFRESH_EMPTY_SECONDS)
+
+    def update(self, items: int) -> None:
+        """Keep the answer of the index."""
+        self.items, self._updated = items, time.monotonic()
+
+
+def timed(kind: str) -> contextlib.AbstractContextManager[None]:
+    """Measure a whole search of some kind (search, search_batch, similar_to)."""
+    return telemetry.timed("compressae.search.duration", {"compressae.search.kind": kind})
+
+
+def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
+    """Whether the queries are a batch of texts."""
+    return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
+
+
+def _is_empty(queries: Any) -> bool:
+    """Whether a batch is empty: a list without queries, or a (0, d) matrix."""
+    if isinstance(queries, Sequence):
+        return not isinstance(queries, str) and len(queries) == 0
+    return np.ndim(queries) == 2 and len(queries) == 0
+
+
+def _measured(plans: list[QueryPlan]) -> list[QueryPlan]:
+    """The plans, with their candidates counted."""
+    for plan in plans:
+        telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
+    return plans
+
+
+def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:
+    if field is None:
+        raise ConfigError("the index has no tenant field; create it with IndexSettings(tenant_field=...)")
+    return models.FieldCondition(key=field, match=models.MatchValue(value=tenant))

@@ -1,0 +1,174 @@
+"""Options of a search: types, defaults and checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack, get_args
+
+from ..errors import InvalidInputError
+from ..model.encoder import Method
+from ..scoring import Scoring
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["DEFAULTS", "SearchOptions", "SearchSettings", "search_settings"]
+
+
+class SearchOptions(TypedDict, total=False):
+    """Keyword arguments of the search methods. Every option may be left out; `DEFAULTS` holds the defaults."""
+
+    filter: models.Filter | None
+    """Payload condition that every hit must meet."""
+    scoring: Scoring
+    """Similarity that ranks the hits."""
+    prefetch: int | None
+    """Candidates that the first stage passes on to rescoring. The default is 100, or three times the limit if that is
+    more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
+    candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
+    catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
+    and 400 candidates for 10 of a million items."""
+    first_stage_latents: int | None
+    """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
+    One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
+    target_recall: float | None
+    """Recall@limit against exact dense search that the search must reach, in place of `prefetch` and
+    `first_stage_latents`. The model's calibration (`compressae calibrate`) chooses the cheapest plan that does."""
+    exact: bool
+    """Whether the first stage uses the whole query vector, so that every item sharing a latent with it is scored."""
+    dense_candidates: int | None
+    """Rescored candidates that are scored once more by the embeddings that the index keeps (`keep_dense`); asymmetric
+    scoring only. The default is three times the limit where the index keeps embeddings; 0 turns this off."""
+    query_method: Method
+    """How the query is encoded, where the scoring or `first_stage_latents=0` needs its code. Items that the encoder
+    coded are found by sparse scoring only if the encoder codes the query too."""
+    with_payload: bool
+    """Whether hits carry their payload."""
+    rescore_in_engine: bool
+    """Whether the engine rescores; otherwise the candidates' codes are fetched and rescored in this process."""
+    concepts: Mapping[str, float] | None
+    """Weights that steer the search, by the name of a concept or by a latent with its sign ("+17"). A weight is added
+    to the query vector at the concept's latents, so an item gains the weight times its own value there. With asymmetric
+    scoring, 0.3 has the effect of a query whose cosine with the latent's atom is 0.3 higher. Stored embeddings do not
+    reflect the weights, so they do not rescore a steered search."""
+    within: str | None
+    """Concept that every hit must have. The candidates are the items with its highest values: 10,000 unless `prefetch`
+    is given, or a million with `exact`."""
+    within_strength: float
+    """Lowest value of the `within` concept in an item's code; a hit's value is above 0 in any case."""
+
+
+class SearchSettings(SearchOptions):
+    """All options of one search, complete and checked; made by `search_settings`."""
+
+    limit: int
+    """Hits to return."""
+
+
+DEFAULTS: Final[SearchOptions] = {
+    "filter": None,
+    "scoring": "asymmetric",
+    "prefetch": None,
+    "first_stage_latents": None,
+    "target_recall": None,
+    "exact": False,
+    "dense_candidates": None,
+    "query_method": "pursuit",
+    "with_payload": True,
+    "rescore_in_engine": True,
+    "concepts": None,
+    "within": None,
+    "within_strength": 0.0,
+}
+"""The value of each option that a search does not name; None lets the planner choose."""
+
+
+def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> SearchSettings:
+    """Complete the options of a search with the defaults, and check them.
+
+    Raises:
+        InvalidInputError: an option is unknown or out of range, or contradicts another.
+    """
+    unknown = set(options) - set(DEFAULTS)
+    if unknown:
+        raise InvalidInputError(
+            f"search has no setting {', '.join(sorted(unknown))}; it has limit, {', '.join(DEFAULTS)}"
+        )
+    settings: SearchSettings = {**DEFAULTS, **options, "limit": limit}
+    _check_choices(settings)
+    _check_sizes(settings)
+    _check_dense(settings)
+    _check_within(settings)
+    if settings["target_recall"] is not None:
+        _check_target(settings, settings["target_recall"])
+    return settings
+
+
+def _check_choices(settings: SearchSettings) -> None:
+    for name, value, choices in (
+        ("query_method", settings["query_method"], get_args(Method)),
+        ("scoring", settings["scoring"], get_args(Scoring)),
+    ):
+        if value not in choices:
+            raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_sizes(settings: SearchSettings) -> None:
+    limit, prefetch, latents = settings["limit"], settings["prefetch"], settings["first_stage_latents"]
+    if limit < 1:
+        raise InvalidInputError(f"limit is {limit}; ask for at least 1 hit")
+    if prefetch is not None and prefetch < limit:
+        raise InvalidInputError(
+            f"prefetch is {prefetch} but limit is {limit}; rescoring needs at least as many candidates"
+        )
+    if latents is not None and latents < 0:
+        raise InvalidInputError(f"first_stage_latents is {latents}; it must be at least 0 (the query's own code)")
+
+
+def _check_dense(settings: SearchSettings) -> None:
+    dense = settings["dense_candidates"]
+    if not dense:
+        return
+    if settings["scoring"] != "asymmetric" or not settings["rescore_in_engine"]:
+        raise InvalidInputError(
+            f"dense_candidates={dense} needs asymmetric scoring and rescoring in the engine; set it to 0"
+        )
+    if dense < settings["limit"]:
+        raise InvalidInputError(
+            f"dense_candidates is {dense} but limit is {settings['limit']}; it needs at least as many"
+        )
+    if any((settings["concepts"] or {}).values()):
+        raise InvalidInputError(
+            f"dense_candidates is {dense} but concepts steer the search, which embeddings would undo; leave one of "
+            "them out"
+        )
+
+
+def _check_within(settings: SearchSettings) -> None:
+    strength, within = settings["within_strength"], settings["within"]
+    if strength and (within is None or not 0 <= strength < math.inf):
+        raise InvalidInputError(
+            f"within_strength is {strength} and within is {within!r}; within_strength must be a finite number of at "
+            "least 0 and needs the concept that within names"
+        )
+
+
+def _check_target(settings: SearchSettings, target: float) -> None:
+    if not 0 < target <= 1:
+        raise InvalidInputError(f"target_recall is {target}; it must be above 0 and at most 1")
+    given = {
+        "prefetch": settings["prefetch"] is not None,
+        "first_stage_latents": settings["first_stage_latents"] is not None,
+        "exact": settings["exact"],
+        "dense_candidates": bool(settings["dense_candidates"]),
+        "within": settings["within"] is not None,
+        "concepts": any((settings["concepts"] or {}).values()),
+        "scoring": settings["scoring"] != "asymmetric",
+    }
+    others = [name for name, is_given in given.items() if is_given]
+    if others:
+        raise InvalidInputError(
+            f"target_recall is {target} and {', '.join(others)} given too; target_recall chooses the plan of a plain "
+            "search by asymmetric scoring, so leave one of them out"
+        )
