@@ -1,6 +1,6 @@
-"""Scores as dot products between a query-side vector over latents and stored codes.
+"""Scores: dot products of a query vector over latents with stored codes, and how a score splits into latents.
 
-| scoring         | query-side vector (h,)      | its dot product with a code, by the code's scale             |
+| scoring         | query vector (h,)           | its dot product with a code, by the code's scale             |
 |-----------------|-----------------------------|--------------------------------------------------------------|
 | `asymmetric`    | `W x_q`                     | `x_q . x_hat`. projection: an estimate of `x_q . x`;         |
 |                 |                             | reconstruction: cosine of the query with the reconstruction  |
@@ -8,7 +8,7 @@
 |                 |                             | scale the cosine of the two (the paper's kernel trick)       |
 | `sparse`        | `s_q / norm(s_q)`           | the paper's fast mode; at code scale the cosine of two codes |
 
-So the Gram matrix `W W'` is never formed: one (h, d) matrix-vector product a query replaces it.
+So the Gram matrix `W W'` is never formed: one (h, d) matrix-vector product for each query replaces it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
     "truncate",
 ]
 
-Scoring = Literal["asymmetric", "explain", "reconstructed", "sparse"]
-"""Which similarity of a query and an item is computed; see the module's table."""
+Scoring = Literal["asymmetric", "reconstructed", "sparse"]
+"""Name of a similarity of query and item; see the table in the module's docstring."""
 
 
 @dataclass(frozen=True)
 class QueryVector:
-    """A query-side sparse vector over latents."""
+    """A sparse query vector over latents."""
 
     indices: npt.NDArray[np.int32]
     """(m,) latents, unique, ascending."""
@@ -80,14 +80,14 @@ def truncate(
     weights: FloatArray | None = None,
     always: npt.NDArray[np.integer] | None = None,
 ) -> QueryVector:
-    """A query-side vector cut to the `size` latents that matter most, for the first stage.
+    """Cut a query vector to the `size` latents that contribute most, for the first stage.
 
     Args:
-        vector: (h,) query-side vector.
+        vector: (h,) query vector.
         size: m, latents to keep; None keeps every non-zero.
-        weights: (h,) expected size of an item's value at each latent. A latent's expected contribution is
-            `|vector| * weights`; None judges by |vector| alone.
-        always: latents to keep however little they matter.
+        weights: (h,) expected magnitude of an item's value at each latent. A latent's expected contribution is
+            `|vector| * weights`, or |vector| if None.
+        always: latents to keep whatever they contribute.
 
     Raises:
         InvalidInputError: the vector is all zero or not finite, or `size` is below 1.
@@ -95,10 +95,10 @@ def truncate(
     if size is not None and size < 1:
         raise InvalidInputError(f"first stage has {size} latents; it needs at least 1")
     if not np.isfinite(vector).all():
-        raise InvalidInputError("the query-side vector holds NaN or an infinite value; check the query's embedding")
+        raise InvalidInputError("the query vector holds NaN or an infinite value; check the query's embedding")
     kept = np.flatnonzero(vector)
     if not kept.size:
-        raise InvalidInputError("the query-side vector is all zero; nothing could match it")
+        raise InvalidInputError("the query vector is all zero, so no item can match it; check the query's embedding")
     if size is not None and size < kept.size:
         gain = np.abs(vector[kept]) if weights is None else np.abs(vector[kept]) * weights[kept]
         best = kept[np.argpartition(gain, -size)[-size:]]
@@ -107,14 +107,14 @@ def truncate(
 
 
 def score(codes: SparseCodes, vectors: FloatArray) -> FloatArray:
-    """Scores of every item for every query, exactly: n codes and (q, h) query-side vectors to (q, n).
+    """Score every item for every query exactly: n codes and (q, h) query vectors to (q, n).
 
     Raises:
-        InvalidInputError: the vectors and the codes are over different numbers of latents.
+        InvalidInputError: the vectors and the codes have different numbers of latents.
     """
     if vectors.ndim != 2 or vectors.shape[1] != codes.latents:
         raise InvalidInputError(
-            f"query-side vectors have shape {vectors.shape}; codes over {codes.latents} latents need (queries, "
+            f"query vectors have shape {vectors.shape}; codes over {codes.latents} latents need (queries, "
             f"{codes.latents})"
         )
     return np.asarray((codes.to_csr() @ np.ascontiguousarray(vectors.T)).T, np.float32)
@@ -123,13 +123,13 @@ def score(codes: SparseCodes, vectors: FloatArray) -> FloatArray:
 def top(
     codes: SparseCodes, vectors: FloatArray, limit: int, *, batch_size: int = 64
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """The `limit` best items of each query by exhaustive scoring, best first: the in-memory baseline of every index.
+    """Find the `limit` best items of each query by exhaustive scoring in memory, best first.
 
     Args:
         codes: n codes.
-        vectors: (q, h) query-side vectors.
-        limit: at most n are returned.
-        batch_size: queries scored at once; memory is batch_size x n scores.
+        vectors: (q, h) query vectors.
+        limit: items for each query; at most n are returned.
+        batch_size: queries scored at once, which takes memory for batch_size x n scores.
 
     Returns:
         (q, limit) rows of `codes`, and (q, limit) float32 scores.
@@ -139,43 +139,43 @@ def top(
     scores = np.empty((len(vectors), limit), np.float32)
     for start in range(0, len(vectors), batch_size):
         part = slice(start, start + batch_size)
-        found = score(codes, vectors[part])
-        best = np.argpartition(-found, limit - 1, axis=1)[:, :limit]
-        order = np.argsort(-np.take_along_axis(found, best, 1), axis=1, kind="stable")
+        block = score(codes, vectors[part])
+        best = np.argpartition(-block, limit - 1, axis=1)[:, :limit]
+        order = np.argsort(-np.take_along_axis(block, best, 1), axis=1, kind="stable")
         rows[part] = np.take_along_axis(best, order, 1)
-        scores[part] = np.take_along_axis(found, rows[part], 1)
+        scores[part] = np.take_along_axis(block, rows[part], 1)
     return rows, scores
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one latent adds to a score."""
+    """The part of a score that one latent contributes."""
 
     latent: int
     name: str | None
-    """Of its concept, where it has one."""
+    """Name of the latent's concept, if it has one."""
     share: float
-    """`asked * stored`: its part of the score; negative where it keeps query and item apart."""
-    asked: float
-    """Value of the query-side vector at this latent, steering included."""
-    stored: float
-    """Value of the latent in the item's code."""
+    """`query_value * item_value`; negative where the latent lowers the score."""
+    query_value: float
+    """Value of the query vector at this latent, steering included."""
+    item_value: float
+    """Value of the latent in the item's stored code."""
     opposed: bool
-    """The stored value has the sign that leans away from the concept."""
+    """Whether the sign of the item's value is opposite to the concept's."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A score as a sum: of the shares, and of what they leave."""
+    """A score as the sum of shares and a remainder."""
 
     score: float
-    """As the hit has it."""
+    """Score of the hit."""
     shares: tuple[Share, ...]
-    """One for each latent of the item's code that the query-side vector has too; the largest first, by size."""
+    """One for each latent of the item's code that the query vector has too, by descending magnitude."""
     remainder: float
-    """What the shares leave of the score: rounding, as long as codes score. With embeddings that the index keeps
-    (`dense_candidates`), what the embedding knows and the code doesn't; otherwise a sign that the item was written
-    again after the search."""
+    """The score minus the sum of the shares: rounding, if the codes gave the score. If stored embeddings did
+    (`dense_candidates`), it is the information that the code lost. Otherwise the item was written again after the
+    search."""
 
 
 def explain(
@@ -185,20 +185,20 @@ def explain(
     score: float,
     concept_of: Callable[[int], tuple[str, int] | None],
 ) -> Explanation:
-    """Take a score apart.
+    """Split a score into the contributions of latents.
 
     Args:
-        query: the whole query-side vector, as it scored the candidates.
+        query: the whole query vector that scored the candidates.
         indices: (k,) latents of the item's code.
-        values: (k,) its stored values.
-        score: of the hit.
-        concept_of: name and sign of a latent's concept, if it has one.
+        values: (k,) stored values of the code.
+        score: score of the hit.
+        concept_of: returns the name and sign of a latent's concept, or None.
     """
-    _, asked, stored = np.intersect1d(query.indices, indices, assume_unique=True, return_indices=True)
+    _, in_query, in_item = np.intersect1d(query.indices, indices, assume_unique=True, return_indices=True)
     shares = []
-    for i, j in zip(asked.tolist(), stored.tolist(), strict=True):
-        latent, a, v = int(query.indices[i]), float(query.values[i]), float(values[j])
+    for i, j in zip(in_query.tolist(), in_item.tolist(), strict=True):
+        latent, query_value, item_value = int(query.indices[i]), float(query.values[i]), float(values[j])
         name, sign = concept_of(latent) or (None, 1)
-        shares.append(Share(latent, name, a * v, a, v, v * sign < 0))
+        shares.append(Share(latent, name, query_value * item_value, query_value, item_value, item_value * sign < 0))
     shares.sort(key=lambda share: (-abs(share.share), share.latent))
     return Explanation(score, tuple(shares), score - sum(share.share for share in shares))

@@ -23,7 +23,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
 from compressae_qdrant.evaluation.calibrate import calibrate
 from compressae_qdrant.metrics import recall
-from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, Found
+from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, PlanRecall
 from compressae_qdrant.search.settings import search_settings
 from compressae_qdrant.vectors import exact_neighbours
 
@@ -38,7 +38,7 @@ GRID: dict[str, Any] = {
 
 
 def plan(first_stage_latents: int, prefetch: int, ms: float, **lows: float) -> CalibratedPlan:
-    recall = {int(limit[1:]): Found(low + 0.01, low) for limit, low in lows.items()}
+    recall = {int(limit[1:]): PlanRecall(low + 0.01, low) for limit, low in lows.items()}
     return CalibratedPlan(first_stage_latents, prefetch, 100.0, ms, recall)
 
 
@@ -75,7 +75,7 @@ def test_the_cheapest_plan_that_surely_reaches_it() -> None:
     assert BY_HAND.choose(0.7, 11) == (16, 80)  # by both neighbours
     assert BY_HAND.choose(0.85, 50) == (64, 90)
     assert BY_HAND.choose(0.6, 75) == (16, 75)  # as many candidates a hit as with 50
-    with pytest.raises(InvalidInputError, match=r"with 20 hits no plan surely reaches more than 0\.900 \(0\.910 on"):
+    with pytest.raises(InvalidInputError, match=r"with 20 hits no plan reliably reaches more than 0\.900 \(0\.910 on"):
         BY_HAND.choose(0.91, 20)
     with_embeddings = dataclasses.replace(BY_HAND, keep_dense=True)
     assert with_embeddings.choose(0.7, 10, keep_dense=True) == (8, 10)
@@ -88,7 +88,7 @@ def test_it_is_kept_as_it_is(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path, "m-0") is None
     BY_HAND.save(tmp_path)
     assert Calibration.load(tmp_path, "m-0") == BY_HAND
-    with pytest.raises(ModelMismatchError, match="is of model 'm-0' but the model is 'm-1'"):
+    with pytest.raises(ModelMismatchError, match="belongs to model 'm-0' but the model here is 'm-1'"):
         Calibration.load(tmp_path, "m-1")
     for text in (
         "{}",
@@ -97,7 +97,7 @@ def test_it_is_kept_as_it_is(tmp_path: Path) -> None:
         (tmp_path / CALIBRATION_FILE).read_text().replace('"format": 1', '"format": 9'),
     ):
         (tmp_path / CALIBRATION_FILE).write_text(text)
-        with pytest.raises(ModelFileError, match="is no calibration of this version"):
+        with pytest.raises(ModelFileError, match="is not a calibration that this version reads"):
             Calibration.load(tmp_path, "m-0")
 
 
@@ -174,7 +174,7 @@ def test_a_search_reaches_the_recall_it_was_asked_for(
     assert len(set(sizes)) > 1
     assert retriever.similar_to(3, 5, target_recall=0.5)
     if not dense:
-        with pytest.raises(InvalidInputError, match=r"target_recall is 0\.999, but with 5 hits no plan surely"):
+        with pytest.raises(InvalidInputError, match=r"target_recall is 0\.999, but with 5 hits no plan reliably"):
             retriever.search(embeddings[0], 5, target_recall=0.999)
 
 

@@ -67,7 +67,7 @@ def test_shares_are_the_products_of_atoms_and_codes(
         assert sorted(shares) == latents.tolist()
         for latent, value in zip(latents.tolist(), values.tolist(), strict=True):
             share = shares[latent]
-            assert share.stored == pytest.approx(value, abs=1e-6)
+            assert share.item_value == pytest.approx(value, abs=1e-6)
             assert share.share == pytest.approx(float(atoms[latent] @ embeddings[9]) * value, abs=1e-6)
             assert share.name == (f"concept {latent}" if latent % 2 == 0 else None)
             assert share.opposed == (value * (-1 if latent % 4 == 0 else 1) < 0)

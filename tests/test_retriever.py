@@ -264,7 +264,7 @@ def test_the_event_loop_goes_on_while_a_text_is_embedded(
     [
         ({"limit": 0}, "limit is 0"),
         ({"limit": 10, "prefetch": 5}, "prefetch is 5 but limit is 10"),
-        ({"scoring": "magic"}, "scoring is 'magic'"),
+        ({"scoring": "explain"}, "scoring is 'explain'; it must be one of asymmetric, reconstructed, sparse"),
         ({"query_method": "magic"}, "query_method is 'magic'"),
         ({"first_stage_latents": -1}, "first_stage_latents is -1"),
         ({"colour": 1}, "no setting colour; it has limit"),

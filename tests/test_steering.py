@@ -201,10 +201,10 @@ def test_kept_embeddings_dont_undo_steering(tmp_path: Path, named: CompresSAE, e
     [
         ({"concepts": {"gmae": 1.0}}, "no concept 'gmae'; did you mean 'game'"),
         ({"within": "awya"}, "did you mean 'away'"),
-        ({"concepts": {"+96": 1.0}}, r"concept '\+96' is of latent 96 but the model has 96"),
+        ({"concepts": {"+96": 1.0}}, r"concept '\+96' names latent 96 but the model has 96"),
         ({"concepts": {"game": float("nan")}}, "the weight of concept 'game' is nan"),
         ({"concepts": {"game": "much"}}, "the weight of concept 'game' is 'much'"),
-        ({"within_strength": 0.2}, "within_strength is 0.2 and within None"),
+        ({"within_strength": 0.2}, "within_strength is 0.2 and within is None"),
         ({"within": "game", "within_strength": -1}, "within_strength is -1"),
     ],
 )

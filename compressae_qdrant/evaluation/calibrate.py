@@ -22,7 +22,7 @@ from ..codes import FloatArray, SparseCodes
 from ..errors import InvalidInputError, ModelMismatchError
 from ..index.protocol import CodeIndex
 from ..metrics import pareto_front
-from ..model.calibration import CalibratedPlan, Calibration, Found
+from ..model.calibration import CalibratedPlan, Calibration, PlanRecall
 from ..model.compressae import CompresSAE
 from ..model.encoder import Method
 from ..search.defaults import dense_candidates_of
@@ -250,10 +250,10 @@ def _columns(indices: Sequence[npt.NDArray[np.int32]], values: Sequence[FloatArr
     return columns
 
 
-def _estimate(each: Sequence[float]) -> Found:
+def _estimate(each: Sequence[float]) -> PlanRecall:
     values = np.array(each)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 1.0
-    return Found(float(values.mean()), float(max(values.mean() - _ONE_SIDED * error, 0.0)))
+    return PlanRecall(float(values.mean()), float(max(values.mean() - _ONE_SIDED * error, 0.0)))
 
 
 def _known(constants: Constants, model: CompresSAE, items: int) -> _Cost:

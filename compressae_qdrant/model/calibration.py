@@ -1,6 +1,6 @@
-"""Calibration: what each query plan of a model finds and costs on one catalog, so that a wanted recall picks the plan.
+"""Calibration: recall and cost of query plans on one catalog, from which a target recall chooses the plan.
 
-Made by `calibrating.calibrate` or `compressae calibrate`, and kept as `calibration.json` in the model's directory.
+Made by `evaluation.calibrate` or `compressae calibrate`, and kept as `calibration.json` in the model's directory.
 """
 
 from __future__ import annotations
@@ -15,75 +15,79 @@ from typing import Any, Final, Self
 from ..errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
 from ..files import write_text
 
-__all__ = ["CALIBRATION_FILE", "CalibratedPlan", "Calibration", "Found"]
+__all__ = ["CALIBRATION_FILE", "CalibratedPlan", "Calibration", "PlanRecall"]
 
 CALIBRATION_FILE: Final = "calibration.json"
-"""Its name in the directory of a model."""
+"""Name of the file in a model's directory."""
 
 _FORMAT: Final = 1
 
 
 @dataclass(frozen=True)
-class Found:
+class PlanRecall:
     """Recall of a plan at one limit, against exact dense search."""
 
     mean: float
-    """Over the queries."""
+    """Mean over the queries."""
     low: float
-    """What the mean of all queries is at least, with 95% confidence."""
+    """Lower bound of that mean, with 95% confidence."""
 
 
 @dataclass(frozen=True)
 class CalibratedPlan:
-    """One way to search."""
+    """A query plan, with its measured recall and cost."""
 
     first_stage_latents: int
     """Latents that search for candidates."""
     prefetch: int
     """Candidates that are rescored."""
     postings: float
-    """That the first stage walks, a query."""
+    """Postings that the first stage reads for a query, on average."""
     ms: float
-    """A query of one core."""
-    recall: Mapping[int, Found]
-    """By limit: recall@limit of a search for so many hits."""
+    """Milliseconds that a query takes on one core."""
+    recall: Mapping[int, PlanRecall]
+    """Recall@limit of a search for `limit` hits, by limit."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Plans that no cheaper one equals at every limit, cheapest first, on one catalog."""
+    """The plans on the Pareto front of cost and recall on one catalog, cheapest first."""
 
     fingerprint: str
-    """Of the model."""
+    """Fingerprint of the model."""
     items: int
-    """Of the catalog that the times are for. With others the plans find about as much, but another may be cheapest."""
+    """Items of the catalog that the times apply to. For another size the recall of a plan is about the same, but a
+    different plan may be the cheapest."""
     queries: int
-    """That recall is a mean over."""
+    """Queries that recall is averaged over."""
     keep_dense: bool
-    """Whether embeddings rescored the last candidates."""
+    """Whether stored embeddings rescored the best candidates."""
     times: str
-    """Where the milliseconds come from, for people."""
+    """Where the milliseconds come from, as text for people."""
     plans: tuple[CalibratedPlan, ...]
 
     @property
     def limits(self) -> list[int]:
-        """Limits that recall was measured at, ascending."""
+        """The limits at which recall was measured, ascending."""
         return sorted({limit for plan in self.plans for limit in plan.recall})
 
     def choose(self, target: float, limit: int, *, keep_dense: bool = False) -> tuple[int, int]:
-        """First stage and prefetch of the cheapest plan that reaches a recall at a limit.
+        """Choose the cheapest plan that reaches a recall at a limit.
 
-        Reached means that the lower bounds of its recall are no less, at the measured limits on both sides of `limit`.
-        Beyond the largest one, its plans serve with as many candidates a hit.
+        A plan reaches the target if the lower bound of its recall does, at the measured limits on both sides of
+        `limit`. Beyond the largest measured limit, the number of candidates grows in proportion to `limit`.
 
         Args:
-            target: recall@limit.
+            target: recall@limit to reach.
             limit: hits of the search.
-            keep_dense: whether embeddings will rescore the last candidates.
+            keep_dense: whether stored embeddings will rescore the best candidates.
+
+        Returns:
+            Latents of the first stage, and candidates.
 
         Raises:
-            InvalidInputError: no plan reaches it; the message says what the best one does.
-            ConfigError: it was measured with embeddings, but there are none.
+            InvalidInputError: no plan reaches the target; the message gives the best recall that one does.
+            ConfigError: the calibration measured searches that embeddings rescore, and this search has none.
         """
         if self.keep_dense and not keep_dense:
             raise ConfigError(
@@ -103,18 +107,18 @@ class Calibration:
                 return plan.first_stage_latents, math.ceil(plan.prefetch * beyond)
             if low > best_low:
                 best, best_low = plan, low
-        assert best is not None  # every limit that there is has a plan
+        assert best is not None  # each measured limit has a plan
         mean = min(best.recall[n].mean for n in judged)
         raise InvalidInputError(
-            f"target_recall is {target:g}, but with {limit} hits no plan surely reaches more than {best_low:.3f} "
-            f"({mean:.3f} on average, {best.first_stage_latents} latents and {best.prefetch} candidates): lower it, "
+            f"target_recall is {target:g}, but with {limit} hits no plan reliably reaches more than {best_low:.3f} "
+            f"({mean:.3f} on average, {best.first_stage_latents} latents and {best.prefetch} candidates); lower it, "
             "keep the embeddings (keep_dense), or train with a larger k"
         )
 
     def save(self, directory: Path) -> None:
         """Write `calibration.json` to a model's directory, in one step."""
         plans = [
-            {**asdict(plan), "recall": {str(limit): [found.mean, found.low] for limit, found in plan.recall.items()}}
+            {**asdict(plan), "recall": {str(limit): [recall.mean, recall.low] for limit, recall in plan.recall.items()}}
             for plan in self.plans
         ]
         head = {"format": _FORMAT, **asdict(self)}
@@ -124,28 +128,28 @@ class Calibration:
 
     @classmethod
     def load(cls, directory: Path, fingerprint: str) -> Self | None:
-        """Read what `save` wrote for the model of that fingerprint; None if there is nothing.
+        """Read the calibration of a model; None if its directory has none.
 
         Raises:
             ModelFileError: the file is damaged or of another version.
-            ModelMismatchError: it is of another model.
+            ModelMismatchError: the calibration belongs to another model.
         """
         path = directory / CALIBRATION_FILE
         try:
-            found = cls._parsed(json.loads(path.read_text(encoding="utf-8")))
+            calibration = cls._parsed(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
             raise ModelFileError(
-                f"{path} is no calibration of this version ({type(exc).__name__}: {exc}); run `compressae calibrate` "
-                "again"
+                f"{path} is not a calibration that this version reads ({type(exc).__name__}: {exc}); "
+                "run `compressae calibrate` again"
             ) from exc
-        if found.fingerprint != fingerprint:
+        if calibration.fingerprint != fingerprint:
             raise ModelMismatchError(
-                f"{path} is of model {found.fingerprint!r} but the model is {fingerprint!r}; run `compressae "
-                "calibrate` again"
+                f"{path} belongs to model {calibration.fingerprint!r} but the model here is {fingerprint!r}; "
+                "run `compressae calibrate` again"
             )
-        return found
+        return calibration
 
     @classmethod
     def _parsed(cls, data: dict[str, Any]) -> Self:
@@ -159,9 +163,9 @@ class Calibration:
 
 
 def _plan(data: dict[str, Any]) -> CalibratedPlan:
-    recall = {int(limit): Found(float(mean), float(low)) for limit, (mean, low) in data["recall"].items()}
+    recall = {int(limit): PlanRecall(float(mean), float(low)) for limit, (mean, low) in data["recall"].items()}
     return CalibratedPlan(
-        int(data["first_stage_latents"] if "first_stage_latents" in data else data["first_stage"]),
+        int(data["first_stage_latents"] if "first_stage_latents" in data else data["first_stage"]),  # its former name
         int(data["prefetch"]),
         float(data["postings"]),
         float(data["ms"]),

@@ -1,4 +1,4 @@
-"""Concepts in a query: names to latents, and weights to what is added to the query-side vector."""
+"""Concepts in a query: named weights become an addition to the query vector, and a name becomes a query vector."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _KEY: Final = re.compile(r"([+-])(\d+)")
 
 
 def steering(weights: Mapping[str, float], concepts: Concepts | None, latents: int) -> QueryVector:
-    """What concepts with weights add to a query-side vector: weight times sign at their latents.
+    """Turn weights of concepts into an addition to a query vector: weight times sign at each concept's latents.
 
     Args:
-        weights: by name, or by a latent with a sign ("+17"). Weight 0 adds nothing.
-        concepts: of the model, if it has some.
-        latents: h.
+        weights: weight by the name of a concept, or by a latent with a sign ("+17"). Weight 0 adds nothing.
+        concepts: the concepts of the model, if it has some.
+        latents: h of the model.
 
     Raises:
-        InvalidInputError: a name is unknown, or a weight is no finite number.
+        InvalidInputError: a name is unknown, or a weight is not a finite number.
     """
     added = np.zeros(latents, np.float32)
     for name, weight in weights.items():
@@ -40,7 +40,7 @@ def steering(weights: Mapping[str, float], concepts: Concepts | None, latents: i
 
 
 def concept_vector(name: str, concepts: Concepts | None, latents: int) -> QueryVector:
-    """A concept as a query-side vector: its product with a code is how strongly the item has the concept.
+    """Turn a concept into a query vector, whose product with a code is the strength of the concept in the item.
 
     Raises:
         InvalidInputError: the name is unknown.
@@ -51,19 +51,21 @@ def concept_vector(name: str, concepts: Concepts | None, latents: int) -> QueryV
 
 
 def _signs(name: str, concepts: Concepts | None, latents: int) -> FloatArray:
-    """(h,): the sign of the concept at each of its latents, 0 elsewhere."""
+    """The sign of the concept at each of its latents, 0 elsewhere, (h,) float32."""
     signs = np.zeros(latents, np.float32)
     key = _KEY.fullmatch(name)
     if key is not None:
         sign, latent = 1 if key[1] == "+" else -1, int(key[2])
         if latent >= latents:
-            raise InvalidInputError(f"concept {name!r} is of latent {latent} but the model has {latents}")
+            raise InvalidInputError(
+                f"concept {name!r} names latent {latent} but the model has {latents}; the last is {latents - 1}"
+            )
         signs[latent] = sign
         return signs
     if concepts is None:
         raise InvalidInputError(
-            f"there is no concept {name!r}: the model has none yet; find them by `compressae concepts`, or say a "
-            "latent with its sign, as '+17'"
+            f"there is no concept {name!r}: the model has none yet; find concepts with `compressae concepts`, or "
+            "name a latent with its sign, such as '+17'"
         )
     for concept in concepts.named(name):
         signs[concept.latent] = concept.sign
