@@ -17,7 +17,7 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, are_texts, timed
+from .queries import ItemCount, Queries, Query, are_texts, counted, timed
 from .settings import SearchOptions
 
 __all__ = ["AsyncRetriever"]
@@ -60,7 +60,7 @@ class AsyncRetriever:
             vectors = await self._vectors([query])
             (plan,) = self._queries.plans(vectors, limit, options, await self._items())
             async with self._slot():
-                return self._queries.traced(plan, await self.index.search(plan), None)
+                return counted(await self.index.search(plan))
 
     async def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **options: Unpack[SearchOptions]
@@ -70,7 +70,7 @@ class AsyncRetriever:
             plans = self._queries.plans(await self._vectors(queries), limit, options, await self._items())
             async with self._slot():
                 results = await self.index.search_batch(plans) if plans else []
-            return [self._queries.traced(plan, hits, None) for plan, hits in zip(plans, results, strict=True)]
+            return [counted(hits) for hits in results]
 
     async def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
@@ -79,7 +79,7 @@ class AsyncRetriever:
             async with self._slot():
                 plan = self._queries.plan_similar(id, await self.index.retrieve([id]), limit, options, items)
                 hits = await self.index.search(plan)
-            return self._queries.traced(plan, [hit for hit in hits if hit.id != id][:limit], None)
+            return counted([hit for hit in hits if hit.id != id][:limit])
 
     async def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """See `Retriever.explain`."""

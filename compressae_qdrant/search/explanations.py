@@ -52,7 +52,7 @@ def explain_hits(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explana
     """Explain each hit by its record.
 
     Raises:
-        InvalidInputError: a hit was not returned by a retriever, so its query is unknown.
+        InvalidInputError: a hit was not found by a retriever, so its query is unknown.
         IndexNotFoundError: a hit has no record.
     """
     codes = {record.id: record for record in records}
@@ -60,8 +60,7 @@ def explain_hits(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explana
     for hit in hits:
         if not isinstance(hit.found_by, Origin):
             raise InvalidInputError(
-                f"hit {hit.id!r} was not returned by a retriever, so its query is unknown; explain hits of "
-                "Retriever.search"
+                f"hit {hit.id!r} was not found by a retriever, so its query is unknown; search with a Retriever"
             )
         if hit.id not in codes:
             raise IndexNotFoundError(f"item {hit.id!r} is no longer in the index; search again")

@@ -1,4 +1,4 @@
-"""Preparation of queries: texts and vectors become plans, and the hits that come back learn their query.
+"""Preparation of queries: texts and vectors become plans, which carry the origin that explains their hits.
 
 `Retriever` and `AsyncRetriever` share all of this; they differ only in how they call the index.
 """
@@ -9,6 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeGuard
 
 import numpy as np
@@ -27,7 +28,7 @@ from .explanations import Origin
 from .planner import QueryPlanner
 from .settings import SearchOptions, SearchSettings, search_settings
 
-__all__ = ["ItemCount", "Queries", "Query", "are_texts", "timed"]
+__all__ = ["ItemCount", "Queries", "Query", "are_texts", "counted", "timed"]
 
 _REFRESH_SECONDS: Final = 600.0
 _REFRESH_EMPTY_SECONDS: Final = 10.0
@@ -43,6 +44,7 @@ class Queries:
         index: the index that is searched.
         embedder: embeds texts; needed for text queries only.
         tenant: the tenant that every query is restricted to, if any.
+        sync_index: the index again, if a hit can read its code from it without awaiting.
 
     Raises:
         ModelMismatchError: the index holds another model's codes.
@@ -50,7 +52,12 @@ class Queries:
     """
 
     def __init__(
-        self, model: CompresSAE, index: CodeIndex | AsyncCodeIndex, embedder: Embedder | None, tenant: str | None
+        self,
+        model: CompresSAE,
+        index: CodeIndex | AsyncCodeIndex,
+        embedder: Embedder | None,
+        tenant: str | None,
+        sync_index: CodeIndex | None = None,
     ) -> None:
         if model.fingerprint != index.fingerprint:
             raise ModelMismatchError(
@@ -59,6 +66,7 @@ class Queries:
             )
         self.embedder = embedder
         self._model = model
+        self._sync_index = sync_index
         self._planner = QueryPlanner(model, index.settings.keep_dense)
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
@@ -76,7 +84,7 @@ class Queries:
             return []
         vectors = self.embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
-            return _measured(self._planner.plans(vectors, settings, items))
+            return self._traced(self._planner.plans(vectors, settings, items))
 
     def plan_similar(
         self, id: ItemId, records: list[Record], limit: int, options: SearchOptions, items: int
@@ -103,9 +111,9 @@ class Queries:
             settings["dense_candidates"] += 1
         with telemetry.timed("compressae.search.planning.duration"):
             if record.dense is not None:
-                return _measured(self._planner.plans(record.dense, settings, items))[0]
+                return self._traced(self._planner.plans(record.dense, settings, items))[0]
             code = SparseCodes(record.indices[None], record.values[None], self._model.latents)
-            return _measured(self._planner.plans_for_codes(code, settings, items))[0]
+            return self._traced(self._planner.plans_for_codes(code, settings, items))[0]
 
     def embed(self, queries: Any) -> npt.ArrayLike:
         """Turn texts into vectors; vectors are returned as float32.
@@ -130,17 +138,14 @@ class Queries:
                 f"the queries are not vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
             ) from exc
 
-    def traced(self, plan: QueryPlan, hits: list[Hit], index: CodeIndex | None) -> list[Hit]:
-        """Count the hits, and give each the query that found it, so that it can explain its score.
-
-        Args:
-            plan: the plan that was run.
-            hits: what it found.
-            index: where a hit reads its code for an explanation; None for an async index.
-        """
-        telemetry.measure("compressae.search.hits", len(hits))
-        origin = Origin(self._model, plan.rescoring or plan.first_stage, index)
-        return [Hit(hit.id, hit.score, hit.payload, origin) for hit in hits]
+    def _traced(self, plans: list[QueryPlan]) -> list[QueryPlan]:
+        """The plans with an origin that can explain their hits. Their candidates are counted."""
+        for plan in plans:
+            telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
+        return [
+            replace(plan, origin=Origin(self._model, plan.rescoring or plan.first_stage, self._sync_index))
+            for plan in plans
+        ]
 
     def _settings(self, limit: int, options: SearchOptions) -> SearchSettings:
         """Complete settings, with the tenant's condition added to the filter."""
@@ -175,6 +180,12 @@ def timed(kind: str) -> contextlib.AbstractContextManager[None]:
     return telemetry.timed("compressae.search.duration", {"compressae.search.kind": kind})
 
 
+def counted(hits: list[Hit]) -> list[Hit]:
+    """The hits of one query, whose number is measured."""
+    telemetry.measure("compressae.search.hits", len(hits))
+    return hits
+
+
 def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
     """Whether the queries are a batch of texts."""
     return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
@@ -185,13 +196,6 @@ def _is_empty(queries: Any) -> bool:
     if isinstance(queries, Sequence):
         return not isinstance(queries, str) and len(queries) == 0
     return np.ndim(queries) == 2 and len(queries) == 0
-
-
-def _measured(plans: list[QueryPlan]) -> list[QueryPlan]:
-    """The plans, with their candidates counted."""
-    for plan in plans:
-        telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
-    return plans
 
 
 def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:

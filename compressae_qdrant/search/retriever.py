@@ -13,7 +13,7 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, timed
+from .queries import ItemCount, Queries, Query, counted, timed
 from .settings import SearchOptions
 
 __all__ = ["Retriever"]
@@ -39,7 +39,7 @@ class Retriever:
     ) -> None:
         self.model = model
         self.index = index
-        self._queries = Queries(model, index, embedder, tenant)
+        self._queries = Queries(model, index, embedder, tenant, index)
         self._count = ItemCount()
 
     def search(self, query: Query, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
@@ -59,7 +59,7 @@ class Retriever:
         """
         with timed("search"):
             (plan,) = self._queries.plans([query], limit, options, self._items())
-            return self._queries.traced(plan, self.index.search(plan), self.index)
+            return counted(self.index.search(plan))
 
     def search_batch(
         self, queries: Sequence[str] | npt.ArrayLike, limit: int = 10, **options: Unpack[SearchOptions]
@@ -68,7 +68,7 @@ class Retriever:
         with timed("search_batch"):
             plans = self._queries.plans(queries, limit, options, self._items())
             results = self.index.search_batch(plans) if plans else []
-            return [self._queries.traced(plan, hits, self.index) for plan, hits in zip(plans, results, strict=True)]
+            return [counted(hits) for hits in results]
 
     def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """Find the items closest to an item of the index, itself left out. The query is the item's stored code, or its
@@ -79,14 +79,13 @@ class Retriever:
         """
         with timed("similar_to"):
             plan = self._queries.plan_similar(id, self.index.retrieve([id]), limit, options, self._items())
-            hits = [hit for hit in self.index.search(plan) if hit.id != id][:limit]
-            return self._queries.traced(plan, hits, self.index)
+            return counted([hit for hit in self.index.search(plan) if hit.id != id][:limit])
 
     def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """Explain many hits as `Hit.explain` does, in one call of the index.
 
         Raises:
-            InvalidInputError: a hit was not returned by a retriever.
+            InvalidInputError: a hit was not found by a retriever.
             IndexNotFoundError: an item is no longer in the index.
         """
         return explain_hits(hits, self.index.retrieve(ids_of(hits)))
