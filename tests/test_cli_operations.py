@@ -11,9 +11,9 @@ import torch
 from qdrant_client import QdrantClient, models
 
 from compressae_qdrant import CompresSAE
-from compressae_qdrant.cli import operations, options
 from compressae_qdrant.cli.output import progress_bar
 from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.index import location
 
 from .support.shell import Shell
 
@@ -26,8 +26,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> QdrantClient:
         return client, location.rpartition("/")[2]
 
     monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr(operations, "connect", connect)
-    monkeypatch.setattr(options, "connect", connect)
+    monkeypatch.setattr(location, "connect", connect)
     return client
 
 
@@ -51,10 +50,7 @@ def test_sync_reports_what_it_touched(shell: Shell, tmp_path: Path, model: Compr
     np.save(tmp_path / "x.npy", embeddings[:90])
     report = shell.json(line)
     assert (report["deleted"], report["unchanged"], report["in_index"]) == (10, 90, 90)
-    line = line.replace("sync ", "ingest --sync ", 1)
-    assert shell.json(line)["unchanged"] == 90
     np.save(tmp_path / "x.npy", embeddings[:80])
-    line = line.replace("ingest --sync ", "sync ", 1)
     assert shell.json(f"{line} --keep-vanished")["in_index"] == 90
 
 
@@ -76,7 +72,7 @@ def test_migrate_evaluate_and_train_from_a_collection(
     assert trained["dim"] == 24
     code, _, err = shell(f"migrate 'http://host:6333/dense?wrong=1' --model {tmp_path}/model --index {tmp_path}/i")
     assert code == 2
-    assert "may ask for ?vector=NAME" in err
+    assert "the name of a vector: ?vector=NAME" in err
 
 
 @pytest.mark.slow

@@ -7,50 +7,41 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..abtest import (
-    Comparison,
-    Event,
-    UserTotals,
-    compare,
-    read_events,
-    required_users,
-    sample_ratio_p,
-)
-from ..abtest import assign as assign_variant
-from ..abtest.assignment import check_weights
 from ..errors import ConfigError, MissingExtraError
-from ..files import atomic_path
-from .commands import app
+from .command import SETTINGS, add_command
 from .options import JsonOption
 from .output import show
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from ..abtest import Comparison, Event, UserTotals
 
-_ABOUT = "Online A/B tests: who sees what, how many users it takes, what may be concluded."
-_ab = typer.Typer(help=_ABOUT, no_args_is_help=True)
-app.add_typer(_ab, name="ab", short_help=_ABOUT)
+__all__ = ["ab"]
 
 WeightsOption = Annotated[str, typer.Option("--weights", help="Variants and shares, the control first.")]
 
 
-@_ab.command(epilog="Example: compressae ab assign user-42 --experiment codes-2026")
 def assign(
     user: Annotated[str, typer.Argument(help="Id of a user.")],
     experiment: Annotated[str, typer.Option("--experiment", "-e", help="Name of the experiment: the salt.")],
     weights: WeightsOption = "control=1,codes=1",
     json_output: JsonOption = False,
 ) -> None:
-    """The variant of a user: SHA-256 of "experiment:user", the same in every service and language."""
+    """The variant of a user: SHA-256 of "experiment:user", the same in every service and language.
+
+    Example:
+        compressae ab assign user-42 --experiment codes-2026
+    """
+    from ..abtest import assign as assign_variant
+
     show({"user": user, "variant": assign_variant(user, experiment, _weights(weights))}, json_output)
 
 
-@_ab.command(epilog="Example: compressae ab size --rate 0.08 --lift 0.015")
 def size(
     rate: Annotated[float, typer.Option(help="Clicks per exposure today.")],
     lift: Annotated[float, typer.Option(help="Relative lift to find, 0.015 for +1.5%.")],
@@ -61,12 +52,17 @@ def size(
     power: Annotated[float, typer.Option(help="Chance to find it.")] = 0.8,
     json_output: JsonOption = False,
 ) -> None:
-    """Users of both variants together that a lift takes."""
+    """Users of both variants together that a lift takes.
+
+    Example:
+        compressae ab size --rate 0.08 --lift 0.015
+    """
+    from ..abtest import required_users
+
     users = required_users(rate, lift, variance=variance, alpha=alpha, power=power)
     show({"users": users, "rate": rate, "relative_lift": lift, "alpha": alpha, "power": power}, json_output)
 
 
-@_ab.command(epilog="Example: compressae ab analyse events.parquet --planned 2000000 --plot effect.png")
 def analyse(
     events: Annotated[Path, typer.Argument(help=".parquet, .csv or .jsonl with user, variant, event, in time order.")],
     weights: WeightsOption = "control=1,codes=1",
@@ -81,7 +77,13 @@ def analyse(
     plot: Annotated[Path | None, typer.Option(help="PNG of the effect over time with its band.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Click rates, lifts with confidence sequences that hold at every look, and the sample ratio check."""
+    """Click rates, lifts with confidence sequences that hold at every look, and the sample ratio check.
+
+    Example:
+        compressae ab analyse events.parquet --planned 2000000 --plot effect.png
+    """
+    from ..abtest import UserTotals, read_events, sample_ratio_p
+
     shares = _weights(weights)
     if looks < 1:
         raise ConfigError(f"--looks is {looks}; look after one event at least")
@@ -142,6 +144,8 @@ def _facts(name: str, last: Comparison, path: list[_Look]) -> dict[str, Any]:
 
 
 def _compared(totals: UserTotals, control: str, others: list[str], alpha: float, planned: int) -> dict[str, Comparison]:
+    from ..abtest import compare
+
     moments = totals.moments()
     unknown = set(moments) - {control, *others}
     if unknown:
@@ -158,6 +162,8 @@ def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> Non
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
+
+    from ..files import atomic_path
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -188,6 +194,8 @@ def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> Non
 
 
 def _weights(text: str) -> dict[str, float]:
+    from ..abtest.assignment import check_weights
+
     try:
         weights = {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError as exc:
@@ -196,3 +204,11 @@ def _weights(text: str) -> dict[str, float]:
         raise ConfigError(f"--weights is {text!r}; a test has a control and at least one other variant")
     check_weights(weights)
     return weights
+
+
+ab = typer.Typer(
+    help="Run online A/B tests: assign users, plan the size, analyse the events.", no_args_is_help=True,
+    **SETTINGS,
+)  # fmt: skip
+for _function in (assign, size, analyse):
+    add_command(ab, _function.__name__, _function)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..capacity import load_constants
 from ..errors import InvalidInputError
-from ..evaluation.calibrate import LIMITS
-from ..evaluation.calibrate import calibrate as measure
-from ..index import open_index
-from ..model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration
-from ..model.compressae import CompresSAE
-from ..sources import draw_embeddings
-from .commands import example
+from .inputs import open_catalog, parse_method
 from .options import (
     EmbedderOption,
     EmbeddingOption,
@@ -28,19 +21,17 @@ from .options import (
     ModelOption,
     SourceArgument,
     TextOption,
-    columns_of,
-    embedder_of,
-    method_of,
-    source_of,
 )
 from .output import print_json
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from ..model.calibration import CalibratedPlan, Calibration
+
+__all__ = ["calibrate"]
 
 _TARGETS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
 
 
-@example("compressae calibrate sample --model model --index index")
 def calibrate(
     source: SourceArgument,
     model: ModelOption,
@@ -51,7 +42,10 @@ def calibrate(
     sample: Annotated[int, typer.Option(help="Items to measure recall on, at most.")] = 65_536,
     queries: Annotated[int, typer.Option(help="Items of the sample that are searched for.")] = 500,
     seed: Annotated[int, typer.Option(help="Of that draw.")] = 17,
-    limit: Annotated[list[int], typer.Option("--limit", "-n", help="Hits to measure recall at.")] = list(LIMITS),  # noqa: B006
+    limit: Annotated[
+        list[int] | None,
+        typer.Option("--limit", "-n", help="Hits to measure recall at.", show_default="1, 10, 20, 50, 100"),
+    ] = None,
     keep_dense: Annotated[
         bool, typer.Option("--keep-dense", help="Without --index: embeddings on disk rescore the best hits.")
     ] = False,
@@ -64,10 +58,24 @@ def calibrate(
     embedder: EmbedderOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure recall and cost of query plans on items of the catalog, and keep the best ones with the model. Then
-    `search --target-recall 0.9` takes the cheapest plan that surely reaches it."""
-    coder, chosen = CompresSAE.load(model), method_of(method)
-    catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
+    """Measure recall and cost of query plans, for searches that name a recall.
+
+    The best plans are stored with the model. `compressae search --target-recall 0.9` then uses the cheapest plan whose
+    measured recall is at least 0.9 with 95% confidence.
+
+    Example:
+        compressae calibrate sample --model model --index index
+    """
+    from ..capacity import load_constants
+    from ..evaluation.calibrate import LIMITS
+    from ..evaluation.calibrate import calibrate as measure
+    from ..index import open_index
+    from ..model.calibration import CALIBRATION_FILE
+    from ..model.compressae import CompresSAE
+    from ..sources import draw_embeddings
+
+    coder, chosen = CompresSAE.load(model), parse_method(method)
+    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder)
     rows, there = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
@@ -77,7 +85,7 @@ def calibrate(
         task = bar.add_task("calibrate", total=1.0)
         opened = None if index is None else stack.enter_context(open_index(index, coder))
         found = measure(
-            coder, rows, opened, items=items or there, limits=limit, queries=queries, seed=seed,
+            coder, rows, opened, items=items or there, limits=limit or LIMITS, queries=queries, seed=seed,
             keep_dense=keep_dense, method=chosen, constants=load_constants(constants),
             progress=lambda doing, share: bar.update(task, description=doing, completed=share),
         )  # fmt: skip

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..concepts import find_concepts
 from ..errors import ConfigError
-from ..model.compressae import CompresSAE
-from ..model.concepts import Concept, Concepts
-from .commands import example
+from .inputs import open_catalog, parse_method
 from .options import (
     EmbedderOption,
     EmbeddingOption,
@@ -24,19 +21,17 @@ from .options import (
     ModelOption,
     SkipOption,
     TextOption,
-    columns_of,
-    embedder_of,
-    method_of,
-    source_of,
 )
 from .output import as_is, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from ..model.concepts import Concept
 
 __all__ = ["concepts"]
 
 _TITLES: Final = 3
 
 
-@example("compressae concepts sample --model model")
 def concepts(
     model: ModelOption,
     source: Annotated[
@@ -59,18 +54,30 @@ def concepts(
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Find what each latent stands for: its strongest items, its use, a name. Kept as concepts.json in the model's
-    directory; edit names there, they are kept when this runs again."""
+    """Find what each latent of a model stands for, and show it.
+
+    Each concept has its strongest items, how often it is used, and a name. They are stored as concepts.json in the
+    directory of the model. Names that you edit there are kept when the command runs again.
+
+    Example:
+        compressae concepts sample --model model
+    """
+    from ..concepts import find_concepts
+    from ..model.compressae import CompresSAE
+    from ..model.concepts import Concepts
+
     coder = CompresSAE.load(model)
     found = Concepts.load(model, coder.fingerprint) if source is None else None
     if source is not None:
-        columns = columns_of(id, embedding, text)
-        catalog = source_of(source, columns, embedder_of(text, embedder), metadata, skip_bad_rows)
+        catalog = open_catalog(
+            source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+            skip_bad_rows=skip_bad_rows,
+        )  # fmt: skip
         with progress_bar("concepts", catalog.rows, quiet=json_output) as advance:
             found = find_concepts(
                 catalog, coder, keep=keep, fields=None if fields is None else fields.split(","),
                 stop_words="english" if stop_words else None, known=Concepts.before(model, coder.fingerprint),
-                method=method_of(method), on_batch=advance,
+                method=parse_method(method), on_batch=advance,
             )  # fmt: skip
         found.save(model)
     if found is None:

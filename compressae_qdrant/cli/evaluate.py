@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
-from ..evaluation.baselines import baselines as all_baselines
-from ..evaluation.bench import DEPTH, Bench
-from ..evaluation.comparison import run
-from ..evaluation.methods import BuiltIndex, ComparedMethod, SearchConfig, searches
-from ..evaluation.tables import write_report
-from ..evaluation.timed_search import timed_search
-from ..index import open_index
-from ..index.results import IndexInfo, ItemId
-from ..metrics import agreement, bootstrap, by_segment, paired_difference, recall
-from ..model.compressae import CompresSAE
-from ..search.retriever import Retriever
-from ..search.settings import SearchOptions
-from ..sources import Source
-from .commands import example
+from .inputs import open_catalog, parse_scoring
 from .options import (
     EmbedderOption,
     EmbeddingOption,
@@ -41,16 +27,18 @@ from .options import (
     SourceArgument,
     TargetRecallOption,
     TextOption,
-    columns_of,
-    embedder_of,
-    scoring_of,
-    source_of,
 )
 from .output import as_is, print_json
 
+if TYPE_CHECKING:
+    from ..evaluation.bench import Bench
+    from ..evaluation.methods import SearchConfig
+    from ..index.results import IndexInfo, ItemId
+    from ..search.settings import SearchOptions
+    from ..sources import Source
+
 __all__ = ["evaluate"]
 
-_DEPTHS = (10, DEPTH)
 _BYTES: Final = {
     "dense_bytes_per_item": "bytes an item: dense",
     "index_bytes_per_item": "  index, in memory",
@@ -62,7 +50,6 @@ _LEAST_QUERIES: Final = 10
 """Of a segment that is said to be worse than the whole."""
 
 
-@example("compressae evaluate sample --model model --index index --segment section")
 def evaluate(
     source: SourceArgument,
     model: ModelOption,
@@ -93,15 +80,27 @@ def evaluate(
     metadata: MetadataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Recall, latency and bytes of an index against exact dense search of the same catalog, which may be a file or a
-    collection of dense vectors."""
+    """Measure recall, latency and size of an index against exact dense search.
+
+    The source must be the catalog that the index was loaded from: a file, or a collection of dense vectors.
+
+    Example:
+        compressae evaluate sample --model model --index index --segment section
+    """
+    from ..evaluation.bench import DEPTH
+    from ..evaluation.methods import SearchConfig, searches
+    from ..evaluation.timed_search import timed_search
+    from ..index import open_index
+    from ..model.compressae import CompresSAE
+    from ..search.retriever import Retriever
+
     if baselines and out is None:
         raise ConfigError("--baselines needs --out DIRECTORY, the directory for the table and plots")
     settings: SearchOptions = {
-        "scoring": scoring_of(scoring), "exact": exact, "prefetch": prefetch,
+        "scoring": parse_scoring(scoring), "exact": exact, "prefetch": prefetch,
         "first_stage_latents": first_stage_latents, "target_recall": target_recall,
     }  # fmt: skip
-    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, False)
+    catalog = open_catalog(source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata)
     coder = CompresSAE.load(model)
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
     with open_index(index, coder) as opened:
@@ -128,6 +127,10 @@ def _read(
     catalog: Source, fields: list[str], queries: int, seed: int, segment: str | None, name: str
 ) -> tuple[dict[ItemId, int], Bench]:
     """The row of each id, and what is measured on."""
+    import numpy as np
+
+    from ..evaluation.bench import Bench
+
     batches = list(catalog.batches(8192))
     if not batches:
         raise InvalidInputError(f"{name} has no rows; there is nothing to evaluate on")
@@ -145,8 +148,13 @@ def _read(
 
 
 def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str | None) -> dict[str, Any]:
+    import numpy as np
+
+    from ..evaluation.bench import DEPTH
+    from ..metrics import agreement, bootstrap, by_segment, paired_difference, recall
+
     drawn = bench.drawn
-    depths = {depth: recall(found, bench.truth, depth) for depth in _DEPTHS}
+    depths = {depth: recall(found, bench.truth, depth) for depth in (10, DEPTH)}
     means = {depth: bootstrap(each[:drawn]) for depth, each in depths.items()}
     facts: dict[str, Any] = {
         "queries": drawn,
@@ -173,6 +181,11 @@ def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str 
 
 def _compare(bench: Bench, config: SearchConfig, size: IndexInfo, out: Path, baselines: bool, quiet: bool) -> list[str]:
     """Write a table and plots of the index and, if asked for, the baselines. Baselines measured before are kept."""
+    from ..evaluation.baselines import baselines as all_baselines
+    from ..evaluation.comparison import run
+    from ..evaluation.methods import BuiltIndex, ComparedMethod
+    from ..evaluation.tables import write_report
+
     if size.index_bytes is None or size.total_bytes is None:
         raise ConfigError("--out draws recall against bytes, which a server doesn't tell; evaluate an embedded index")
     built = BuiltIndex([config], size.index_bytes / size.items, size.total_bytes / size.items, None)
@@ -184,6 +197,8 @@ def _compare(bench: Bench, config: SearchConfig, size: IndexInfo, out: Path, bas
 
 
 def _show(facts: dict[str, Any], latents: int) -> None:
+    from ..evaluation.bench import DEPTH
+
     console = Console(highlight=False)
     table = Table("measure", "value", "95% interval", box=None)
     for depth, mean in facts["recall"].items():

@@ -1,28 +1,23 @@
-"""Hits as a search shows them, and the options that steer, restrict and explain it."""
+"""Hits of a search as a table or as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..index import Hit
-from ..scoring import Explanation, Share
 from .output import as_is, print_json
 
-ConceptOption = Annotated[
-    list[str] | None,
-    typer.Option("--concept", help="NAME=WEIGHT, as game=0.3: moves items with the concept up, or down if below 0."),
-]
-WithinOption = Annotated[str | None, typer.Option("--within", help="Only items that have this concept.")]
-WithinStrengthOption = Annotated[float, typer.Option(help="Of --within: least value of the concept in an item.")]
-ExplainOption = Annotated[bool, typer.Option("--explain", help="Show which concepts made query and item meet.")]
+if TYPE_CHECKING:
+    from ..index import Hit
+    from ..scoring import Explanation, Share
+
+__all__ = ["show_hits", "weights_of"]
 
 _SHARES: Final = 4
 

@@ -5,31 +5,14 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, ModelFileError
-from ..index import open_index
-from ..model.baseline import BASELINE_FILE, Baseline
-from ..model.compressae import CompresSAE
-from ..model.concepts import Concepts
-from ..monitoring import (
-    Observation,
-    Report,
-    Tolerances,
-    append_report,
-    check,
-    make_baseline,
-    observe,
-    observe_index,
-    plot_history,
-    read_history,
-    sample_source,
-)
-from .commands import example
+from .inputs import open_catalog
 from .options import (
     EmbedderOption,
     EmbeddingOption,
@@ -39,13 +22,16 @@ from .options import (
     ModelOption,
     SkipOption,
     TextOption,
-    columns_of,
-    embedder_of,
-    source_of,
 )
 from .output import as_is, number, print_json, show
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from ..model.baseline import Baseline
+    from ..model.compressae import CompresSAE
+    from ..model.concepts import Concepts
+    from ..monitoring import Observation, Report, Tolerances
+
+__all__ = ["monitor"]
 
 _MEASURES: Final = {
     "cosine_loss": "cosine loss, 1 - cos",
@@ -59,7 +45,6 @@ _QUALITY: Final = {"cosine_loss", "recall"}
 """Measures of how well items are coded; the others are of which latents they use."""
 
 
-@example("compressae monitor new-items.parquet --model model --history monitor.jsonl --plot monitor.png")
 def monitor(
     model: ModelOption,
     source: Annotated[
@@ -92,7 +77,27 @@ def monitor(
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Compare new items, or a sample of a live index, with the baseline kept with the model. Exit code 1 is a drift."""
+    """Compare new items or a live index with the baseline stored with the model.
+
+    Exit code 1 means drift: a measure is beyond its threshold.
+
+    Example:
+        compressae monitor new-items.parquet --model model --history monitor.jsonl --plot monitor.png
+    """
+    from ..index import open_index
+    from ..model.baseline import BASELINE_FILE
+    from ..model.compressae import CompresSAE
+    from ..monitoring import (
+        append_report,
+        check,
+        make_baseline,
+        observe,
+        observe_index,
+        plot_history,
+        read_history,
+        sample_source,
+    )
+
     if (source is None) == (index is None):
         raise ConfigError("give either a source of new items or --index, and not both")
     if sample < 1:
@@ -110,8 +115,10 @@ def monitor(
         with open_index(index, coder) as opened:
             seen: Observation = observe_index(coder, opened, sample, field=segment, seed=seed)
     else:
-        columns = columns_of(id, embedding, text)
-        catalog = source_of(source, columns, embedder_of(text, embedder), metadata, skip_bad_rows)
+        catalog = open_catalog(
+            source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+            skip_bad_rows=skip_bad_rows,
+        )  # fmt: skip
         embeddings, segments = sample_source(catalog, sample, field=segment, seed=seed)
         if make:
             made = make_baseline(coder, embeddings, source=source, segments=segments, field=segment, seed=seed)
@@ -153,6 +160,8 @@ def _check_baseline(coder: CompresSAE, model: Path, segment: str | None) -> None
 
 
 def _described(baseline: Baseline, model: Path) -> dict[str, Any]:
+    from ..model.baseline import BASELINE_FILE
+
     return {
         "baseline": str(model / BASELINE_FILE),
         "model": baseline.fingerprint,
@@ -163,6 +172,8 @@ def _described(baseline: Baseline, model: Path) -> dict[str, Any]:
 
 
 def _tolerances(text: str) -> Tolerances:
+    from ..monitoring import Tolerances
+
     known = {field.name for field in dataclasses.fields(Tolerances)}
     given: dict[str, float] = {}
     for part in filter(None, text.split(",")):

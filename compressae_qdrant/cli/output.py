@@ -6,14 +6,15 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..sources import Batch
+if TYPE_CHECKING:
+    from ..sources import Batch
 
 __all__ = ["as_is", "print_json", "progress_bar", "show"]
 

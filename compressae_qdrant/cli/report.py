@@ -11,12 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..evaluation.comparison import read_rows
-from ..files import write_text
-from ..index import open_index
-from ..model.compressae import CompresSAE
-from ..report import ReportSettings, build_report
-from .commands import example
+from .inputs import open_catalog
 from .options import (
     EmbedderOption,
     EmbeddingOption,
@@ -27,16 +22,12 @@ from .options import (
     SkipOption,
     SourceArgument,
     TextOption,
-    columns_of,
-    embedder_of,
-    source_of,
 )
 from .output import show
 
 __all__ = ["report"]
 
 
-@example("compressae report sample --model model --index index --out report.html")
 def report(
     source: SourceArgument,
     model: ModelOption,
@@ -62,8 +53,23 @@ def report(
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Write a page that shows what was saved and what was lost, for people: it opens anywhere, and loads nothing."""
-    catalog = source_of(source, columns_of(id, embedding, text), embedder_of(text, embedder), metadata, skip_bad_rows)
+    """Write one HTML page that shows what compression saved and what it lost.
+
+    The page is one file with everything in it: it opens in any browser and loads nothing from the network.
+
+    Example:
+        compressae report sample --model model --index index --out report.html
+    """
+    from ..evaluation.comparison import read_rows
+    from ..files import write_text
+    from ..index import open_index
+    from ..model.compressae import CompresSAE
+    from ..report import ReportSettings, build_report
+
+    catalog = open_catalog(
+        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
     coder = CompresSAE.load(model)
     rows = None if results is None else read_rows(results)
     settings = ReportSettings(

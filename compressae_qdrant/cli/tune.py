@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..capacity import load_constants
 from ..errors import ConfigError
-from ..sources import draw_embeddings
-from ..tuning import Goal, SearchSpace, TargetCatalog, TrialPoint, TuneResult, choose, draw_front, front
-from ..tuning import tune as search
-from .commands import example
+from .inputs import open_catalog
 from .options import (
     EmbedderOption,
     EmbeddingOption,
     JsonOption,
     SourceArgument,
     TextOption,
-    columns_of,
-    embedder_of,
-    source_of,
 )
 from .output import print_json
+
+if TYPE_CHECKING:
+    from ..tuning import Goal, TrialPoint, TuneResult
 
 __all__ = ["tune"]
 
 
-@example("compressae tune sample --budget 150 --out tuned.toml")
 def tune(
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="TOML to write the chosen settings to.")],
@@ -56,10 +51,21 @@ def tune(
     embedder: EmbedderOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Search k, h, datatype, first stage and prefetch on a sample; write what fits best as a file for `train --config`,
-    `ingest --config` and `search --config`. Interrupted, the same command goes on where it was."""
+    """Find settings that fit a memory budget or reach a recall, on a sample of the catalog.
+
+    The command searches k, latents, datatype and query plan, and writes the best combination to a file for --config of
+    `train`, `ingest` and `search`. If it is interrupted, run it again: it resumes where it stopped.
+
+    Example:
+        compressae tune sample --budget 150 --out tuned.toml
+    """
+    from ..capacity import load_constants
+    from ..sources import draw_embeddings
+    from ..tuning import Goal, SearchSpace, TargetCatalog, choose, draw_front, front
+    from ..tuning import tune as search_settings
+
     goal = Goal(budget, recall, depth)
-    catalog = source_of(source, columns_of(None, embedding, text), embedder_of(text, embedder), None, False)
+    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder)
     rows, there = draw_embeddings(catalog, sample, seed=seed)
     whole = items or there
     space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
@@ -69,7 +75,7 @@ def tune(
     )  # fmt: skip
     with bar:
         task = bar.add_task("tune", total=1.0)
-        found = search(
+        found = search_settings(
             rows, work, goal, TargetCatalog(whole, load_constants()), space, queries=queries, seed=seed,
             minutes=minutes,
             progress=lambda doing, share: bar.update(task, description=doing, completed=share),
@@ -97,6 +103,8 @@ def tune(
 
 
 def _show(found: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
+    from ..tuning import front
+
     table = Table(
         "", "k", "h", "index", "first stage", "candidates", "B an item", f"recall@{goal.depth}", "p50 ms", box=None
     )

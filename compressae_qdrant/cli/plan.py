@@ -5,29 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..capacity import GIB, Constants, Estimate, Node, Prices, Workload, load_constants
-from ..capacity import plan as make_plan
-from ..capacity.chart import draw_plan
-from .commands import example
 from .options import FirstStageOption, JsonOption, PrefetchOption
 from .output import as_is, print_json
+
+if TYPE_CHECKING:
+    from ..capacity import Constants, Estimate, Workload
 
 __all__ = ["plan"]
 
 
-_Columns = dict[str, Callable[[Estimate], str]]
+_Columns: TypeAlias = "dict[str, Callable[[Estimate], str]]"
 _SLOW_MS: Final = 50
 _WIDE: Final = 120
 """Columns of a terminal that one table fits in."""
 
 
-@example("compressae plan --items 100000000 --dim 768 --qps 50 --replicas 2 --plot plan.png")
 def plan(
     items: Annotated[int, typer.Option(help="Of the catalog.")],
     dim: Annotated[int, typer.Option("--dim", "-d", help="Dimensions of the dense embeddings.")],
@@ -53,7 +51,17 @@ def plan(
     plot: Annotated[Path | None, typer.Option(help="PNG of bars.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Memory, disk, nodes, latency and cost of a catalog as codes, beside dense and quantised vectors."""
+    """Estimate memory, disk, nodes, latency and cost of a catalog as codes and as vectors.
+
+    The table compares codes with dense and quantised vectors. Repeat --k or --latents to compare sizes of codes.
+
+    Example:
+        compressae plan --items 100000000 --dim 768 --qps 50 --replicas 2 --plot plan.png
+    """
+    from ..capacity import Node, Prices, Workload, load_constants
+    from ..capacity import plan as make_plan
+    from ..capacity.chart import draw_plan
+
     node, known = Node(ram, vcpus, headroom), load_constants(constants)
     paid = None if prices is None else Prices.read(prices)
     workloads = [
@@ -81,6 +89,8 @@ def plan(
 
 
 def _show(estimates: list[Estimate], workload: Workload, constants: Constants, plot: Path | None) -> None:
+    from ..capacity import GIB
+
     sizes: _Columns = {
         "memory\nGiB": lambda each: _figure(each.replicas * each.resident_bytes / GIB),
         "B an\nitem": lambda each: f"{each.resident_bytes / workload.items:,.0f}",

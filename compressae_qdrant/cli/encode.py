@@ -1,0 +1,82 @@
+"""compressae encode: the codes of a catalog as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .inputs import open_catalog, parse_device, parse_method
+from .options import (
+    ATOMS_PER_STEP,
+    AtomsOption,
+    DeviceOption,
+    EmbedderOption,
+    EmbeddingOption,
+    IdOption,
+    JsonOption,
+    MetadataOption,
+    MethodOption,
+    ModelOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+)
+from .output import progress_bar, show
+
+__all__ = ["encode"]
+
+
+def encode(
+    source: SourceArgument,
+    model: ModelOption,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="safetensors file to write the codes to, in the "
+                           "catalog's order.")
+    ],
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    device: DeviceOption = "cpu",
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:  # fmt: skip
+    """Encode a catalog into a file of codes, without an index.
+
+    The item ids are written beside it as JSON, in the same order.
+
+    Example:
+        compressae encode sample --model model --out codes.safetensors
+    """
+    from ..codes import SparseCodes
+    from ..files import write_text
+    from ..model.compressae import CompresSAE
+
+    chosen, target = parse_method(method), parse_device(device)
+    catalog = open_catalog(
+        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
+    coder = CompresSAE.load(model, device=target)
+    parts, ids, skipped = [], list[int | str](), 0
+    with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
+        for batch in catalog.batches(2048):
+            if batch.ids:
+                parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=atoms_per_step))
+                ids += batch.ids
+            skipped += batch.skipped
+            advance(batch)
+    codes, ids_file = SparseCodes.concatenate(parts), out.with_suffix(".ids.json")
+    codes.save(out)
+    write_text(ids_file, json.dumps(ids) + "\n")
+    facts = {
+        "codes": str(out), "ids": str(ids_file), "items": len(codes), "skipped": skipped, "bytes": codes.nbytes,
+        "dense_bytes": 4 * coder.dim * len(codes),
+    }  # fmt: skip
+    show(facts, json_output)

@@ -1,0 +1,96 @@
+"""compressae ingest: a catalog as codes in an index."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method
+from .options import (
+    ATOMS_PER_STEP,
+    INDEX,
+    AtomsOption,
+    BatchSizeOption,
+    ConfigOption,
+    DatatypeOption,
+    DeviceOption,
+    EmbedderOption,
+    EmbeddingOption,
+    IdOption,
+    IndexOption,
+    JsonOption,
+    KeepDenseOption,
+    MetadataOption,
+    MethodOption,
+    ModelOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+)
+from .output import progress_bar, show
+
+__all__ = ["ingest"]
+
+
+def ingest(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    config: ConfigOption = None,
+    datatype: DatatypeOption = None,
+    keep_dense: KeepDenseOption = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File that records progress. Resuming on a server needs one; the embedded engine "
+            "keeps its own.", rich_help_panel=INDEX,
+        ),
+    ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Start at the first row even if the journal says otherwise.",
+                     rich_help_panel=INDEX),
+    ] = False,
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    batch_size: BatchSizeOption = 2048,
+    device: DeviceOption = "cpu",
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:  # fmt: skip
+    """Encode a catalog and load it into an index, which is created if it does not exist.
+
+    If the command is interrupted, run it again: it resumes where it stopped. To update an index that was loaded
+    before, use `compressae sync`.
+
+    Example:
+        compressae ingest sample --model model --index index
+    """
+    from ..ingestion.ingest import ingest as ingest_catalog
+    from ..model.compressae import CompresSAE
+
+    chosen, target = parse_method(method), parse_device(device)
+    catalog = open_catalog(
+        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
+    coder = CompresSAE.load(model, device=target)
+    settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
+    with (
+        open_or_create(index, coder, settings) as opened,
+        progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
+    ):
+        report = ingest_catalog(
+            catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
+            batch_size=batch_size, restart=restart, on_batch=advance,
+        )  # fmt: skip
+        facts = dataclasses.asdict(report) | {"in_index": opened.count()}
+    show(facts, json_output)

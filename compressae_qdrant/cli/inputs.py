@@ -1,0 +1,174 @@
+"""What the texts of options mean: catalogs, indexes, devices, queries and filters.
+
+Functions import the rooms that they need themselves, so that the help of a command loads none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+from urllib.parse import parse_qs
+
+from ..errors import ConfigError, IndexNotFoundError
+
+if TYPE_CHECKING:
+    import torch
+    from qdrant_client import QdrantClient
+
+    from ..index.protocol import CodeIndex
+    from ..model.compressae import CompresSAE
+    from ..model.encoder import Method
+    from ..scoring import Scoring
+    from ..sources import Source
+
+__all__ = [
+    "collection_of_source", "index_settings", "item_id", "open_catalog", "open_or_create", "parse_device",
+    "parse_filter", "parse_method", "parse_query", "parse_scoring",
+]  # fmt: skip
+
+
+def open_catalog(
+    source: str,
+    *,
+    embedding: str,
+    text: str | None,
+    embedder: str | None,
+    id: str | None = None,
+    metadata: Path | None = None,
+    skip_bad_rows: bool = False,
+) -> Source:
+    """Open the catalog that a command reads: a file, a directory, the shipped sample, or a collection.
+
+    Raises:
+        ConfigError: one of `text` and `embedder` was given without the other.
+        SourceError: there is no such catalog, or it cannot be read.
+    """
+    from ..datasets import sample_path
+    from ..embedders import load_embedder
+    from ..sources import Columns, QdrantSource, open_source
+
+    if (text is None) != (embedder is None):
+        raise ConfigError(
+            "--text names a column of texts and --embedder the model that embeds them; give both or neither"
+        )
+    loaded = None if embedder is None else load_embedder(embedder)
+    if "://" in source:
+        return QdrantSource(*collection_of_source(source), "skip" if skip_bad_rows else "raise")
+    path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
+    return open_source(
+        path, columns=Columns(id=id, embedding=embedding, text=text), embedder=loaded, metadata=metadata,
+        on_error="skip" if skip_bad_rows else "raise",
+    )  # fmt: skip
+
+
+def collection_of_source(location: str) -> tuple[QdrantClient, str, str | None]:
+    """Client, collection and vector name of a location such as http://host:6333/items?vector=name."""
+    from ..index.location import connect
+
+    base, _, query = location.partition("?")
+    parameters = parse_qs(query, keep_blank_values=True)
+    if set(parameters) - {"vector"} or len(parameters.get("vector", ())) > 1:
+        raise ConfigError("a collection as source takes one parameter, the name of a vector: ?vector=NAME")
+    client, collection = connect(base)
+    return client, collection, parameters["vector"][0] if "vector" in parameters else None
+
+
+def index_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an index: those of the file, overridden by each that is `given` and not None."""
+    from ..tuning.settings_file import Settings
+
+    return {**Settings.read(config).index, **{name: value for name, value in given.items() if value is not None}}
+
+
+def open_or_create(location: str, model: CompresSAE, requested: Mapping[str, Any]) -> CodeIndex:
+    """Open the index at a location, or create it with the requested settings.
+
+    Raises:
+        ConfigError: the index exists with other settings than those requested.
+    """
+    from ..index import IndexSettings, create_index, open_index
+
+    settings = IndexSettings(**requested)
+    try:
+        opened = open_index(location, model)
+    except IndexNotFoundError:
+        return create_index(location, model, settings)
+    actual = opened.settings
+    different = [name for name in requested if getattr(actual, name) != getattr(settings, name)]
+    if different:
+        opened.close()
+        listed = ", ".join(f"{name}={getattr(actual, name)!r}, not {getattr(settings, name)!r}" for name in different)
+        raise ConfigError(
+            f"the index at {location} has {listed}. Settings are fixed when an index is created: omit these options, "
+            "or create another index"
+        )
+    return opened
+
+
+def parse_method(name: str) -> Method:
+    """A method by its name, checked before anything is loaded or created."""
+    from ..model.encoder import Method
+
+    return cast("Method", _one_of(name, get_args(Method), "--method"))
+
+
+def parse_scoring(name: str) -> Scoring:
+    """A scoring by its name."""
+    from ..scoring import Scoring
+
+    return cast("Scoring", _one_of(name, get_args(Scoring), "--scoring"))
+
+
+def _one_of(name: str, known: tuple[str, ...], option: str) -> str:
+    if name not in known:
+        raise ConfigError(f"{option} is {name!r}; it must be one of {', '.join(known)}")
+    return name
+
+
+def item_id(text: str, index: CodeIndex) -> int | str:
+    """The id of an item as written in a shell. Digits are a number if the index holds that number, else a text."""
+    if not text.isdecimal() or str(int(text)) != text or int(text) >= 2**64:
+        return text
+    return int(text) if index.hashes([int(text)]) != [None] else text
+
+
+def parse_device(name: str) -> torch.device:
+    """A device by its name, checked by a first allocation on it."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        reason = str(exc).partition("\n")[0]
+        raise ConfigError(
+            f"--device is {name!r}, which can't be used here ({reason}); use cpu, cuda or cuda:1"
+        ) from exc
+    return device
+
+
+def parse_query(text: str) -> Any:
+    """A query vector where the text is a JSON array, else the text itself."""
+    if not text.lstrip().startswith("["):
+        return text
+    import numpy as np
+
+    try:
+        return np.array(json.loads(text), np.float32)
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"the query starts with '[' but is not a JSON array of numbers: {exc}") from exc
+
+
+def parse_filter(text: str | None) -> Any:
+    """A Qdrant filter from its JSON."""
+    if text is None:
+        return None
+    from pydantic import ValidationError
+    from qdrant_client import models
+
+    try:
+        return models.Filter.model_validate_json(text)
+    except ValidationError as exc:
+        raise ConfigError(f"--filter is not a Qdrant filter in JSON: {exc.errors()[0]['msg']}") from exc

@@ -1,0 +1,137 @@
+"""compressae search: hits for a text, a vector or an item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..errors import ConfigError
+from .hits import show_hits, weights_of
+from .inputs import item_id, parse_filter, parse_query, parse_scoring
+from .options import (
+    ConfigOption,
+    ExactOption,
+    FirstStageOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    PrefetchOption,
+    ScoringOption,
+    TargetRecallOption,
+)
+
+if TYPE_CHECKING:
+    from ..search.settings import SearchOptions
+
+__all__ = ["search"]
+
+_CONCEPTS = "Concept options"
+
+
+def search(
+    query: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY", help="A text (needs --embedder), a vector as a JSON array, or an item id (with --like)."
+        ),
+    ],
+    model: ModelOption,
+    index: IndexOption,
+    like: Annotated[bool, typer.Option("--like", help="Take QUERY as an item id and find similar items.")] = False,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            "--embedder", metavar="MODEL", help="sentence-transformers model that embeds the query: a name or a "
+            "directory. Must be the model that embedded the catalog. Needs the extra 'text'.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of hits.")] = 10,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help='Qdrant filter on payload fields: {"must": [{"key": "section", "match": {"value": "games"}}]}',
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    scoring: ScoringOption = "asymmetric",
+    exact: ExactOption = False,
+    prefetch: PrefetchOption = None,
+    first_stage_latents: FirstStageOption = None,
+    target_recall: TargetRecallOption = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept", metavar="NAME=WEIGHT", rich_help_panel=_CONCEPTS,
+            help="Rank items with this concept higher, or lower if the weight is negative: game=0.3. May be repeated.",
+        ),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option("--within", metavar="NAME", help="Return only items that have this concept.",
+                     rich_help_panel=_CONCEPTS),
+    ] = None,
+    within_strength: Annotated[
+        float,
+        typer.Option(
+            help="With --within: lowest value of the concept in an item's code.", rich_help_panel=_CONCEPTS
+        ),
+    ] = 0.0,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show how much each concept contributes to the score of a hit.",
+                     rich_help_panel=_CONCEPTS),
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:  # fmt: skip
+    """Search an index by text, by vector, or for items similar to one of its items.
+
+    Example:
+        compressae search 'text editor for programmers' --model model --index index --embedder all-MiniLM-L6-v2
+    """
+    from ..embedders import load_embedder
+    from ..index import open_index
+    from ..model.compressae import CompresSAE
+    from ..search.retriever import Retriever
+
+    options = _plan_options(
+        config, prefetch=prefetch, first_stage_latents=first_stage_latents, target_recall=target_recall
+    )
+    scored_by = parse_scoring(scoring)
+    target = query if like else parse_query(query)
+    if not like and isinstance(target, str) and embedder is None:
+        raise ConfigError(
+            f"the query {query!r} is a text; name the model that embeds texts with --embedder, or add --like if it is "
+            "an item id"
+        )
+    if within_strength and within is None:
+        raise ConfigError(f"--within-strength is {within_strength} without a concept; name one with --within")
+    coder = CompresSAE.load(model)
+    with open_index(index, coder) as opened:
+        retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
+        settings: SearchOptions = {
+            **options, "scoring": scored_by, "exact": exact, "filter": parse_filter(filter),
+            "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
+        }  # fmt: skip
+        if like:
+            hits = retriever.similar_to(item_id(query, opened), limit, **settings)
+        else:
+            hits = retriever.search(target, limit, **settings)
+        explained = retriever.explain(hits) if explain else None
+    show_hits(hits, explained, json_output)
+
+
+def _plan_options(config: Path | None, **given: Any) -> SearchOptions:
+    """Settings of the query plan: those of the file, overridden by each that was given.
+
+    A target recall and a plan of one's own exclude each other, so either one replaces the other of the file.
+    """
+    from ..tuning.settings_file import Settings
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    filed: dict[str, Any] = {} if "target_recall" in chosen else dict(Settings.read(config).search)
+    if chosen:
+        filed.pop("target_recall", None)
+    return cast("SearchOptions", {**filed, **chosen})

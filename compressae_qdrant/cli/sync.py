@@ -1,0 +1,96 @@
+"""compressae sync: an index made equal to a catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method
+from .options import (
+    ATOMS_PER_STEP,
+    AtomsOption,
+    BackfillOption,
+    BatchSizeOption,
+    ConfigOption,
+    DatatypeOption,
+    DeviceOption,
+    EmbedderOption,
+    EmbeddingOption,
+    IdOption,
+    IndexOption,
+    JsonOption,
+    KeepDenseOption,
+    KeepVanishedOption,
+    MetadataOption,
+    MethodOption,
+    ModelOption,
+    SkipOption,
+    SourceArgument,
+    TextOption,
+)
+from .output import progress_bar, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..model.compressae import CompresSAE
+    from ..sources import Source
+
+__all__ = ["run_sync", "sync"]
+
+
+def sync(
+    source: SourceArgument,
+    model: ModelOption,
+    index: IndexOption,
+    config: ConfigOption = None,
+    keep_vanished: KeepVanishedOption = False,
+    backfill: BackfillOption = False,
+    datatype: DatatypeOption = None,
+    keep_dense: KeepDenseOption = False,
+    method: MethodOption = "pursuit",
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    batch_size: BatchSizeOption = 2048,
+    device: DeviceOption = "cpu",
+    id: IdOption = "id",
+    embedding: EmbeddingOption = "embedding",
+    text: TextOption = None,
+    embedder: EmbedderOption = None,
+    metadata: MetadataOption = None,
+    skip_bad_rows: SkipOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Make an index equal to a catalog: add, rewrite and delete the items that differ.
+
+    Items that have not changed are not encoded again. The index is created if it does not exist.
+
+    Example:
+        compressae sync catalog.parquet --model model --index index
+    """
+    from ..model.compressae import CompresSAE
+
+    chosen, target = parse_method(method), parse_device(device)
+    catalog = open_catalog(
+        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
+        skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
+    settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
+    run_sync(
+        catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
+        backfill=backfill, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def run_sync(
+    catalog: Source, coder: CompresSAE, index: str, settings: Mapping[str, Any], *, quiet: bool, **options: Any
+) -> None:
+    """Synchronise an index with a catalog, with a progress bar, and show the report. `options` are the library's."""
+    from ..ingestion.sync import sync as synchronise
+
+    with (
+        open_or_create(index, coder, settings) as opened,
+        progress_bar("sync", catalog.rows, quiet=quiet) as advance,
+    ):
+        report = synchronise(catalog, coder, opened, on_batch=advance, **options)
+        facts = dataclasses.asdict(report) | {"in_index": opened.count()}
+    show(facts, quiet)
