@@ -76,7 +76,8 @@ def deploy(
 ) -> None:  # fmt: skip
     """Build a collection for a new model, verify it, and switch the alias to it.
 
-    The live collection serves until the switch, which is one step. It is kept afterwards: `compressae rollback` switches back to it.
+    The live collection serves until the switch, which is one step. It is kept afterwards, and `compressae rollback`
+    switches back to it.
 
     Example:
         compressae deploy catalog.parquet --model new --live-model old --alias http://localhost:6333/items
