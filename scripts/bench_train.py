@@ -39,7 +39,7 @@ from compressae_qdrant.training.dictionary import NormalEquations
 from compressae_qdrant.training.fused_step import FusedStep
 from compressae_qdrant.training.loop import learning_rate
 from compressae_qdrant.training.refinement import refine
-from compressae_qdrant.training.state import Run
+from compressae_qdrant.training.state import TrainingState
 from compressae_qdrant.training.steps import Step, make_step
 
 Row = tuple[str, str]
@@ -77,25 +77,25 @@ class Bench:
         self.data = TrainingData(rows, self.config.held_out, 0, device)
         self.found: dict[str, Any] = {}
 
-    def new_run(self) -> Run:
-        return Run(self.config, self.data, self.device, None, None)
+    def new_run(self) -> TrainingState:
+        return TrainingState(self.config, self.data, self.device, None, None)
 
-    def start(self) -> tuple[Run, torch.optim.Adam]:
+    def start(self) -> tuple[TrainingState, torch.optim.Adam]:
         run = self.new_run()
         return run, torch.optim.Adam(run.model.parameters(), lr=self.config.learning_rate, fused=True)
 
-    def ours(self) -> tuple[Run, Step]:
+    def ours(self) -> tuple[TrainingState, Step]:
         run, adam = self.start()
         return run, make_step(
-            run.model, adam, run.feed, self.config, run.group, train_atoms=True, last_use=run.last_use
+            run.model, adam, run.batches, self.config, run.group, train_atoms=True, last_use=run.last_use
         )
 
-    def _plain(self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]) -> tuple[Run, Any]:
+    def _plain(self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]) -> tuple[TrainingState, Any]:
         """Return a new training, and a function that does one of its steps."""
         run, adam = self.start()
 
         def take(number: int) -> None:
-            x = run.feed.batch(number * self.config.batch_size, self.config.batch_size)
+            x = run.batches.batch(number * self.config.batch_size, self.config.batch_size)
             function(run.model, adam, x, learning_rate(self.config, number, self.config.steps))
 
         return run, take
@@ -104,7 +104,7 @@ class Bench:
         step(number * self.config.batch_size, learning_rate(self.config, number, self.config.steps), number + 1)
 
     @torch.no_grad()
-    def loss(self, run: Run) -> float:
+    def loss(self, run: TrainingState) -> float:
         """Return the mean `1 - cos(x, x_hat)` of the held-out items, encoded by the encoder in float32."""
         lost = [1 - cosine_similarity(x, run.model(x)) for x in torch.split(run.held_out, 2048)]
         return float(torch.cat(lost).mean())
@@ -163,10 +163,10 @@ class Bench:
         step.on_stage = None
         return {name.replace("clearing", "batch, clearing"): statistics.median(times) for name, times in sums.items()}
 
-    def _autograd_stages(self, run: Run) -> dict[str, float]:
+    def _autograd_stages(self, run: TrainingState) -> dict[str, float]:
         """Return the times of the parts of a step, each measured separately on a batch."""
         model, wide, again = run.model, 4 * run.model.k, self.sizes.repeats
-        x = run.feed.batch(0, self.config.batch_size)
+        x = run.batches.batch(0, self.config.batch_size)
         dtype = selection_dtype(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
             product = self.clock.median(lambda: torch.addmm(model.encoder_bias, x, model.encoder_weight.t()), again)
@@ -242,7 +242,7 @@ class Bench:
         return 2 * size / min(self.clock.of(lambda: b.copy_(a), 3) for _ in range(4))
 
     def whole(self) -> list[Row]:
-        """Run all steps of both methods, from the same weights and on the same batches."""
+        """TrainingState all steps of both methods, from the same weights and on the same batches."""
         seconds, losses = {}, {}
         for name in ("ours", "plain"):
             seconds[name], losses[name] = self._all_steps(name)

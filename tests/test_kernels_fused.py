@@ -17,8 +17,7 @@ import torch
 from torch.nn.functional import normalize
 
 from compressae_qdrant import kernels
-from compressae_qdrant.kernels import dispatch
-from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.kernels import dispatch, torch_reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -49,7 +48,7 @@ def test_selection_equals_the_reference(n: int, h: int, w: int) -> None:
     select = _triton("select").select_entries
     e = _awkward_rows(n, h).to(DEVICE)
     results = []
-    for function in (twins.select_entries, select):
+    for function in (torch_reference.select_entries, select):
         dense, entries = e.clone(), torch.full((n, w), -1, dtype=torch.int32, device=DEVICE)
         function(dense, entries, mask=True)
         results.append((entries, dense))
@@ -58,7 +57,7 @@ def test_selection_equals_the_reference(n: int, h: int, w: int) -> None:
         assert torch.equal(untouched, e)
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
-    indices, values = twins.unpack(results[1][0])
+    indices, values = torch_reference.unpack(results[1][0])
     assert torch.equal(values, e.float().gather(1, indices))
     assert torch.equal(values.abs().sort(descending=True).values, e.float().abs().topk(w, dim=1).values)
 
@@ -70,7 +69,7 @@ def test_selection_from_float32_is_exact(n: int, h: int, k: int) -> None:
     e[-1, ::2] *= -1
     e = e.to(DEVICE)
     results = []
-    for function in (twins.top_entries, _triton("select").top_entries):
+    for function in (torch_reference.top_entries, _triton("select").top_entries):
         indices = torch.full((n, k), -1, device=DEVICE)
         values = torch.full((n, k), 9.0, device=DEVICE)
         function(e, indices, values)
@@ -86,7 +85,7 @@ def test_selection_from_float32_is_exact(n: int, h: int, k: int) -> None:
 def test_the_next_atoms_equal_the_reference(n: int, h: int, w: int, steps: tuple[int, ...]) -> None:
     """Ties, rows of zeros, and all latents of a row; no latent is selected twice."""
     results = []
-    for function in (twins.pick_atoms, _triton("pursuit").pick_atoms):
+    for function in (torch_reference.pick_atoms, _triton("pursuit").pick_atoms):
         support = torch.full((n, w), -1, device=DEVICE)
         chosen = 0
         for number, count in enumerate(steps):
@@ -119,7 +118,7 @@ def test_least_squares_with_dropping_equals_the_reference(n: int, h: int, d: int
     moments = x @ atoms.t()
     results = [
         function(gram, moments, support, wide, k)
-        for function in (twins.solve_least_squares, _triton("pursuit").solve_least_squares)
+        for function in (torch_reference.solve_least_squares, _triton("pursuit").solve_least_squares)
     ]
     for row in range(1, n):
         torch.testing.assert_close(results[0][0][row], results[1][0][row])
@@ -137,7 +136,7 @@ def test_the_gram_of_codes_is_the_dense_product_in_any_order(kernel: str) -> Non
     n, h, k = 50, 37, 7
     indices = torch.stack([torch.randperm(h, generator=torch.Generator().manual_seed(row))[:k] for row in range(n)])
     indices, values = indices.to(DEVICE), _random(n, k, seed=5).to(DEVICE)
-    module = twins if kernel == "twin" else _triton("pursuit")
+    module = torch_reference if kernel == "twin" else _triton("pursuit")
     totals = []
     for order in (torch.arange(n), torch.randperm(n, generator=torch.Generator().manual_seed(1))):
         total = torch.zeros(h, h, dtype=torch.int64, device=DEVICE)
@@ -145,7 +144,7 @@ def test_the_gram_of_codes_is_the_dense_product_in_any_order(kernel: str) -> Non
         totals.append(total)
     assert torch.equal(*totals)
     dense = torch.zeros(n, h, dtype=torch.float64, device=DEVICE).scatter_(1, indices, values.double())
-    torch.testing.assert_close(totals[0].double() / twins.GRAM_UNIT, dense.t() @ dense, atol=1e-8, rtol=0)
+    torch.testing.assert_close(totals[0].double() / torch_reference.GRAM_UNIT, dense.t() @ dense, atol=1e-8, rtol=0)
 
 
 def _case(n: int, h: int, w: int, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -154,7 +153,7 @@ def _case(n: int, h: int, w: int, d: int) -> tuple[torch.Tensor, torch.Tensor, t
     e = (x.float() @ atoms.float().t() + 0.1 * _random(n, h, seed=3)).bfloat16()
     e[0] = (8 * e[0]).round() / 8  # ties, at the edge of the narrow code too
     entries = torch.empty((n, w), dtype=torch.int32)
-    twins.select_entries(e, entries, mask=False)
+    torch_reference.select_entries(e, entries, mask=False)
     return x.to(DEVICE), atoms.to(DEVICE), entries.to(DEVICE)
 
 
@@ -177,7 +176,7 @@ SHAPES = [(5, 100, 24, 40, 6), (2, 512, 128, 192, 32), (4, 30, 20, 16, 5), (3, 6
 def test_the_objective_equals_the_reference(n: int, h: int, w: int, d: int, k: int) -> None:
     x, atoms, entries = _case(n, h, w, d)
     results = []
-    for function in (twins.cosine_gradients, _triton("objective").cosine_gradients):
+    for function in (torch_reference.cosine_gradients, _triton("objective").cosine_gradients):
         outputs = _outputs(n, h, d)
         function(x, entries, atoms, k, 0.125, **outputs)
         results.append(outputs)
@@ -190,7 +189,7 @@ def test_the_objective_equals_the_reference(n: int, h: int, w: int, d: int, k: i
 @pytest.mark.parametrize(("n", "h", "w", "d", "k"), SHAPES[:2])
 def test_without_gradients_of_the_atoms_the_rest_is_the_same(n: int, h: int, w: int, d: int, k: int) -> None:
     x, atoms, entries = _case(n, h, w, d)
-    for function in (twins.cosine_gradients, _triton("objective").cosine_gradients):
+    for function in (torch_reference.cosine_gradients, _triton("objective").cosine_gradients):
         with_atoms, without = _outputs(n, h, d), _outputs(n, h, d)
         function(x, entries, atoms, k, 0.125, **with_atoms)
         function(x, entries, atoms, k, 0.125, **{**without, "to_hats": None, "narrow": None})
@@ -203,10 +202,10 @@ def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
     n, h, w, d, k = 4, 200, 48, 96, 12
     x, atoms, entries = _case(n, h, w, d)
     outputs = _outputs(n, h, d)
-    module = twins if kernel == "twin" else _triton("objective")
+    module = torch_reference if kernel == "twin" else _triton("objective")
     module.cosine_gradients(x, entries, atoms, k, 0.125, **outputs)
 
-    indices, values = (part.to(DEVICE) for part in twins.unpack(entries))
+    indices, values = (part.to(DEVICE) for part in torch_reference.unpack(entries))
     exact, dictionary = x.double(), atoms.double().requires_grad_()
     value = values.double().requires_grad_()
     order = values.abs().sort(dim=1, descending=True, stable=True).indices
@@ -228,7 +227,7 @@ def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", ["twin", "triton"])
 @pytest.mark.parametrize("unit", [False, True])
 def test_the_update_is_adam_between_projection_and_scaling(kernel: str, unit: bool) -> None:
-    update = twins if kernel == "twin" else _triton("update")
+    update = torch_reference if kernel == "twin" else _triton("update")
     weight = normalize(_random(9, 100, seed=1), dim=1).to(DEVICE)
     other = torch.nn.Parameter(weight.clone())
     adam = torch.optim.Adam([other], lr=1e-2)
@@ -254,7 +253,7 @@ def test_gathered_rows_have_unit_norm(dtype: torch.dtype) -> None:
     rows = (3 * _random(20, 100, seed=1)).to(dtype).to(DEVICE)
     order = torch.tensor([19, 0, 0, 7], device=DEVICE)
     results = []
-    for function in (twins.gather_unit_rows, _triton("update").gather_unit_rows):
+    for function in (torch_reference.gather_unit_rows, _triton("update").gather_unit_rows):
         out = torch.empty(4, 100, device=DEVICE)
         function(rows, order, out)
         results.append(out)

@@ -11,11 +11,10 @@ import torch
 
 from compressae_qdrant import CompresSAE, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.kernels import dispatch
-from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.kernels import dispatch, torch_reference
 from compressae_qdrant.model import pursuit
 from compressae_qdrant.training import dictionary, refinement
-from compressae_qdrant.training.batches import _Resident, _Streamed, make_feed
+from compressae_qdrant.training.batches import _ResidentBatches, _StreamedBatches, make_batch_source
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.dictionary import NormalEquations
 
@@ -24,16 +23,16 @@ from .support.data import SMALL
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("kind", [_Resident, _Streamed])
+@pytest.mark.parametrize("kind", [_ResidentBatches, _StreamedBatches])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_feeds_give_the_batches_of_the_data(embeddings: FloatArray, kind: Any, dtype: Any) -> None:
     """Across shuffles, backwards, repeated, and of other sizes than before."""
     data = TrainingData((2 * embeddings).astype(dtype), held_out=100, seed=1, device=DEVICE)
-    feed = kind(data, DEVICE, twins)
+    batches = kind(data, DEVICE, torch_reference)
     for position, size in [(0, 50), (50, 50), (100, 50), (470, 50), (480, 30), (510, 90), (5, 90), (5, 90), (1200, 7)]:
-        torch.testing.assert_close(feed.batch(position, size), data.batch(position, size), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(batches.batch(position, size), data.batch(position, size), atol=1e-6, rtol=1e-6)
         half = torch.empty(size, data.dim, dtype=torch.bfloat16, device=DEVICE)
-        feed.fill(position, half)
+        batches.fill(position, half)
         torch.testing.assert_close(half.float(), data.batch(position, size), atol=0, rtol=2**-7)
 
 
@@ -42,13 +41,13 @@ def test_rows_that_do_not_fit_are_streamed(embeddings: FloatArray, monkeypatch: 
     kinds: list[object] = []
     for free in (8, 2):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free * embeddings.nbytes // 2, 0))
-        for name in ("_Resident", "_Streamed"):
+        for name in ("_ResidentBatches", "_StreamedBatches"):
             monkeypatch.setattr(f"compressae_qdrant.training.batches.{name}", lambda *_, name=name: name)
-        kinds.append(make_feed(data, torch.device("cuda"), twins))
-    assert kinds == ["_Resident", "_Streamed"]
+        kinds.append(make_batch_source(data, torch.device("cuda"), torch_reference))
+    assert kinds == ["_ResidentBatches", "_StreamedBatches"]
 
 
-@pytest.mark.parametrize("kernels", ["none", "twins", "triton"])
+@pytest.mark.parametrize("kernels", ["none", "torch", "triton"])
 def test_the_sums_of_a_gpu_are_those_of_a_cpu(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels == "triton":
         pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
@@ -57,7 +56,7 @@ def test_the_sums_of_a_gpu_are_those_of_a_cpu(kernels: str, monkeypatch: pytest.
     values, x = torch.randn(90, 5, generator=random), torch.randn(90, 8, generator=random)
     wanted = NormalEquations.zero(40, 8)
     wanted.add(indices, values, x)
-    chosen: Any = twins if kernels == "twins" else dispatch._triton() if kernels == "triton" else None
+    chosen: Any = torch_reference if kernels == "torch" else dispatch._triton() if kernels == "triton" else None
     monkeypatch.setattr(dictionary, "fused", lambda _: chosen)
     monkeypatch.setattr(dictionary, "_DENSE_ROWS", 32)
     gram = torch.zeros(40, 40, device=DEVICE)
@@ -70,7 +69,7 @@ def test_rounds_in_pieces_come_to_what_whole_rounds_come_to(
 ) -> None:
     config = dataclasses.replace(SMALL, latents=200, init="random", revive_after=0, steps=5)
     whole = train(embeddings, config)
-    monkeypatch.setattr(refinement, "_piece_rows", lambda *_: 90)
+    monkeypatch.setattr(refinement, "_chunk_rows", lambda *_: 90)
     pieces = train(embeddings, config)
     assert whole.history is not None
     assert pieces.history is not None
@@ -85,8 +84,8 @@ def test_rounds_in_pieces_come_to_what_whole_rounds_come_to(
 def test_refinement_with_the_pursuit_of_a_gpu_learns_as_much(
     model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pursuit, "fused", lambda _: twins)
-    monkeypatch.setattr(refinement, "_piece_rows", lambda *_: 128)
+    monkeypatch.setattr(pursuit, "fused", lambda _: torch_reference)
+    monkeypatch.setattr(refinement, "_chunk_rows", lambda *_: 128)
     other = train(embeddings, SMALL)
     assert other.history is not None
     assert model.history is not None

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from compressae_qdrant import CompresSAE, TrainConfig, train
 from compressae_qdrant.codes import FloatArray
-from compressae_qdrant.kernels import dispatch
-from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.kernels import dispatch, torch_reference
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.model.history import Record
 from compressae_qdrant.training import fused_step, steps
-from compressae_qdrant.training.batches import make_feed
+from compressae_qdrant.training.batches import make_batch_source
 from compressae_qdrant.training.data import TrainingData
 from compressae_qdrant.training.distributed import ProcessGroup, default_device
 from compressae_qdrant.training.fused_step import FusedStep
@@ -38,10 +37,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 48
 
 
-@pytest.fixture(params=["twins", "triton"])
+@pytest.fixture(params=["torch", "triton"])
 def operations(request: pytest.FixtureRequest) -> Any:
-    if request.param == "twins":
-        return twins
+    if request.param == "torch":
+        return torch_reference
     pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
     return dispatch._triton()
 
@@ -61,9 +60,9 @@ def _parts(embeddings: FloatArray, *, train_atoms: bool = True) -> tuple[Compres
 def _fused(
     model: CompresSAE, adam: torch.optim.Adam, data: TrainingData, operations: Any, last_use: Tensor, **options: Any
 ) -> FusedStep:
-    feed = make_feed(data, DEVICE, operations)
+    batches = make_batch_source(data, DEVICE, operations)
     options = {"train_atoms": True} | options
-    return FusedStep(model, adam, feed, BATCH, operations, ProcessGroup(), last_use=last_use, **options)
+    return FusedStep(model, adam, batches, BATCH, operations, ProcessGroup(), last_use=last_use, **options)
 
 
 @pytest.mark.parametrize("chunk_bytes", [2 << 30, 2 * 70 * 20])
@@ -112,10 +111,10 @@ def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> No
         config = TrainConfig(latents=70, k=6, batch_size=BATCH, precision="float32")
         step: steps.Step
         if kind == "fused":
-            step = _fused(model, adam, data, twins, use)
+            step = _fused(model, adam, data, torch_reference, use)
         else:
             step = AutogradStep(
-                model, adam, make_feed(data, DEVICE), config, ProcessGroup(), train_atoms=True, last_use=use
+                model, adam, make_batch_source(data, DEVICE), config, ProcessGroup(), train_atoms=True, last_use=use
             )
         losses[kind] = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(60)]
     np.testing.assert_allclose(losses["fused"], losses["autograd"], rtol=0.1)
@@ -127,7 +126,7 @@ def test_fused_steps_for_the_encoder_leave_the_atoms_alone(embeddings: FloatArra
     model, adam, data = _parts(embeddings, train_atoms=False)
     atoms = model.atoms.detach().clone()
     last_use = torch.full((70,), 200, device=DEVICE)
-    step = _fused(model, adam, data, twins, last_use, train_atoms=False)
+    step = _fused(model, adam, data, torch_reference, last_use, train_atoms=False)
     losses = [float(step(i * BATCH, 5e-3, i + 1)) for i in range(20)]
     assert losses[-1] < losses[0]
     assert torch.equal(model.atoms, atoms)
@@ -137,7 +136,7 @@ def test_fused_steps_for_the_encoder_leave_the_atoms_alone(embeddings: FloatArra
 def test_a_whole_training_by_fused_steps_can_be_resumed(
     tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "fused", lambda _: twins)
+    monkeypatch.setattr(steps, "fused", lambda _: torch_reference)
     config = dataclasses.replace(SMALL, precision="bfloat16", rounds=2)
     whole = train(embeddings, config)
 
@@ -182,8 +181,8 @@ def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: 
     def steps_of(group: ProcessGroup) -> tuple[CompresSAE, torch.optim.Adam, Tensor, list[float]]:
         model, adam, data = _parts(embeddings, train_atoms=train_atoms)
         use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
-        feed = make_feed(data, DEVICE, twins)
-        step = FusedStep(model, adam, feed, batch, twins, group, train_atoms=train_atoms, last_use=use)
+        batches = make_batch_source(data, DEVICE, torch_reference)
+        step = FusedStep(model, adam, batches, batch, torch_reference, group, train_atoms=train_atoms, last_use=use)
         step._graphs = False  # captured by two threads at once, they would wait for each other
         first = [float(step(0, 1e-3, 1))]
         moments = torch.cat([state["exp_avg"].flatten() for state in adam.state.values()]).clone()

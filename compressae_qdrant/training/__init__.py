@@ -1,4 +1,4 @@
-"""Training: embeddings in, a model out. `loop` reads from top to bottom; the rest is what it is made of."""
+"""Training of a model on the embeddings of a catalog. `loop` is the training; the other modules are its parts."""
 
 from .config import TrainConfig
 from .loop import train

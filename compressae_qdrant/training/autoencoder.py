@@ -1,7 +1,7 @@
-"""The autoencoder's objective and its optimiser step, as the paper has them (arXiv 2505.11388, section 3).
+"""The objective of the autoencoder, as in the paper (arXiv 2505.11388, section 3), and the constraint on its atoms.
 
-A step encodes a batch once, keeps the 4k pre-activations of largest magnitude in order, and decodes twice: the first k
-of them and all 4k. The second term keeps latents in training that the first would let die.
+A batch is encoded once. The 4k pre-activations of largest magnitude are kept in order and decoded twice: the first k of
+them, and all 4k. The second term gives gradients to latents that would die under the first alone.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _NEIGHBOURS = 2048
 
 @dataclass(frozen=True)
 class Loss:
-    """The objective on one batch, and what it is made of."""
+    """The objective on one batch, and its parts."""
 
     total: Tensor
-    """() `(1 - cos(x, x_hat_k)) + (1 - cos(x, x_hat_4k)) / 8`, mean over the batch, and the weighted neighbour loss."""
+    """() `(1 - cos(x, x_hat_k)) + (1 - cos(x, x_hat_4k)) / 8`, batch mean, plus the weighted neighbour loss."""
     cosine: Tensor
-    """() its first term alone."""
+    """() the first term, `1 - cos(x, x_hat_k)`, mean over the batch."""
     support: Tensor
     """(n, k) int64 latents that the code of each item uses."""
     per_item: Tensor
@@ -48,9 +48,9 @@ def cosine_losses(model: CompresSAE, x: Tensor, neighbour_weight: float = 0.0) -
     """The objective on a batch.
 
     Args:
-        model: trained in place by the gradients of `Loss.total`.
+        model: the model; gradients of `Loss.total` flow to its weights.
         x: (n, d) float32, unit norm.
-        neighbour_weight: of `neighbour_loss`; the paper has no such term.
+        neighbour_weight: weight of `neighbour_loss`; 0 is the paper's objective.
     """
     k = model.k
     wide = min(WIDE * k, model.latents)
@@ -66,16 +66,16 @@ def cosine_losses(model: CompresSAE, x: Tensor, neighbour_weight: float = 0.0) -
 
 
 def neighbour_loss(x: Tensor, indices: Tensor, values: Tensor, latents: int) -> Tensor:
-    """How far codes are from having the neighbours that their embeddings have, within a batch.
+    """How much the neighbours of codes differ from the neighbours of their embeddings, within a batch.
 
-    An item's cosines with the others, divided by a temperature, are a distribution over them by softmax; the loss is
-    the Kullback-Leibler divergence of the codes' distribution from the embeddings', as in distillation of similarities
-    (SEED, arXiv 2101.04731). 256 items are compared with 2,048 at most, so a large batch costs no more than that.
+    The softmax of an item's cosines with the others, divided by a temperature of 0.05, is a distribution over them. The
+    loss is the Kullback-Leibler divergence of the distribution of the codes from that of the embeddings, as in
+    distillation of similarities (SEED, arXiv 2101.04731). At most 256 items are compared with at most 2,048.
 
     Args:
-        x: (n, d) float, unit norm; no gradient goes into it.
+        x: (n, d) float, unit norm; no gradient flows to it.
         indices: (n, k) int64 latents of each code.
-        values: (n, k) float, their values.
+        values: (n, k) float values of each code.
         latents: h.
 
     Returns:
@@ -87,17 +87,17 @@ def neighbour_loss(x: Tensor, indices: Tensor, values: Tensor, latents: int) -> 
         return values.sum() * 0
     codes = torch.zeros(len(x), latents, device=x.device).scatter(1, indices, normalize(values, dim=1))
     with torch.no_grad():
-        wanted = softmax((x[:anchors] @ x.t()).float().masked_fill(own, -torch.inf) / _TEMPERATURE, dim=1)
+        target = softmax((x[:anchors] @ x.t()).float().masked_fill(own, -torch.inf) / _TEMPERATURE, dim=1)
     cosines = (codes[:anchors] @ codes.t()).float().masked_fill(own, -1e4)
-    return kl_div(log_softmax(cosines / _TEMPERATURE, dim=1), wanted, reduction="batchmean")
+    return kl_div(log_softmax(cosines / _TEMPERATURE, dim=1), target, reduction="batchmean")
 
 
 @torch.no_grad()
 def project_gradient_(atoms: Tensor) -> None:
-    """Remove from the atoms' gradient what would only change their norms.
+    """Remove the component of the atoms' gradient that would only change their norms.
 
-    Done before the optimiser's step: projecting after it, as published code does, changes nothing, because the next
-    step starts by clearing the gradient.
+    Call it before the optimiser's step. Projecting after the step, as the published code does, has no effect, because
+    the next step clears the gradient.
     """
     if atoms.grad is not None:
         atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms

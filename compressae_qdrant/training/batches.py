@@ -1,4 +1,4 @@
-"""Batches in the GPU's memory before it asks for them: from resident rows, or streamed through pinned memory."""
+"""Training batches on the device: from rows in its memory, or streamed to it through pinned memory."""
 
 from __future__ import annotations
 
@@ -12,52 +12,53 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..kernels import torch_reference as twins
+from ..kernels import torch_reference
 from ..kernels.dispatch import Fused, fused
 from ..kernels.transfer import Upload, host_dtype
 from .data import TrainingData
 
-__all__ = ["Feed", "make_feed"]
+__all__ = ["BatchSource", "make_batch_source"]
 
 _LOG = logging.getLogger(__name__)
 _RESIDENT_SHARE: Final = 0.5
-"""Of the free memory that the rows may take; the rest is for dense codes and products."""
+"""Share of the free memory that the rows may take; the rest is for dense codes and products."""
 _BLOCK_ROWS: Final = 65_536
+"""Rows that are copied to the GPU at a time."""
 
 
-class Feed(Protocol):
-    """A source of batches, on the device that trains."""
+class BatchSource(Protocol):
+    """Training batches on the device that trains."""
 
     def fill(self, position: int, out: Tensor) -> None:
         """Write the unit rows of `TrainingData.batch(position, len(out))` to (b, d) float `out`."""
 
     def batch(self, position: int, size: int) -> Tensor:
-        """(size, d) float32, the same rows in memory of their own."""
+        """The same rows in a new (size, d) float32 tensor."""
 
 
-def make_feed(data: TrainingData, device: torch.device, operations: Fused | None = None) -> Feed:
-    """The feed for a device; what was chosen on a GPU is logged with the reason.
+def make_batch_source(data: TrainingData, device: torch.device, operations: Fused | None = None) -> BatchSource:
+    """The batch source for a device. On a GPU the choice is logged, with the reason.
 
     Args:
         data: the rows.
-        device: that trains.
-        operations: the fused kernels or their twins; by default whatever the device can use.
+        device: device that trains.
+        operations: the fused kernels or their torch reference; by default the kernels, if the device can run them.
     """
     if device.type != "cuda":
-        return _Direct(data)
-    able: Fused = operations or fused(device) or twins
-    wanted = data.rows.size * host_dtype(data.rows).itemsize
+        return _ArrayBatches(data)
+    kernels: Fused = operations or fused(device) or torch_reference
+    needed = data.rows.size * host_dtype(data.rows).itemsize
     free = torch.cuda.mem_get_info(device)[0]
-    resident = wanted < _RESIDENT_SHARE * free
+    resident = needed < _RESIDENT_SHARE * free
     _LOG.info(
-        "embeddings take %.1f GB of %.1f GB free on %s: %s",
-        wanted / 1e9, free / 1e9, device, "they stay there" if resident else "batches are streamed",
+        "embeddings need %.1f GB, and %.1f GB are free on %s: %s",
+        needed / 1e9, free / 1e9, device, "all are copied to the GPU" if resident else "batches are streamed",
     )  # fmt: skip
-    return _Resident(data, device, able) if resident else _Streamed(data, device, able)
+    return _ResidentBatches(data, device, kernels) if resident else _StreamedBatches(data, device, kernels)
 
 
-class _Direct:
-    """Straight from the array."""
+class _ArrayBatches:
+    """Batches read from the array, normalised on the CPU."""
 
     def __init__(self, data: TrainingData) -> None:
         self._data = data
@@ -69,8 +70,8 @@ class _Direct:
         return self._data.batch(position, size)
 
 
-class _OnDevice(ABC):
-    """Batches that a kernel scales to unit norm where they are."""
+class _GpuBatches(ABC):
+    """Batches that a kernel scales to unit norm on the GPU."""
 
     def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
         self._data, self._device, self._operations = data, device, operations
@@ -84,8 +85,8 @@ class _OnDevice(ABC):
         return out
 
 
-class _Resident(_OnDevice):
-    """All rows on the device, as they are stored; a kernel gathers and scales those of a batch."""
+class _ResidentBatches(_GpuBatches):
+    """All rows are on the device as they are stored; a kernel gathers and scales those of a batch."""
 
     def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
         super().__init__(data, device, operations)
@@ -101,12 +102,12 @@ class _Resident(_OnDevice):
         self._worker = ThreadPoolExecutor(1)
 
     def fill(self, position: int, out: Tensor) -> None:
-        pieces = [self._order(epoch)[start:stop] for epoch, start, stop in self._data.spans(position, len(out))]
-        order = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        parts = [self._order(epoch)[start:stop] for epoch, start, stop in self._data.spans(position, len(out))]
+        order = parts[0] if len(parts) == 1 else torch.cat(parts)
         self._operations.gather_unit_rows(self._rows, order, out)
 
     def _order(self, epoch: int) -> Tensor:
-        """The epoch's rows in order, on the device; the next epoch's is shuffled meanwhile."""
+        """The order of an epoch, on the device. A thread shuffles the next epoch meanwhile."""
         if epoch not in self._orders:
             ready = self._next if self._next is not None and self._next_epoch == epoch else None
             order = self._data.order(epoch) if ready is None else ready.result()
@@ -117,8 +118,8 @@ class _Resident(_OnDevice):
         return self._orders[epoch]
 
 
-class _Streamed(_OnDevice):
-    """One batch on its way while the GPU computes on the one before."""
+class _StreamedBatches(_GpuBatches):
+    """One batch is copied while the GPU computes on the one before."""
 
     def __init__(self, data: TrainingData, device: torch.device, operations: Fused) -> None:
         super().__init__(data, device, operations)
@@ -130,7 +131,7 @@ class _Streamed(_OnDevice):
     def fill(self, position: int, out: Tensor) -> None:
         size = len(out)
         if self._requested is not None and self._requested != (position, size):
-            self._take()  # nobody wants it
+            self._take()  # a batch that was requested ahead and is not needed
         if self._upload is None or size > len(self._identity):
             self._upload = Upload(self._data.rows, size, self._device)
             self._identity = torch.arange(size, device=self._device)
@@ -138,9 +139,9 @@ class _Streamed(_OnDevice):
             self._request(position, size)
         self._operations.gather_unit_rows(self._take(), self._identity[:size], out)
         before, before_size = self._last
-        steady = before_size == size and position > before
+        regular = before_size == size and position > before
         self._last = (position, size)
-        self._request(2 * position - before if steady else position + size, size)
+        self._request(2 * position - before if regular else position + size, size)
 
     def _request(self, position: int, size: int) -> None:
         assert self._upload is not None

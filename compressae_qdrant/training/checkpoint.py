@@ -1,4 +1,4 @@
-"""Training checkpoints: one safetensors file, replaced in one step; tensors and what they belong to."""
+"""Training checkpoints: one safetensors file of tensors and metadata, replaced atomically."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and meta data of the checkpoint at `path`; None if there is none.
+    """Tensors and metadata of the checkpoint at `path`; None if there is none.
 
     Raises:
-        ModelFileError: it is damaged, foreign, or in a newer format.
+        ModelFileError: it is damaged, not a checkpoint, or of another version.
     """
     if not path.exists():
         return None
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
         with safe_open(str(path), framework="pt") as file:
             meta = json.loads((file.metadata() or {})["training"])
             if meta.pop("format", None) != _FORMAT:
-                raise ModelFileError(f"{path} is a checkpoint of another version; delete it to train from the start")
+                raise ModelFileError(f"{path} was written by another version; delete it to train from the start")
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError, KeyError, ValueError) as exc:
         raise ModelFileError(f"{path} is not a readable checkpoint ({exc}); delete it to train from the start") from exc
@@ -54,7 +54,7 @@ def adam_tensors(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
 
 
 def restore_adam(optimiser: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Put back what `adam_tensors` gave, where `tensors` holds any."""
+    """Restore the state that `adam_tensors` gave; tensors with other names are ignored."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("adam."):

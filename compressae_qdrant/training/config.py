@@ -1,4 +1,4 @@
-"""TrainConfig: every setting of a training, with the source of its default."""
+"""TrainConfig: the settings of a training, with the sources of their defaults."""
 
 from __future__ import annotations
 
@@ -16,70 +16,72 @@ _MAX_LATENTS = 4096
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of `train`. Defaults were picked on 63,666 real items (d=384), see EXPERIMENTS.md."""
+    """Settings of `train`. The defaults were chosen on 63,666 real items (d=384); see EXPERIMENTS.md."""
 
     latents: int | None = None
-    """h; None chooses by the number of items, see `choose_latents`."""
+    """Number of latents h; None chooses it by the number of items, see `choose_latents`."""
     k: int = 32
     """Non-zeros of a code (paper: 32)."""
     seed: int = 0
-    """Of the split, the order and the initial atoms. On CPUs of one kind equal seeds give equal bits; another kind sums
-    in another order, and models come out as good but not the same."""
+    """Random seed of the split, the order and the initial atoms. Equal seeds give equal bits on CPUs of the same kind;
+    other CPUs sum in another order and give another model of the same quality."""
 
     steps: int = 1500
     """Optimiser steps of the autoencoder phase."""
     batch_size: int = 2048
-    """Items of a step. The paper's 100,000 is for a GPU."""
+    """Items of a step, over all processes. The paper uses 100,000, on a GPU."""
     learning_rate: float = 5e-3
-    """Adam's peak rate; 50 steps of warm-up, then a cosine to zero. Measured: 1,500 steps at 5e-3 are better than 2,000
-    at the paper's 1e-3; 1e-2 is better still for the encoder, but uses latents less evenly."""
+    """Peak learning rate of Adam, after 50 steps of warm-up and before a cosine decay to zero. Measured: 1,500 steps at
+    5e-3 are better than 2,000 at the paper's 1e-3. 1e-2 gives a better encoder, but uses latents less evenly."""
     init: Literal["data", "random"] = "data"
-    """Initial atoms, the encoder tied to them: random items of the catalog, or random directions (the paper).
-    Measured after 600 steps, pursuit codes: 0.877 recall@100 from data without one dead latent."""
+    """Initial atoms and encoder: random items of the catalog, or random directions (the paper). Measured after 600
+    steps from data, with pursuit codes: recall@100 of 0.877 and no dead latent."""
     revive_after: int = 100
-    """Steps without use after which a latent starts anew as what the worst-served item lacks; 0 never does (paper)."""
+    """Steps without use after which a latent is restarted as a large residual of the last batch; 0 never restarts (the
+    paper)."""
     neighbour_weight: float = 0.0
-    """Of the loss that keeps the neighbours of the encoder's codes, see `autoencoder.neighbour_loss`; 0 leaves it out
-    (the paper). Steps with it are taken by autograd on any device."""
+    """Weight of `autoencoder.neighbour_loss`, which makes encoder codes keep the neighbours of their embeddings; 0
+    leaves it out (the paper). With it, steps are taken by autograd on any device."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder's product while training: auto takes bfloat16 where the processor multiplies it natively."""
+    """Precision of the encoder's product in training; auto is bfloat16 where the processor multiplies it natively."""
 
     rounds: int = 36
-    """Rounds of dictionary refinement; 0 leaves it out (the paper)."""
+    """Rounds of dictionary refinement; 0 skips this phase (the paper)."""
     round_items: int = 16_384
     """Items coded by pursuit in a round."""
     forgetting: float = 0.7
-    """What the previous rounds' codes count in the next round's least squares, in [0, 1)."""
+    """Weight of the codes of previous rounds in the least squares of the next one, in [0, 1)."""
     coarse_weight: float = 1.0
-    """What an item's code of half the non-zeros counts in least squares beside its full one; 0 leaves it out. The atoms
-    that lead codes then stand for more on their own, as with several sizes in one loss (Matryoshka: Kusupati et al.,
-    arXiv 2205.13147; multi-TopK: Gao et al., arXiv 2406.04093). Measured: recall a little higher, a twentieth fewer
-    postings, and more concepts that one label covers."""
+    """Weight, in least squares, of a second code of each item with half the non-zeros; 0 leaves it out. The leading
+    atoms of codes then carry more of the reconstruction, as with losses over several sizes (Matryoshka: Kusupati et al.,
+    arXiv 2205.13147; multi-TopK: Gao et al., arXiv 2406.04093). Measured: slightly higher recall, 5% fewer postings,
+    and more concepts that one label covers."""
     damping: float = 1.0
-    """Pull of an atom to its previous self in least squares, in items of unit value."""
+    """Strength of the pull of an atom towards its previous value in least squares, in items of unit value."""
     atoms_per_step: int = 4
-    """Of the pursuit in refinement, where more rounds beat better codes; 1 is the classical pursuit."""
+    """Atoms that a step of pursuit selects in refinement, where more rounds help more than better codes; 1 is classical
+    orthogonal matching pursuit."""
 
     encoder_steps: int = 400
-    """Steps that fit the encoder to the refined dictionary, which stays fixed."""
+    """Optimiser steps that fit the encoder to the refined dictionary, which stays fixed."""
 
     held_out: int = 1000
-    """Items set aside for validation, at most a fifth of all."""
+    """Items held out for validation, at most a fifth of all."""
     validate_every: int = 100
-    """Steps between two validations; every second round of refinement is validated too."""
+    """Steps between two validations. In refinement, every second round is validated."""
     checkpoint_every: int = 200
-    """Steps between two checkpoints; one is written after every second round of refinement too."""
+    """Steps between two checkpoints. In refinement, one is written after every second round."""
 
     def __post_init__(self) -> None:
-        lower = {
+        lower_bounds = {
             "k": 1, "batch_size": 1, "round_items": 1, "atoms_per_step": 1, "validate_every": 1, "checkpoint_every": 1,
             "steps": 0, "rounds": 0, "encoder_steps": 0, "held_out": 0, "revive_after": 0, "seed": 0,
         }  # fmt: skip
-        for name, least in lower.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name, minimum in lower_bounds.items():
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {minimum}")
         if self.latents is not None and self.latents < self.k:
-            raise ConfigError(f"latents is {self.latents} but k is {self.k}; a code can't use more latents than exist")
+            raise ConfigError(f"latents is {self.latents}, but k is {self.k}; latents must be at least k")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
         if not (math.isfinite(self.neighbour_weight) and self.neighbour_weight >= 0):
@@ -96,32 +98,34 @@ class TrainConfig:
 
     @classmethod
     def paper(cls, **settings: Any) -> Self:
-        """The paper's recipe alone: random directions, Adam on the autoencoder, nothing after it."""
+        """The paper's recipe: random initial atoms, Adam on the autoencoder, and neither of the later phases."""
         recipe = cls(init="random", learning_rate=1e-3, revive_after=0, rounds=0, encoder_steps=0)
         return replace(recipe, **settings)
 
     @classmethod
     def for_encoder(cls, **settings: Any) -> Self:
-        """For codes that the encoder alone shall find (`method="encoder"`): all the time goes into the autoencoder, at
-        a higher rate; the dictionary is not refined for pursuit, which would leave the encoder behind. Codes are made
-        to have the neighbours of their embeddings too, which `sparse` scoring gains by."""
+        """Settings for codes by the encoder alone (`method="encoder"`).
+
+        The autoencoder trains at a higher learning rate and with the neighbour loss, which improves `sparse` scoring.
+        The dictionary is not refined, because atoms refined for pursuit fit the encoder less well.
+        """
         return replace(cls(learning_rate=1e-2, neighbour_weight=0.02, rounds=0, encoder_steps=0), **settings)
 
 
 def choose_latents(items: int, k: int) -> tuple[int, str]:
-    """The number of latents for a catalog, and the reason in one sentence.
+    """Choose the number of latents for a catalog, and give the reason in one sentence.
 
-    The largest power of two, from 4k to 4,096, with at least 1.5 training items a latent. Measured on 8,000 items
+    The largest power of two, from 4k to 4,096, with at least 1.5 training items per latent. Measured on 8,000 items
     (6,400 of them trained on): 512, 1,024, 2,048 and 4,096 latents give held-out pursuit losses of 0.093, 0.077, 0.067
-    and 0.058, so atoms that start as items pay even where there is hardly more than one item for each.
+    and 0.058, so more atoms help even with little more than one training item for each.
     """
-    least = 1 << (4 * k - 1).bit_length()
-    wanted = 1 << max(int(items / _ITEMS_PER_LATENT), 1).bit_length() - 1
-    latents = max(least, min(wanted, _MAX_LATENTS))
+    smallest = 1 << (4 * k - 1).bit_length()
+    affordable = 1 << max(int(items / _ITEMS_PER_LATENT), 1).bit_length() - 1
+    latents = max(smallest, min(affordable, _MAX_LATENTS))
     if latents == _MAX_LATENTS:
-        why = "the paper's size"
-    elif latents == least:
-        why = f"the least that makes sense for k={k}; expect little from so few items"
+        reason = "the number of the paper"
+    elif latents == smallest:
+        reason = f"the smallest useful number for k={k}; so few items limit the quality"
     else:
-        why = f"at least {_ITEMS_PER_LATENT} items a latent"
-    return latents, f"latents={latents} for {items:,} training items and k={k}: {why}"
+        reason = f"at least {_ITEMS_PER_LATENT} items per latent"
+    return latents, f"latents={latents} for {items:,} training items and k={k}: {reason}"

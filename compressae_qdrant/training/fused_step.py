@@ -1,4 +1,4 @@
-"""One optimiser step as a GPU does it best: dense bfloat16 products where those are faster, sparse passes elsewhere.
+"""The optimiser step on a GPU: dense bfloat16 products where they are faster, sparse kernels elsewhere.
 
 For a batch of n items, with w = 4k::
 
@@ -9,9 +9,9 @@ For a batch of n items, with w = 4k::
     gradient of W_enc           (gradient of the values)' x, product of n d h
     Adam                        one pass over the weights
 
-Products are of bfloat16 and summed in float32; weights and moments are float32. Here a dense product on tensor
-cores beats any sparse gradient of a weight: a transposed code would fetch n w rows of d numbers from memory. Nothing
-is summed in an order that may change, so on one GPU equal seeds give equal bits.
+Products are of bfloat16 and summed in float32; weights and moments are float32. For the gradients of the weights, a
+dense product on tensor cores is faster than a sparse one, which would fetch n w rows of d numbers from memory. The
+order of every sum is fixed, so equal seeds give equal bits on one GPU.
 """
 
 from __future__ import annotations
@@ -27,46 +27,48 @@ from torch import Tensor, nn
 from ..kernels.dispatch import Fused, matmul_float32
 from ..model.compressae import CompresSAE
 from .autoencoder import AUXILIARY_WEIGHT, WIDE
-from .batches import Feed
+from .batches import BatchSource
 from .distributed import ProcessGroup
 
 __all__ = ["FusedStep"]
 
 _LOG = logging.getLogger(__name__)
 _CODE_BYTES: Final = 2 << 30
-"""Of one dense code; larger batches are taken in chunks."""
+"""Largest size of one dense code in bytes; larger batches are split into chunks."""
 _SPLITS: Final = 4
-"""Parts of a weight gradient's sum over items, computed side by side: h d alone gives 132 multiprocessors 96 tiles."""
+"""Parts of the sum over items in a weight gradient, computed in parallel: h d alone is 96 tiles for 132
+multiprocessors."""
 _SPLIT_ROWS: Final = 4096
+"""Fewest rows of such a part."""
 _WARM_UP: Final = 2
-"""Steps before a graph is captured: kernels are compiled and libraries set up by then."""
+"""Steps before a CUDA graph is captured, by which kernels are compiled and libraries initialised."""
 
 
 class FusedStep:
-    """Steps of Adam on the paper's objective, for one batch size.
+    """Takes steps of Adam on the paper's objective, for a fixed batch size.
 
     Args:
         model: trained in place.
-        adam: its state is kept up to date, in place, so that it can be saved and resumed like any other's.
-        feed: where batches come from.
-        batch: items of a step, of all processes together.
+        adam: its state is updated in place, so that it can be saved and resumed as usual.
+        batches: source of the batches.
+        batch: number of items of a step, over all processes.
         operations: the fused kernels, or their twins.
         group: the processes that share the batch.
-        train_atoms: otherwise only the encoder is trained.
-        last_use: (h,) int64, becomes the number of the step that last used a latent in a narrow code.
+        train_atoms: whether to train the atoms too, or only the encoder.
+        last_use: (h,) int64, the number of the last step in which a narrow code used each latent; updated in place.
     """
 
     def __init__(
-        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, batch: int, operations: Fused, group: ProcessGroup,
-        *, train_atoms: bool, last_use: Tensor,
+        self, model: CompresSAE, adam: torch.optim.Adam, batches: BatchSource, batch: int, operations: Fused,
+        group: ProcessGroup, *, train_atoms: bool, last_use: Tensor,
     ) -> None:  # fmt: skip
         device, h, d = model.atoms.device, model.latents, model.dim
-        self._model, self._feed, self._operations, self._group = model, feed, operations, group
+        self._model, self._batches, self._operations, self._group = model, batches, operations, group
         self._batch, self._train_atoms = batch, train_atoms
-        # The kernels stamp what is used whatever is trained, but what counts is the use while atoms are.
+        # The kernels always update the last use, but only the use while atoms are trained counts.
         self._last_use = last_use if train_atoms else last_use.clone()
-        self._low, high = group.shard(batch)
-        items = high - self._low
+        self._start, high = group.shard(batch)
+        items = high - self._start
         self._rows = math.ceil(items / math.ceil(items * h * 2 / _CODE_BYTES))
         self._splits = _SPLITS if self._rows % _SPLITS == 0 and self._rows >= _SPLITS * _SPLIT_ROWS else 1
 
@@ -95,21 +97,18 @@ class FusedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graphs = device.type == "cuda"
         self.on_stage: Callable[[str], None] | None = None
-        """Called when the work of a stage is queued, to measure it: no graph is used meanwhile."""
+        """Called after the work of each stage is queued, to measure it. No CUDA graph is used while it is set."""
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over weights that something else has changed."""
+        """Copy the weights to bfloat16 again after something else has changed them."""
         for half, weight in zip(self._halves, self._weights(), strict=True):
             half.copy_(weight)
 
     @torch.no_grad()
     def __call__(self, position: int, rate: float, stamp: int) -> Tensor:
-        """Take a step on the batch at a position; gives the () mean `1 - cos(x, x_hat_k)` over it, on the device.
-
-        The next step overwrites what it gives.
-        """
-        self._feed.fill(position + self._low, self.x)
+        """Take a step; see `Step`. The next step overwrites the loss that is returned."""
+        self._batches.fill(position + self._start, self.x)
         self._rate.fill_(rate)
         self._stamp.fill_(stamp)
         if self._graphs and self._graph is None and self._taken >= _WARM_UP and self.on_stage is None:
@@ -119,7 +118,7 @@ class FusedStep:
         else:
             self._graph.replay()
         self._taken += 1
-        if self._group.size > 1:  # no graph holds what processes say to each other
+        if self._group.size > 1:  # communication is not part of the graph
             self._update()
         if self._train_atoms:
             self._group.max_(self._last_use)
@@ -131,11 +130,11 @@ class FusedStep:
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # Threads that prepare batches may go on calling CUDA meanwhile.
+            # Threads that prepare batches may call CUDA during the capture.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._compute()
         except RuntimeError as exc:
-            _LOG.warning("the step can't be captured as a CUDA graph, its kernels are launched one by one: %s", exc)
+            _LOG.warning("the step can't be captured as a CUDA graph, so its kernels are launched one by one: %s", exc)
             self._graphs = False
             return None
         return graph
@@ -149,7 +148,7 @@ class FusedStep:
             self._update()
 
     def _gradients(self, start: int) -> None:
-        """Add one chunk's gradients to what the chunks before it gave."""
+        """Add the gradients of one chunk to those of the chunks before it."""
         x = self.x[start : start + self._rows]
         n = len(x)
         encoder, bias, atoms = self._halves
@@ -179,7 +178,7 @@ class FusedStep:
             self.on_stage(name)
 
     def _product(self, code: Tensor, side: Tensor, total: Tensor, start: int) -> None:
-        """`code' side` of (n, h) and (n, d) into, or for later chunks onto, the parts of (s, h, d) `total`."""
+        """Write `code' side`, of (n, h) and (n, d), to the parts of (s, h, d) `total`; later chunks are added."""
         splits = self._splits if len(code) == self._rows else 1
         parts = code.view(splits, -1, code.shape[1]).transpose(1, 2), side.reshape(splits, -1, side.shape[1])
         if start == 0:
@@ -205,7 +204,7 @@ class FusedStep:
 
 
 def _moments(adam: torch.optim.Adam, weight: nn.Parameter) -> tuple[Tensor, Tensor, Tensor]:
-    """Step count and moments of a weight, made as Adam itself makes them if it hasn't yet."""
+    """Step count and moments of a weight, created like Adam creates them if they do not exist yet."""
     state = adam.state[weight]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)

@@ -1,4 +1,4 @@
-"""Progress of a training, on standard error: one bar for each phase, with loss, rate and time left."""
+"""Progress bars of a training on standard error: one for each phase, with loss, items per second and time left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Progress", "ProgressBars"]
 
 
 class ProgressBars:
-    """The bars of one training; with `shown` false, nothing is drawn."""
+    """The progress bars of one training; nothing is drawn if `shown` is false."""
 
     def __init__(self, shown: bool) -> None:
         self._rich = RichProgress(
@@ -43,21 +43,21 @@ class ProgressBars:
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int, done: int, items: int) -> Iterator[Progress]:
-        """A bar for a phase of `total` steps of `items` items each, `done` of them done before."""
+        """A bar for a phase of `total` steps of `items` items each, of which `done` are done already."""
         task = self._rich.add_task(name, total=total, completed=done, loss=float("nan"), rate=0.0)
         yield Progress(self._rich, task, items)
 
 
 @dataclass
 class Progress:
-    """One bar."""
+    """The progress bar of one phase."""
 
     rich: RichProgress
     task: TaskID
     items: int
 
     def advance(self, loss: Tensor) -> None:
-        """One step is done. The loss is fetched from the device only if somebody sees it."""
+        """Count a step as done. The loss is copied from the device only if the bar is shown."""
         if self.rich.disable:
             return
         task = self.rich.tasks[self.task]

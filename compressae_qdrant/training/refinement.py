@@ -1,7 +1,7 @@
-"""One round of dictionary refinement: items coded by the atoms, atoms solved for, dead ones pointed elsewhere.
+"""One round of dictionary refinement: code items by pursuit, solve for the atoms, replace dead atoms.
 
-On a CPU a round is one piece. A GPU takes it in pieces of a batch, twice: for the codes, and for what the new atoms
-lack; only the codes are kept in between, so the memory of a round doesn't grow with its items times d.
+On a CPU a round is one chunk. On a GPU it is split into chunks and read twice: once for the codes, and once for the
+residuals of the new atoms. Only the codes are kept in between, so memory does not grow with items times d.
 """
 
 from __future__ import annotations
@@ -15,64 +15,64 @@ from torch.nn.functional import cosine_similarity
 from ..kernels import sparse_decode
 from ..model.pursuit import Dictionary, batch_rows
 from .dictionary import NormalEquations, replace_dead_atoms
-from .state import Run
+from .state import TrainingState
 
 __all__ = ["refine"]
 
-_COARSER: Final = 2
-"""Times fewer non-zeros in the codes that `TrainConfig.coarse_weight` weighs."""
+_COARSE_DIVISOR: Final = 2
+"""k divided by this is the number of non-zeros of the codes weighted by `TrainConfig.coarse_weight`."""
 
 
 @torch.no_grad()
-def refine(run: Run, equations: NormalEquations, position: int, size: int, *, revive: bool) -> Tensor:
-    """Refine the atoms by the items at a position, of all processes together.
+def refine(state: TrainingState, equations: NormalEquations, position: int, size: int, *, revive: bool) -> Tensor:
+    """Refine the atoms on the items at a position; all processes together take part in a round.
 
     Args:
-        run: its model is changed.
-        equations: the sums over the rounds so far; this one's are added.
-        position: of the round's first item.
-        size: items of the round.
-        revive: whether dead atoms are pointed at what the worst-served items lack.
+        state: its model is updated in place.
+        equations: sums over the rounds so far; those of this round are added.
+        position: position of the round's first item in the order of training.
+        size: number of items of the round, over all processes.
+        revive: whether to replace dead atoms by the largest residuals.
 
     Returns:
-        () mean `1 - cos(x, x_hat)` of the round's codes on the new atoms.
+        () mean `1 - cos(x, x_hat)` of the round's codes with the new atoms.
     """
-    config, model, group = run.config, run.model, run.group
+    config, model, group = state.config, state.model, state.group
     low, high = group.shard(size)
-    rows = _piece_rows(run.device, high - low)
-    pieces = [(position + start, min(rows, high - start)) for start in range(low, high, rows)]
+    rows = _chunk_rows(state.device, high - low)
+    chunks = [(position + start, min(rows, high - start)) for start in range(low, high, rows)]
     dictionary = Dictionary(model.atoms)
-    ours = equations if group.size == 1 else NormalEquations.zero(model.latents, model.dim, run.device)
+    own_sums = equations if group.size == 1 else NormalEquations.zero(model.latents, model.dim, state.device)
     equations.discount(config.forgetting)
-    codes, coarse = [], max(1, model.k // _COARSER)
+    codes, coarse = [], max(1, model.k // _COARSE_DIVISOR)
     x = model.atoms.new_empty(0, model.dim)
-    for piece in pieces:
-        x = run.feed.batch(*piece)
+    for chunk in chunks:
+        x = state.batches.batch(*chunk)
         codes.append(dictionary.pursue_all(x, model.k, config.atoms_per_step))
-        ours.add(*codes[-1], x)
+        own_sums.add(*codes[-1], x)
         if config.coarse_weight:
-            ours.add(*dictionary.pursue_all(x, coarse, config.atoms_per_step), x, config.coarse_weight)
-    if ours is not equations:
-        equations.merge(ours, group)
+            own_sums.add(*dictionary.pursue_all(x, coarse, config.atoms_per_step), x, config.coarse_weight)
+    if own_sums is not equations:
+        equations.merge(own_sums, group)
     model.atoms.copy_(equations.solve(model.atoms, config.damping))
 
     loss = model.atoms.new_zeros(())
     dead = min(len(equations.dead), size) if revive else 0
-    worst = model.atoms.new_empty(0, model.dim)
-    for piece, (indices, values) in zip(pieces, codes, strict=True):
-        if len(pieces) > 1:
-            x = run.feed.batch(*piece)
+    largest = model.atoms.new_empty(0, model.dim)
+    for chunk, (indices, values) in zip(chunks, codes, strict=True):
+        if len(chunks) > 1:
+            x = state.batches.batch(*chunk)
         x_hat = sparse_decode(indices, values, model.atoms)
         loss += (1 - cosine_similarity(x, x_hat)).sum()
         if dead:
-            worst = torch.cat([worst, x - x_hat])
-            worst = worst[worst.norm(dim=1).topk(min(dead, len(worst))).indices]
+            largest = torch.cat([largest, x - x_hat])
+            largest = largest[largest.norm(dim=1).topk(min(dead, len(largest))).indices]
     if dead:
-        replace_dead_atoms(model.atoms, equations, worst, group, dead)
+        replace_dead_atoms(model.atoms, equations, largest, group, dead)
     group.broadcast_(model.atoms)
     group.sum_(loss)
     return loss / size
 
 
-def _piece_rows(device: torch.device, items: int) -> int:
+def _chunk_rows(device: torch.device, items: int) -> int:
     return max(items, 1) if device.type == "cpu" else batch_rows(device)

@@ -1,4 +1,4 @@
-"""Everything that a training has come to so far: the model, the sums, the history; saved, resumed and validated."""
+"""The state of a training: the model, the sums of refinement and the history, with checkpoints and validation."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ from ..model.compressae import CompresSAE
 from ..model.config import ModelConfig
 from ..model.history import Phase, Record, TrainingHistory
 from ..model.pursuit import batch_rows
-from .batches import make_feed
+from .batches import make_batch_source
 from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
 from .config import TrainConfig
 from .data import TrainingData
 from .dictionary import NormalEquations
 from .distributed import ProcessGroup
 
-__all__ = ["WARM_UP", "Run"]
+__all__ = ["WARM_UP", "TrainingState"]
 
 WARM_UP: Final = 50
-"""Steps over which the learning rate rises."""
+"""Steps of linear warm-up of the learning rate."""
 
 
-class Run:
-    """Everything that a training has come to so far; all of it goes into a checkpoint."""
+class TrainingState:
+    """The state of a training, which a checkpoint saves.
+
+    Args:
+        config: settings; `latents` must be set.
+        data: training and held-out rows.
+        device: device to train on.
+        checkpoint: file to save to and to resume from, if any.
+        on_record: called with the record of each validation.
+    """
 
     def __init__(
         self,
@@ -46,16 +54,16 @@ class Run:
             config, data, device, checkpoint, on_record,
         )  # fmt: skip
         self.group = ProcessGroup.current()
-        self.feed = make_feed(data, device)
+        self.batches = make_batch_source(data, device)
         self.model = CompresSAE(ModelConfig(data.dim, config.latents, config.k), seed=config.seed).to(device)
         self.history = TrainingHistory(settings=dataclasses.asdict(config))
         self.model.history = self.history
-        self.done: dict[Phase, int] = {"autoencoder": 0, "dictionary": 0, "encoder": 0}
+        self.steps_done: dict[Phase, int] = {"autoencoder": 0, "dictionary": 0, "encoder": 0}
         self.last_use = torch.zeros(config.latents, dtype=torch.int64, device=device)
         self.equations: NormalEquations | None = None
         self.loss_sum: float | Tensor = 0.0
         self.loss_count = 0
-        self.loaded: dict[str, Tensor] = {}
+        self._resumed_tensors: dict[str, Tensor] = {}
         self.held_out = data.held_out()
         if config.init == "data":
             self._start_from_items()
@@ -68,24 +76,24 @@ class Run:
 
     @property
     def items_seen(self) -> int:
-        """Items in all batches so far, repeats counted."""
-        steps = self.done["autoencoder"] + self.done["encoder"]
-        return steps * self.config.batch_size + self.done["dictionary"] * self.config.round_items
+        """Items in all batches so far, counted once for each time they were used."""
+        steps = self.steps_done["autoencoder"] + self.steps_done["encoder"]
+        return steps * self.config.batch_size + self.steps_done["dictionary"] * self.config.round_items
 
     def optimiser(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
-        """Adam over some parameters, with the moments of the checkpoint that was just resumed, if any."""
+        """Adam over some parameters, with the moments of the checkpoint if one was just resumed."""
         adam = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True)
-        restore_adam(adam, self.loaded)
-        self.loaded = {}
+        restore_adam(adam, self._resumed_tensors)
+        self._resumed_tensors = {}
         return adam
 
     def add_loss(self, loss: Tensor) -> None:
-        """Note the mean loss of a batch; on a GPU without waiting for it."""
+        """Add the mean loss of a batch to the running mean, on a GPU without waiting for its value."""
         self.loss_sum = self.loss_sum + (float(loss) if loss.device.type == "cpu" else loss.double())
         self.loss_count += 1
 
     def save(self, optimiser: torch.optim.Adam | None = None) -> None:
-        """Write a checkpoint, if one was asked for."""
+        """Write a checkpoint, if there is a file for it; in the first process only."""
         if self.checkpoint is None or not self.group.is_first:
             return
         tensors = dict(self.model.state_dict()) | {"last_use": self.last_use}
@@ -95,14 +103,19 @@ class Run:
             tensors |= {f"sum.{f.name}": getattr(self.equations, f.name) for f in dataclasses.fields(self.equations)}
         meta = {
             "identity": self._identity(),
-            "done": self.done,
+            "done": self.steps_done,
             "loss": [float(self.loss_sum), self.loss_count],
             "history": dataclasses.asdict(self.history),
         }
         save_checkpoint(self.checkpoint, tensors, meta)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one.
+
+        Raises:
+            ConfigError: it belongs to a training with other settings or embeddings.
+            ModelFileError: it cannot be read.
+        """
         loaded = None if self.checkpoint is None else load_checkpoint(self.checkpoint)
         if loaded is None:
             return
@@ -110,16 +123,16 @@ class Run:
         if meta["identity"] != self._identity():
             changed = [name for name, value in self._identity().items() if meta["identity"].get(name) != value]
             raise ConfigError(
-                f"checkpoint {self.checkpoint} is of a training with other {', '.join(changed)}; go on with the "
-                "same, or delete it to train from the start"
+                f"checkpoint {self.checkpoint} belongs to a training with other {', '.join(changed)}; use the same "
+                "settings and embeddings to resume it, or delete it to train from the start"
             )
         self.model.load_state_dict({name: tensors[name] for name in self.model.state_dict()})
         self.last_use = tensors["last_use"].to(self.device)
         if "sum.gram" in tensors:
             names = [f.name for f in dataclasses.fields(NormalEquations)]
             self.equations = NormalEquations(*(tensors[f"sum.{name}"].to(self.device) for name in names))
-        self.loaded = tensors
-        self.done = meta["done"]
+        self._resumed_tensors = tensors
+        self.steps_done = meta["done"]
         self.loss_sum, self.loss_count = meta["loss"]
         history = meta["history"]
         self.history.notes = history["notes"]
@@ -133,7 +146,7 @@ class Run:
 
     @torch.no_grad()
     def validate(self, phase: Phase) -> Record:
-        """Measure the model on the held-out items, and note it in the history."""
+        """Measure the model on the held-out items, and add the record to the history."""
         losses = {}
         use = torch.zeros(self.model.latents, device=self.device)
         for method in ("encoder", "pursuit"):
@@ -146,12 +159,12 @@ class Run:
             losses[method] = total / len(self.held_out)
         record = Record(
             phase=phase,
-            step=self.done[phase],
+            step=self.steps_done[phase],
             items=self.items_seen,
             train_loss=float(self.loss_sum) / max(self.loss_count, 1),
             encoder_loss=losses["encoder"],
             pursuit_loss=losses["pursuit"],
-            dead_latents=self._dead(),
+            dead_latents=self._dead_latents(),
             posting_mass=float((use.double() / len(self.held_out)).square().sum()),
         )
         self.loss_sum, self.loss_count = 0.0, 0
@@ -160,7 +173,7 @@ class Run:
             self.on_record(record)
         return record
 
-    def _dead(self) -> int:
+    def _dead_latents(self) -> int:
         if self.equations is not None:
             return int((self.equations.use < 1).sum())
-        return int((self.done["autoencoder"] - self.last_use >= max(self.config.revive_after, WARM_UP)).sum())
+        return int((self.steps_done["autoencoder"] - self.last_use >= max(self.config.revive_after, WARM_UP)).sum())

@@ -1,4 +1,4 @@
-"""Optimiser steps: by autograd, which is exact and runs anywhere, or fused, where the device has the kernels."""
+"""Optimiser steps: by autograd, which runs on any device, or fused, on a GPU with the kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..kernels.dispatch import MAX_LATENTS, fused
 from ..model.compressae import CompresSAE
 from ..model.pursuit import selection_dtype
 from .autoencoder import cosine_losses, normalise_atoms_, project_gradient_
-from .batches import Feed
+from .batches import BatchSource
 from .config import TrainConfig
 from .distributed import ProcessGroup
 from .fused_step import FusedStep
@@ -20,34 +20,43 @@ __all__ = ["AutogradStep", "Step", "make_step"]
 
 
 class Step(Protocol):
-    """A way to take optimiser steps on the autoencoder's objective."""
+    """Takes optimiser steps on the objective of the autoencoder."""
 
     x: Tensor
-    """(b, d) the last batch; of several processes, this one's share."""
+    """(b, d) the last batch, or the share of this process."""
 
     def __call__(self, position: int, rate: float, stamp: int) -> Tensor:
-        """Take a step on the batch at a position; gives the () mean `1 - cos(x, x_hat_k)` over it, on the device."""
+        """Take a step on the batch at a position.
+
+        Args:
+            position: position of the batch in the order of training.
+            rate: learning rate.
+            stamp: number of the step, noted as the last use of the latents that it uses.
+
+        Returns:
+            () mean `1 - cos(x, x_hat_k)` over the batch of all processes, on the device.
+        """
 
     def refresh(self) -> None:
-        """Take over weights that something else has changed."""
+        """Read the weights again after something else has changed them."""
 
 
 class AutogradStep:
-    """Steps as torch takes them. On CPUs of one kind equal seeds give equal bits."""
+    """Steps by autograd and torch's Adam. Equal seeds give equal bits on CPUs of the same kind."""
 
     def __init__(
-        self, model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, group: ProcessGroup,
+        self, model: CompresSAE, adam: torch.optim.Adam, batches: BatchSource, config: TrainConfig, group: ProcessGroup,
         *, train_atoms: bool, last_use: Tensor,
     ) -> None:  # fmt: skip
-        self._model, self._adam, self._feed, self._config, self._group = model, adam, feed, config, group
+        self._model, self._adam, self._batches, self._config, self._group = model, adam, batches, config, group
         self._train_atoms, self._last_use = train_atoms, last_use
-        self._low, high = group.shard(config.batch_size)
-        self._items = high - self._low
+        self._start, high = group.shard(config.batch_size)
+        self._items = high - self._start
 
     def __call__(self, position: int, rate: float, stamp: int) -> Tensor:
         """Take a step; see `Step`."""
         model, adam = self._model, self._adam
-        self.x = self._feed.batch(position + self._low, self._items)
+        self.x = self._batches.batch(position + self._start, self._items)
         for group in adam.param_groups:
             group["lr"] = rate
         model.atoms.requires_grad_(self._train_atoms)
@@ -69,10 +78,10 @@ class AutogradStep:
         return cosine
 
     def refresh(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: the weights are never copied."""
 
     def _average(self, cosine: Tensor) -> Tensor:
-        """Make this process's gradients and loss those of the whole batch."""
+        """Replace the gradients by those of the batch of all processes, and return its loss."""
         share = self._items / self._config.batch_size
         weights: list[nn.Parameter] = [weight for group in self._adam.param_groups for weight in group["params"]]
         for gradient in (weight.grad for weight in weights):
@@ -85,17 +94,17 @@ class AutogradStep:
 
 
 def make_step(
-    model: CompresSAE, adam: torch.optim.Adam, feed: Feed, config: TrainConfig, group: ProcessGroup,
+    model: CompresSAE, adam: torch.optim.Adam, batches: BatchSource, config: TrainConfig, group: ProcessGroup,
     *, train_atoms: bool, last_use: Tensor,
 ) -> Step:  # fmt: skip
-    """The fastest step for the model's device and the precision that is asked for."""
+    """The fastest kind of step for the device of the model and the precision in `config`."""
     device = model.atoms.device
-    plain = config.precision == "float32" or model.latents > MAX_LATENTS or config.neighbour_weight > 0
-    operations = None if plain else fused(device)
+    needs_autograd = config.precision == "float32" or model.latents > MAX_LATENTS or config.neighbour_weight > 0
+    operations = None if needs_autograd else fused(device)
     if operations is None:
-        return AutogradStep(model, adam, feed, config, group, train_atoms=train_atoms, last_use=last_use)
+        return AutogradStep(model, adam, batches, config, group, train_atoms=train_atoms, last_use=last_use)
     return FusedStep(
-        model, adam, feed, config.batch_size, operations, group, train_atoms=train_atoms, last_use=last_use
+        model, adam, batches, config.batch_size, operations, group, train_atoms=train_atoms, last_use=last_use
     )
 
 
