@@ -90,7 +90,9 @@ class Bench:
             run.model, adam, run.batches, self.config, run.group, train_atoms=True, last_use=run.last_use
         )
 
-    def _plain(self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]) -> tuple[TrainingState, Any]:
+    def _plain(
+        self, function: Callable[[CompresSAE, torch.optim.Adam, Tensor, float], None]
+    ) -> tuple[TrainingState, Any]:
         """Return a new training, and a function that does one of its steps."""
         run, adam = self.start()
 
@@ -242,7 +244,7 @@ class Bench:
         return 2 * size / min(self.clock.of(lambda: b.copy_(a), 3) for _ in range(4))
 
     def whole(self) -> list[Row]:
-        """TrainingState all steps of both methods, from the same weights and on the same batches."""
+        """Run all steps of both methods, from the same weights and on the same batches."""
         seconds, losses = {}, {}
         for name in ("ours", "plain"):
             seconds[name], losses[name] = self._all_steps(name)

@@ -123,7 +123,7 @@ def test_least_squares_with_dropping_equals_the_reference(n: int, h: int, d: int
     for row in range(1, n):
         torch.testing.assert_close(results[0][0][row], results[1][0][row])
         torch.testing.assert_close(results[0][1][row], results[1][1][row], atol=2e-4, rtol=1e-3)
-    # The same atom twice in one support: the twin shares its value between the two, and may drop both as needless.
+    # The same atom twice in one support: the reference shares its value between the two, and may drop both as needless.
     errors = [float((x[0] - (values[0].unsqueeze(1) * atoms[indices[0]]).sum(0)).norm()) for indices, values in results]
     assert errors[1] < errors[0] + 1e-3
     assert torch.isfinite(results[1][1]).all()
@@ -131,12 +131,12 @@ def test_least_squares_with_dropping_equals_the_reference(n: int, h: int, d: int
         assert 2 not in results[1][0][0].tolist()
 
 
-@pytest.mark.parametrize("kernel", ["twin", "triton"])
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
 def test_the_gram_of_codes_is_the_dense_product_in_any_order(kernel: str) -> None:
     n, h, k = 50, 37, 7
     indices = torch.stack([torch.randperm(h, generator=torch.Generator().manual_seed(row))[:k] for row in range(n)])
     indices, values = indices.to(DEVICE), _random(n, k, seed=5).to(DEVICE)
-    module = torch_reference if kernel == "twin" else _triton("pursuit")
+    module = torch_reference if kernel == "torch" else _triton("pursuit")
     totals = []
     for order in (torch.arange(n), torch.randperm(n, generator=torch.Generator().manual_seed(1))):
         total = torch.zeros(h, h, dtype=torch.int64, device=DEVICE)
@@ -196,13 +196,13 @@ def test_without_gradients_of_the_atoms_the_rest_is_the_same(n: int, h: int, w: 
         assert torch.equal(with_atoms["to_values"], without["to_values"])
 
 
-@pytest.mark.parametrize("kernel", ["twin", "triton"])
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
 def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
     """The reference is autograd of the definition in float64; the remaining error is rounding to bfloat16."""
     n, h, w, d, k = 4, 200, 48, 96, 12
     x, atoms, entries = _case(n, h, w, d)
     outputs = _outputs(n, h, d)
-    module = torch_reference if kernel == "twin" else _triton("objective")
+    module = torch_reference if kernel == "torch" else _triton("objective")
     module.cosine_gradients(x, entries, atoms, k, 0.125, **outputs)
 
     indices, values = (part.to(DEVICE) for part in torch_reference.unpack(entries))
@@ -224,10 +224,10 @@ def test_gradients_of_the_objective_against_float64(kernel: str) -> None:
     assert float((both - to_atoms).norm() / to_atoms.norm()) < 0.01
 
 
-@pytest.mark.parametrize("kernel", ["twin", "triton"])
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
 @pytest.mark.parametrize("unit", [False, True])
 def test_the_update_is_adam_between_projection_and_scaling(kernel: str, unit: bool) -> None:
-    update = torch_reference if kernel == "twin" else _triton("update")
+    update = torch_reference if kernel == "torch" else _triton("update")
     weight = normalize(_random(9, 100, seed=1), dim=1).to(DEVICE)
     other = torch.nn.Parameter(weight.clone())
     adam = torch.optim.Adam([other], lr=1e-2)
@@ -300,7 +300,7 @@ def test_every_kernel_compiles_without_a_gpu() -> None:
 
 @pytest.fixture
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    caches = (dispatch._failure, dispatch._triton, dispatch._say_once)
+    caches = (dispatch._import_problem, dispatch._triton, dispatch._warn_once)
     for name in [name for name in sys.modules if name.startswith(("triton", f"{dispatch.__package__}.triton_"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "triton", None)
@@ -312,7 +312,7 @@ def without_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_triton")
-def test_a_gpu_without_triton_is_reported_once_and_does_without(
+def test_a_gpu_without_triton_falls_back_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -328,7 +328,7 @@ def test_a_gpu_without_triton_is_reported_once_and_does_without(
     ]
 
 
-def test_kernels_are_launched_where_their_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
     entered: list[torch.Tensor] = []
 

@@ -1,4 +1,4 @@
-"""Which implementation runs where, said out loud: nothing falls back in silence."""
+"""Choice between the Triton kernels and torch for a device. A fallback to torch on a GPU is logged as a warning."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["MAX_LATENTS", "MAX_SUPPORT", "Fused", "Status", "available", "fused"
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 MAX_LATENTS: Final = 16_384
-"""A row of pre-activations must fit the registers of one program, and a count of it 15 bits."""
+"""Largest h: a row of pre-activations must fit the registers of one program, and a count over it 15 bits."""
 MAX_SUPPORT: Final = 128
-"""Atoms in a support: its Gram matrix must fit the registers of one program."""
+"""Most atoms in a support: its Gram matrix must fit the registers of one program."""
 
 _MODULES = ("triton_select", "triton_objective", "triton_update", "triton_pursuit")
 
 
 @dataclass(frozen=True)
 class Status:
-    """What runs the fused operations on a device, and why."""
+    """The implementation of the fused operations on a device, and the reason for it."""
 
     backend: str
     """"triton" or "torch"."""
     reason: str
-    """In words."""
+    """Why, in one sentence."""
 
 
 class Fused(Protocol):
-    """The fused operations; `twins` documents what they compute."""
+    """The fused operations; `torch_reference` defines what they compute."""
 
     select_entries: Any
     top_entries: Any
@@ -49,41 +49,39 @@ class Fused(Protocol):
 
 
 def available(device: str | torch.device = "cuda") -> Status:
-    """Whether the fused kernels are used on a device, and the reason."""
-    where = torch.device(device)
-    if where.type != "cuda":
-        return Status("torch", f"fused kernels are for CUDA, and the device is {where}")
+    """Report whether the fused kernels are used on a device, and why."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return Status("torch", f"fused kernels are for CUDA, and the device is {device}")
     if not torch.cuda.is_available():
-        return Status("torch", "torch sees no CUDA device (a build without CUDA, or no driver)")
-    major, minor = torch.cuda.get_device_capability(where)
+        return Status("torch", "torch finds no CUDA device (torch is built without CUDA, or there is no driver)")
+    major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
         return Status("torch", f"the GPU's compute capability is {major}.{minor}; bfloat16 products need 8.0")
-    failed = _failure() or _probe(where)
-    if failed:
-        return Status("torch", failed)
-    return Status("triton", f"Triton {_import('triton').__version__} on {torch.cuda.get_device_name(where)}")
+    problem = _import_problem() or _probe(device)
+    if problem:
+        return Status("torch", problem)
+    return Status("triton", f"Triton {_import('triton').__version__} on {torch.cuda.get_device_name(device)}")
 
 
 def fused(device: torch.device) -> Fused | None:
-    """The fused operations for a device, or None. A GPU that can't use them is reported once, as a warning."""
+    """The fused operations for a device, or None if it cannot run them. For a GPU, the reason is logged once."""
     status = available(device)
     if status.backend == "triton":
         return _triton()
     if device.type == "cuda":
-        _say_once(status.reason)
+        _warn_once(status.reason)
     return None
 
 
 @functools.cache
-def _say_once(reason: str) -> None:
-    _LOG.warning(
-        "fused kernels are not used on this GPU, so training and coding are slower than they could be: %s", reason
-    )
+def _warn_once(reason: str) -> None:
+    _LOG.warning("fused kernels are not used on this GPU, so training and encoding are slower: %s", reason)
 
 
 @functools.cache
-def _failure() -> str:
-    """Why the kernels can't be imported; empty if they can."""
+def _import_problem() -> str:
+    """Why the kernels cannot be imported; empty if they can."""
     try:
         for name in _MODULES:
             _import(f"{__package__}.{name}")
@@ -94,7 +92,7 @@ def _failure() -> str:
 
 @functools.cache
 def _probe(device: torch.device) -> str:
-    """Why a kernel can't be run, by trying one: without a C compiler imports succeed, and launches fail."""
+    """Why a kernel cannot run; empty if one does. Without a C compiler, imports succeed but launches fail."""
     rows, out = torch.full((1, 16), 2.0, device=device), torch.zeros(1, 16, device=device)
     try:
         _triton().gather_unit_rows(rows, torch.zeros(1, dtype=torch.int64, device=device), out)
@@ -106,17 +104,17 @@ def _probe(device: torch.device) -> str:
 
 @functools.cache
 def _triton() -> Fused:
-    """The kernels, collected from their modules."""
+    """The kernels of all Triton modules."""
     collected = ModuleType("fused")
     for name in _MODULES:
         module = _import(f"{__package__}.{name}")
         for function in module.__all__:
-            setattr(collected, function, _where_its_tensors_are(getattr(module, function)))
+            setattr(collected, function, _on_device_of_tensors(getattr(module, function)))
     return cast(Fused, collected)
 
 
-def _where_its_tensors_are(operation: Callable[..., T]) -> Callable[..., T]:
-    """The operation launched on the GPU of its first tensor; Triton would launch it on the current one."""
+def _on_device_of_tensors(operation: Callable[..., T]) -> Callable[..., T]:
+    """Launch the operation on the GPU of its first tensor; Triton would launch it on the current GPU."""
 
     @functools.wraps(operation)
     def launch(first: torch.Tensor, *others: Any, **settings: Any) -> T:
@@ -131,7 +129,7 @@ def _import(name: str) -> Any:
 
 
 def matmul_float32(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """Batched `out = a b` of (s, m, n) and (s, n, d) bfloat16 into float32, never rounded to bfloat16 on the way."""
+    """Batched `out = a b` of (s, m, n) and (s, n, d) bfloat16 into float32, without rounding to bfloat16 in between."""
     if a.device.type == "cuda" and _WITH_OUT_DTYPE:
         torch.bmm(a, b, out_dtype=torch.float32, out=out)
     else:
@@ -139,4 +137,4 @@ def matmul_float32(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
 
 
 _WITH_OUT_DTYPE = hasattr(torch.ops.aten.bmm, "dtype_out")
-"""Since torch 2.8 a product of bfloat16 matrices can be asked for in float32."""
+"""Whether torch can multiply bfloat16 matrices into float32 (torch 2.8 and later)."""

@@ -1,7 +1,7 @@
-"""The two operations that everything is made of: the signed top-k of pre-activations, and the decode of sparse codes.
+"""The signed top-k of pre-activations and the decode of sparse codes, in torch with sparse gradients.
 
-Both know that a row has only k of h latents: the decode sums k atoms, and the gradients of the decoder and the encoder
-touch only the latents that were selected. Nothing here ever holds a dense (n, h) code.
+A row has only k of h latents: the decode sums k atoms, and the gradients of the decoder and the encoder touch only the
+selected latents. No dense (n, h) code is created.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INT16 = 1 << 15
 
 
 def signed_topk(e: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k entries of largest magnitude in each row, signs kept, largest first.
+    """Select the k entries of largest magnitude in each row, largest first, with their signs.
 
     Args:
         e: (n, h) float.
@@ -51,7 +51,7 @@ def encode_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor
 
 
 def sparse_decode(indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
-    """`x_hat_i = sum_j values_ij atoms[indices_ij]`.
+    """Decode sparse codes: `x_hat_i = sum_j values_ij atoms[indices_ij]`.
 
     Args:
         indices: (n, k) int64.
@@ -81,7 +81,7 @@ def scatter_outer(indices: Tensor, values: Tensor, rows: Tensor, latents: int) -
     """
     k = indices.shape[1]
     flat = indices.reshape(-1)
-    keys = flat.to(torch.int16) if latents <= _INT16 else flat  # sorted in a fifth of the time, to the same order
+    keys = flat.to(torch.int16) if latents <= _INT16 else flat  # sorts five times faster, in the same order
     order = torch.argsort(keys, stable=True)
     ends = torch.bincount(flat, minlength=latents).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
@@ -131,8 +131,8 @@ def _bag(indices: Tensor, values: Tensor, atoms: Tensor) -> Tensor:
 
 
 def _row_dots(indices: Tensor, rows: Tensor, atoms: Tensor) -> Tensor:
-    """rows_i . atoms[indices_ij], (n, k), without gathering n k atoms at once."""
+    """The (n, k) dot products rows_i . atoms[indices_ij], without gathering n k atoms at once."""
     weights = torch.zeros(indices.shape, dtype=rows.dtype, device=rows.device, requires_grad=True)
-    with torch.enable_grad():  # embedding_bag's own backward for its weights is exactly this product, and it is fused
+    with torch.enable_grad():  # the fused backward of embedding_bag for its weights is exactly this product
         (dots,) = torch.autograd.grad(_bag(indices, weights, atoms.detach()), weights, rows)
     return dots

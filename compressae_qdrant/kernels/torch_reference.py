@@ -1,6 +1,6 @@
-"""What the fused kernels compute, written in torch: their definition, their test, and their stand-in without Triton.
+"""The torch reference of the fused kernels: it defines what they compute, tests them, and replaces them without Triton.
 
-Every function has the signature of the kernel that it stands for.
+Every function has the signature of its kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 GRAM_UNIT: Final = 2.0**32
-"""A product of two values is counted in parts of one over this. Two thousand million items of unit value fit."""
+"""Units of a product of two values in `add_gram`, per 1. The int64 sum has room for two billion items of unit value."""
 
 
 def pack(indices: Tensor, values: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def unpack(entries: Tensor) -> tuple[Tensor, Tensor]:
 
 def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
     """See `triton_select.select_entries`."""
-    # A stable sort takes the lower latent of equal magnitudes.
+    # A stable sort selects the lower latent among equal magnitudes.
     chosen = e.abs().sort(dim=1, descending=True, stable=True).indices[:, : entries.shape[1]].sort(dim=1).values
     values = e.gather(1, chosen)
     entries.copy_(pack(chosen, values))

@@ -1,6 +1,6 @@
-"""Rows on their way to a GPU and results on their way back, through pinned memory, while it computes.
+"""Copies of rows to a GPU and of results back, through pinned memory, while the GPU computes.
 
-On a CPU the same calls copy at once, so that what is built on them can be tested anywhere.
+On a CPU the same calls copy immediately, so that their users can be tested on any machine.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor
 __all__ = ["Download", "Upload", "host_dtype"]
 
 _THREADS: Final = 8
-"""That gather rows from a memory map; one alone moves about 5 GB/s."""
+"""Threads that gather rows from a memory map; one thread copies about 5 GB/s."""
 
 
 def host_dtype(rows: npt.NDArray[np.generic]) -> torch.dtype:
-    """What rows are copied as: float16 as it is, all else as float32."""
+    """Type that rows are copied as: float16 stays float16, all others become float32."""
     return torch.float16 if rows.dtype == np.float16 else torch.float32
 
 
 class Upload:
-    """Pieces of a matrix in a device's memory, one ahead of what is used.
+    """Copies parts of a matrix to a device, one part ahead of the one in use.
 
-    Two pinned buffers and two on the device: threads gather a piece into one while the other is copied by a stream of
-    its own. Call `request`, `take`, queue what reads the piece, `request` the next, and then queue what takes long.
+    There are two pinned buffers and two on the device: threads gather a part into one while a separate stream copies
+    the other. Call `request` and `take`, queue the work that reads the part, `request` the next, then queue long work.
 
     Args:
         rows: (n, d) array or memory map.
-        size: rows of a piece at most.
-        device: where they go.
+        size: most rows of a part.
+        device: device to copy to.
     """
 
     def __init__(self, rows: npt.NDArray[np.generic], size: int, device: torch.device) -> None:
@@ -42,16 +42,16 @@ class Upload:
         self._rows, self._device = rows, device
         on_gpu = device.type == "cuda"
         self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=on_gpu) for _ in range(2)]
-        self._landing = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
+        self._on_device = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
         self._copies: Any = None
         if on_gpu:
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            # What the allocator handed out may still be read by kernels of this stream, and what it takes back may
-            # still be written by that one.
+            # Kernels of the current stream may still read memory that the allocator reuses for these buffers, and
+            # the copy stream may still write to them when they are freed.
             self._copies.wait_stream(torch.cuda.current_stream(device))
-            for landing in self._landing:
-                landing.record_stream(self._copies)
-        self._landed: list[Any] = [_event() if on_gpu else None for _ in range(2)]
+            for buffer in self._on_device:
+                buffer.record_stream(self._copies)
+        self._copied: list[Any] = [_event() if on_gpu else None for _ in range(2)]
         self._read: list[Any] = [_event() if on_gpu else None for _ in range(2)]
         self._workers = ThreadPoolExecutor(_THREADS)
         self._ahead = ThreadPoolExecutor(1)
@@ -68,34 +68,34 @@ class Upload:
         self._workers.shutdown()
 
     def request(self, picked: slice | npt.NDArray[np.int64]) -> None:
-        """Begin to bring rows. What reads the piece taken before must have been queued."""
+        """Start to copy rows. The work that reads the previous part must have been queued."""
         assert self._pending is None
         if self._copies is not None:
             self._read[1 - self._slot].record(torch.cuda.current_stream(self._device))
-        self._pending = self._ahead.submit(self._bring, picked, self._slot)
+        self._pending = self._ahead.submit(self._copy_rows, picked, self._slot)
 
     def take(self) -> Tensor:
-        """(m, d) the rows that were requested, float16 or float32; to be read before the next `request`."""
+        """The (m, d) rows that were requested, float16 or float32. Read them before the next `request`."""
         assert self._pending is not None
         size = self._pending.result()
         slot, self._slot, self._pending = self._slot, 1 - self._slot, None
         if self._copies is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._landed[slot])
-        return self._landing[slot][:size]
+            torch.cuda.current_stream(self._device).wait_event(self._copied[slot])
+        return self._on_device[slot][:size]
 
-    @torch.inference_mode()  # whatever mode the buffers were made in
-    def _bring(self, picked: slice | npt.NDArray[np.int64], slot: int) -> int:
+    @torch.inference_mode()  # the buffers may have been created in inference mode
+    def _copy_rows(self, picked: slice | npt.NDArray[np.int64], slot: int) -> int:
         if self._copies is not None:
-            self._landed[slot].synchronize()  # the copy before last has left the pinned buffer
+            self._copied[slot].synchronize()  # the copy before last has left the pinned buffer
         size = self._gather(picked, self._pinned[slot].numpy())
-        target, source = self._landing[slot][:size], self._pinned[slot][:size]
+        target, source = self._on_device[slot][:size], self._pinned[slot][:size]
         if self._copies is None:
             target.copy_(source)
             return size
         with torch.cuda.stream(self._copies):
             self._copies.wait_event(self._read[slot])
             target.copy_(source, non_blocking=True)
-            self._landed[slot].record(self._copies)
+            self._copied[slot].record(self._copies)
         return size
 
     def _gather(self, picked: slice | npt.NDArray[np.int64], target: npt.NDArray[Any]) -> int:
@@ -116,7 +116,7 @@ class Upload:
 
 
 class Download:
-    """Tensors of one batch after another, in host memory a batch later."""
+    """Copies the tensors of each batch to host memory, while the GPU computes the next batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -125,7 +125,7 @@ class Download:
         self._waiting: tuple[list[Tensor], Any] | None = None
 
     def put(self, *tensors: Tensor) -> list[npt.NDArray[Any]] | None:
-        """Begin to copy tensors; gives those of the call before, which are valid until the next call."""
+        """Start to copy tensors, and return those of the previous call, which are valid until the next call."""
         self._slots.reverse()
         buffers = self._slots[0]
         if [(b.shape, b.dtype) for b in buffers] != [(t.shape, t.dtype) for t in tensors]:
@@ -138,20 +138,20 @@ class Download:
             event = _event()
             event.record(torch.cuda.current_stream(self._device))
         before, self._waiting = self._waiting, (buffers, event)
-        return None if before is None else _arrived(*before)
+        return None if before is None else _wait_for(*before)
 
     def last(self) -> list[npt.NDArray[Any]]:
-        """Those of the last call."""
+        """Return the tensors of the last call."""
         assert self._waiting is not None
         waiting, self._waiting = self._waiting, None
-        return _arrived(*waiting)
+        return _wait_for(*waiting)
 
 
 def _event() -> Any:
     return torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
-def _arrived(buffers: list[Tensor], event: Any) -> list[npt.NDArray[Any]]:
+def _wait_for(buffers: list[Tensor], event: Any) -> list[npt.NDArray[Any]]:
     if event is not None:
         event.synchronize()
     return [buffer.numpy() for buffer in buffers]

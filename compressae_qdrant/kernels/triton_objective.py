@@ -1,12 +1,12 @@
-"""Triton: both decodes of a code, the two cosine losses and all gradients behind them, in one pass over the atoms.
+"""Triton: both decodes of a code, the two cosine losses and their gradients, in one pass over the atoms.
 
-One program serves one item. Its 4k atoms come in chunks of columns, each loaded once: the tensor cores turn it into a
+One program handles one item. Its 4k atoms come in chunks of columns, each loaded once: the tensor cores turn it into a
 chunk of the two reconstructions, and then into what the chunk adds to the products of x, x_hat_k and x_hat_4k with each
 atom. A cosine's gradient is `alpha x + beta x_hat` with two numbers that are known only after the last chunk, so those
 products are all that the gradient of the values needs, and no atom is loaded again.
 
-The arithmetic, for n items: n 4k d 2 bytes of atoms from the L2 cache, which holds all of W; against two dense
-products of n d h multiplications each way, and their dense codes from memory.
+The arithmetic, for n items: n 4k d 2 bytes of atoms from the L2 cache, which holds all of W; instead of two dense
+products of n d h multiplications each way, with their dense codes from memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .triton_select import FOUR_OCTAVES, threshold
 __all__ = ["cosine_gradients"]
 
 _TILE = 8_192
-"""Numbers of the atoms that are loaded at once, 16 KB: several programs share a multiprocessor's memory."""
+"""Numbers of the atoms that are loaded at a time, 16 KB, because several programs share a multiprocessor's memory."""
 
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -30,7 +30,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @triton.jit
 def _dot(a, b, total, INTERPRETED: tl.constexpr):
-    """`a b + total` of bfloat16 matrices in float32. Triton's interpreter would multiply their bits."""
+    """`a b + total` of bfloat16 matrices in float32. Triton's interpreter multiplies their bits, so it gets float32."""
     if INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), total)
     return tl.dot(a, b, total)
@@ -38,7 +38,7 @@ def _dot(a, b, total, INTERPRETED: tl.constexpr):
 
 @triton.jit
 def _coefficients(squared_x, squared, product, weight):
-    """Of x and x_hat in the gradient of `weight (1 - cos)`, and 1 - cos itself."""
+    """Coefficients of x and x_hat in the gradient of `weight (1 - cos)`, and 1 - cos."""
     norm = tl.maximum(tl.sqrt(squared), 1e-8)
     norm_x = tl.maximum(tl.sqrt(squared_x), 1e-8)
     cosine = product / (norm * norm_x)
@@ -55,7 +55,7 @@ def _gradient_kernel(
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, PAD)
     used = place < WIDE
-    # Places beyond the code hold latent 0 with value 0: their atoms are loaded, and add nothing.
+    # Places beyond the code hold latent 0 with value 0: their atoms are loaded but add nothing.
     entries = tl.load(entries_ptr + row * WIDE + place, mask=used, other=0)
     index = entries & 0xFFFF
     value = (entries & -65536).to(tl.float32, bitcast=True)
@@ -67,7 +67,7 @@ def _gradient_kernel(
     equals_before = tl.cumsum(equal, axis=0) - equal
     narrow = (above > 0) | ((equal > 0) & (equals_before < k - tl.sum(above, axis=0)))
 
-    # Rows of the small side of both products: 0 wide, 1 narrow, 2 x itself, 3 and 4 what bfloat16 leaves of 0 and 1.
+    # Rows of the small operand of both products: 0 wide, 1 narrow, 2 x, 3 and 4 the bfloat16 rounding errors of 0, 1.
     part = tl.arange(0, 16)[:, None]
     slim = tl.where(narrow, value, 0.0)
     codes = tl.where((part == 0) | (part == 3), value[None, :], 0.0)
@@ -135,20 +135,20 @@ def cosine_gradients(
     *, losses: Tensor, to_values: Tensor, last_use: Tensor, stamp: Tensor, to_hats: Tensor | None,
     narrow: Tensor | None,
 ) -> None:  # fmt: skip
-    """Losses `1 - cos(x, x_hat)` of both reconstructions and the gradients of their weighted sum.
+    """Compute the losses `1 - cos(x, x_hat)` of both reconstructions and the gradients of their weighted sum.
 
     Args:
         x: (n, d) bfloat16.
         entries: (n, w) int32 from `select_entries`.
         atoms: (h, d) bfloat16.
-        k: of the w entries, this many of largest magnitude make the narrow reconstruction (of equals, the first).
-        auxiliary: weight of the wide term; the narrow one has 1.
+        k: number of the w entries of largest magnitude that make the narrow reconstruction (the first among equals).
+        auxiliary: weight of the wide term; the narrow term has weight 1.
         losses: (n, 2) float32, narrow and wide, written.
-        to_values: (n, h) bfloat16 of zeros; the gradient of the values is written where they belong.
+        to_values: (n, h) bfloat16 zeros; the gradient of each value is written at its latent.
         last_use: (h,) int64; becomes `stamp` for latents in narrow codes.
         stamp: () int64.
         to_hats: (2, n, d) bfloat16, gradients of the wide and the narrow reconstruction, written; or None.
-        narrow: (n, h) bfloat16 of zeros, becomes the dense narrow code; or None, together with `to_hats`.
+        narrow: (n, h) bfloat16 zeros, becomes the dense narrow code; None if `to_hats` is None.
     """
     (n, wide), (latents, dim) = entries.shape, atoms.shape
     pad = max(16, triton.next_power_of_2(wide))

@@ -1,4 +1,4 @@
-"""Triton: pursuit, an item a program: the next atoms, least squares on the support, and what codes add to `S'S`.
+"""Triton: pursuit with one program per item: the next atoms, least squares on the support, and the sums `S'S`.
 
 The Gram matrix of a support stays in registers and is inverted in place by the sweep operator (Goodnight 1979), pivot
 after pivot. Libraries' batched solvers launch a kernel for each matrix where they have no batched form.
@@ -22,7 +22,7 @@ def _pick_kernel(e_ptr, support_ptr, latents, wide, chosen, count, WIDTH: tl.con
     columns = tl.arange(0, WIDTH)
     valid = columns < latents
     bits = tl.load(e_ptr + row * latents + columns, mask=valid, other=0).to(tl.int32)
-    # No two keys are equal: of equal magnitudes the lower latent has the larger one.
+    # No two keys are equal: among equal magnitudes, the lower latent has the larger key.
     key = tl.where(valid, ((bits & 0x7FFF) << 16) | (0xFFFF - columns), -1)
     for place in range(chosen):
         taken = tl.load(support_ptr + row * wide + place)
@@ -34,12 +34,12 @@ def _pick_kernel(e_ptr, support_ptr, latents, wide, chosen, count, WIDTH: tl.con
 
 
 def pick_atoms(e: Tensor, support: Tensor, chosen: int, count: int) -> None:
-    """The `count` entries of largest magnitude of each row that its support doesn't hold yet.
+    """Select the `count` entries of largest magnitude of each row that are not in its support yet.
 
     Args:
         e: (n, h) bfloat16, contiguous, h at most 16,384.
-        support: (n, w) int64, contiguous; columns from `chosen` on are written, largest magnitude first, of equals
-            the lower latent.
+        support: (n, w) int64, contiguous; columns from `chosen` on are written, largest magnitude first, the lower
+            latent first among equals.
         chosen: columns of the support that are filled already.
         count: at most w - chosen and h - chosen.
     """
@@ -53,13 +53,13 @@ def pick_atoms(e: Tensor, support: Tensor, chosen: int, count: int) -> None:
 
 @triton.jit
 def _minus_inverse(matrix, wide, rows, columns):
-    """Minus the inverse of the first `wide` rows and columns, by sweeping on one pivot after the other."""
+    """Minus the inverse of the first `wide` rows and columns, by sweeping on each pivot in turn."""
     for pivot in range(wide):
         is_row, is_column = rows == pivot, columns == pivot
         row = tl.sum(tl.where(is_row, matrix, 0.0), axis=0)[None, :]
         column = tl.sum(tl.where(is_column, matrix, 0.0), axis=1)[:, None]
         value = tl.sum(tl.where(is_column, row, 0.0))
-        # What the other atoms span already has no pivot but rounding: it gets next to no weight.
+        # The pivot of an atom in the span of the others is only a rounding error: it gets almost no weight.
         value = tl.where(value < 1e-5, 1e6, value)
         swept = matrix - column * row / value
         swept = tl.where(is_row, row / value, swept)
@@ -90,13 +90,13 @@ def _solve_kernel(
             gone = tl.min(tl.where(cost == tl.min(cost, axis=0), place, PAD), axis=0)
             kept = kept & (place != gone)
             cost = tl.where(place == gone, 3e38, cost)
-        # What remains is solved anew: taken out of the inverse, nearly equal atoms would leave their rounding behind.
+        # Solve again for the atoms that remain: updating the inverse would keep rounding errors of nearly equal atoms.
         moments = tl.where(kept, moments, 0.0)
         matrix = tl.load(pairs, mask=kept[:, None] & kept[None, :], other=0.0)
         matrix = tl.where((rows == columns) & (kept == 0)[None, :], 1.0, matrix)
         matrix = _minus_inverse(matrix, wide, rows, columns)
         values = -tl.sum(matrix * moments[None, :], axis=1)
-    # Once more on what is left over, as float32 has its limits.
+    # One step of iterative refinement, because float32 is not exact enough.
     gram = tl.load(pairs, mask=kept[:, None] & kept[None, :], other=0.0)
     left = moments - tl.sum(gram * values[None, :], axis=1)
     values -= tl.sum(matrix * left[None, :], axis=1)
@@ -106,14 +106,14 @@ def _solve_kernel(
 
 
 def solve_least_squares(gram: Tensor, moments: Tensor, support: Tensor, wide: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k atoms of each support that are needed most, and the values on them that reconstruct best.
+    """Reduce each support to its k most needed atoms, and solve for the values that reconstruct best.
 
     Args:
-        gram: (h, h) float32 `W W'`, contiguous, its diagonal a little enlarged.
-        moments: (n, h) float32 products of all atoms with the item, contiguous.
+        gram: (h, h) float32 `W W'`, contiguous, its diagonal slightly enlarged.
+        moments: (n, h) float32 products of the atoms with each item, contiguous.
         support: (n, at least `wide`) int64, contiguous, different latents in each row.
-        wide: columns of the support that count, at most `dispatch.MAX_SUPPORT`.
-        k: at most `wide`; the other atoms are dropped, those without which the error grows least.
+        wide: number of columns of the support to use, at most `dispatch.MAX_SUPPORT`.
+        k: number of atoms to keep, at most `wide`; those whose removal increases the error least are dropped.
 
     Returns:
         (n, k) int64 in the order of the support, and (n, k) float32.
@@ -142,7 +142,7 @@ def _gram_kernel(index_ptr, value_ptr, total_ptr, latents, k, UNIT: tl.constexpr
 
 
 def add_gram(indices: Tensor, values: Tensor, total: Tensor) -> None:
-    """Add `S'S` of codes to whole numbers, whose sum doesn't depend on the order in which programs come by.
+    """Add `S'S` of codes to integers, whose sum does not depend on the order of the programs.
 
     Args:
         indices: (n, k) int64, contiguous.

@@ -1,9 +1,9 @@
-"""Triton: the K entries of largest magnitude of each row, found by bisection on their bits instead of sorting.
+"""Triton: the K entries of largest magnitude of each row, by bisection on their bits instead of sorting.
 
 A row of pre-activations stays in registers. The magnitudes of bfloat16 numbers order like their 15 low bits, those of
-float32 like 31, so the K-th largest is found by counting: a first guess four octaves below the largest, then halving
-what is left, ten counts for typical rows of bfloat16. One prefix sum then gives each chosen entry its place. No sort,
-no atomics: equal inputs give equal outputs, and of equal magnitudes the lower latents are chosen.
+float32 like 31, so the K-th largest is found by counting: a first guess four octaves below the largest, then bisection,
+about ten counts for typical rows of bfloat16. One prefix sum then gives each selected entry its place. There are no
+sorts and no atomics: equal inputs give equal outputs, and among equal magnitudes the lower latents are selected.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, int16
 __all__ = ["select_entries", "threshold", "top_entries"]
 
 FOUR_OCTAVES = tl.constexpr(4 << 7)
-"""Between the bits of two bfloat16 numbers, one sixteen times the other."""
+"""Difference of the bits of two bfloat16 numbers, one 16 times the other."""
 
 
 @triton.jit
 def threshold(key, wanted, DISTANCE: tl.constexpr):
-    """The largest level that at least `wanted` of the keys reach; keys are the bits of magnitudes, -1 doesn't count."""
+    """The largest level that at least `wanted` keys reach. Keys are the bits of magnitudes; -1 is ignored."""
     high = tl.max(key, axis=0) + 1
     guess = tl.maximum(high - DISTANCE, 0)
     reached = tl.sum((key >= guess).to(tl.int32), axis=0)
@@ -56,12 +56,12 @@ def _select_kernel(e_ptr, entries_ptr, latents, wanted, WIDTH: tl.constexpr, MAS
 
 
 def select_entries(e: Tensor, entries: Tensor, *, mask: bool) -> None:
-    """The entries of largest magnitude of each row, by ascending latent.
+    """Select the entries of largest magnitude of each row, in ascending order of latents.
 
     Args:
         e: (n, h) bfloat16, contiguous, h at most 16,384.
         entries: (n, w) int32, written: the 16 bits of a value above the 16 bits of its latent.
-        mask: set what wasn't chosen to zero in `e`, which thereby becomes the dense code.
+        mask: whether to set the other entries of `e` to zero, which makes it the dense code.
     """
     n, latents = e.shape
     width = triton.next_power_of_2(latents)
@@ -92,7 +92,7 @@ def _top_kernel(e_ptr, index_ptr, value_ptr, latents, k, WIDTH: tl.constexpr):
 
 
 def top_entries(e: Tensor, indices: Tensor, values: Tensor) -> None:
-    """The entries of largest magnitude of each row, by ascending latent, of equals the lower latents.
+    """Select the entries of largest magnitude of each row, in ascending order of latents; the lower among equals.
 
     Args:
         e: (n, h) float32, contiguous, h at most 16,384; no NaN.

@@ -1,4 +1,4 @@
-"""Triton: a batch of unit rows straight from the stored matrix, and Adam with everything that surrounds it."""
+"""Triton: batches of unit rows gathered from the stored matrix, and Adam with projection and normalisation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def _gather_kernel(rows_ptr, order_ptr, out_ptr, DIM: tl.constexpr, PAD: tl.cons
 
 
 def gather_unit_rows(rows: Tensor, order: Tensor, out: Tensor) -> None:
-    """`out_i = rows[order_i] / norm`: (n, d) float rows, (b,) int64 order, (b, d) float out. Rows must not be zero."""
+    """Gather rows of unit norm.
+
+    Args:
+        rows: (n, d) float, no zero row.
+        order: (b,) int64 row numbers.
+        out: (b, d) float, written: `rows[order_i]` divided by its norm.
+    """
     dim = rows.shape[1]
     pad = triton.next_power_of_2(dim)
     _gather_kernel[(len(order),)](rows, order, out, DIM=dim, PAD=pad, num_warps=max(1, min(8, pad // 256)))
@@ -63,15 +69,15 @@ def adam_rows(
     weight: Tensor, half: Tensor, first: Tensor, second: Tensor, parts: Tensor, rate: Tensor, step: Tensor,
     scale: float, *, unit: bool,
 ) -> None:  # fmt: skip
-    """One step of Adam (betas 0.9 and 0.999, eps 1e-8) on the rows of a matrix, in place.
+    """Take a step of Adam (betas 0.9 and 0.999, eps 1e-8) on the rows of a matrix, in place.
 
     Args:
         weight: (r, c) float32.
         half: (r, c) bfloat16, becomes a copy of the new weights.
         first, second: (r, c) float32 moments.
-        parts: (p, r, c) float32, whose sum times `scale` is the gradient.
+        parts: (p, r, c) float32; their sum times `scale` is the gradient.
         rate, step: () float32, the learning rate and this step's number, from 1.
-        unit: project the gradient of each row onto what doesn't change its norm, and scale the result to unit norm.
+        unit: whether to project the gradient of each row to be orthogonal to it, and scale the row to unit norm.
     """
     rows, dim = weight.shape
     pad = triton.next_power_of_2(dim)

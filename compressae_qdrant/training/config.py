@@ -53,9 +53,9 @@ class TrainConfig:
     """Weight of the codes of previous rounds in the least squares of the next one, in [0, 1)."""
     coarse_weight: float = 1.0
     """Weight, in least squares, of a second code of each item with half the non-zeros; 0 leaves it out. The leading
-    atoms of codes then carry more of the reconstruction, as with losses over several sizes (Matryoshka: Kusupati et al.,
-    arXiv 2205.13147; multi-TopK: Gao et al., arXiv 2406.04093). Measured: slightly higher recall, 5% fewer postings,
-    and more concepts that one label covers."""
+    atoms of codes then carry more of the reconstruction, as with losses over several sizes (Matryoshka: Kusupati et
+    al., arXiv 2205.13147; multi-TopK: Gao et al., arXiv 2406.04093). Measured: slightly higher recall, 5% fewer
+    postings, and more concepts that one label covers."""
     damping: float = 1.0
     """Strength of the pull of an atom towards its previous value in least squares, in items of unit value."""
     atoms_per_step: int = 4
