@@ -6,7 +6,7 @@ from compressae_qdrant.datasets import load_sample, sample_path
 from compressae_qdrant.sources import open_source
 
 
-def test_the_sample_is_a_catalog() -> None:
+def test_the_sample_has_ids_embeddings_and_payloads() -> None:
     sample = load_sample()
     assert len(sample) == len(set(sample.ids)) == len(sample.payloads) == 8_000
     assert sample.embeddings.shape == (8_000, 384)
@@ -16,7 +16,7 @@ def test_the_sample_is_a_catalog() -> None:
     assert sample_path().stat().st_size < 8 * 2**20
 
 
-def test_the_sample_is_a_source_too() -> None:
+def test_the_sample_can_be_opened_as_a_source() -> None:
     sample = load_sample()
     batch = next(open_source(sample_path()).batches(5, 7_995))
     assert batch.ids == sample.ids[-5:]

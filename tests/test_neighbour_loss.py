@@ -18,7 +18,7 @@ def _items(n: int, d: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(3)), dim=1)
 
 
-def test_it_is_the_divergence_of_two_softmaxes() -> None:
+def test_the_loss_is_the_divergence_of_two_softmaxes() -> None:
     x = _items(5, 6)
     model = CompresSAE(ModelConfig(dim=6, latents=20, k=3), seed=5)
     indices, values = encode_topk(x, model.encoder_weight, model.encoder_bias, 3)
@@ -39,7 +39,7 @@ def test_it_is_the_divergence_of_two_softmaxes() -> None:
     torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_codes_that_are_the_embeddings_lose_nothing_and_one_item_has_no_neighbours() -> None:
+def test_the_loss_is_zero_for_equal_neighbours_and_for_one_item() -> None:
     x = _items(300, 6)
     every = torch.arange(6).repeat(300, 1)
     assert float(neighbour_loss(x, every, 7 * x, 6)) == pytest.approx(0, abs=1e-5)
@@ -51,7 +51,7 @@ def test_codes_that_are_the_embeddings_lose_nothing_and_one_item_has_no_neighbou
     assert not values.grad.any()
 
 
-def test_the_objective_holds_it_at_its_weight() -> None:
+def test_the_objective_includes_the_weighted_loss() -> None:
     x, model = _items(9, 6), CompresSAE(ModelConfig(dim=6, latents=20, k=3), seed=5)
     without, with_it = cosine_losses(model, x), cosine_losses(model, x, 0.5)
     alone = neighbour_loss(x, *encode_topk(x, model.encoder_weight, model.encoder_bias, 3), 20)
@@ -61,7 +61,7 @@ def test_the_objective_holds_it_at_its_weight() -> None:
         TrainConfig(neighbour_weight=-1)
 
 
-def test_sparse_search_gains_by_it() -> None:
+def test_the_loss_improves_sparse_search() -> None:
     """Trained alike, codes compared with codes find more of an item's neighbours."""
     x, own = load_sample().embeddings[:2000], np.arange(0, 2000, 10)
     truth = exact_neighbours(x[own], x, 20, own)

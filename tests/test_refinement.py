@@ -25,8 +25,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.mark.parametrize("kind", [_ResidentBatches, _StreamedBatches])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_feeds_give_the_batches_of_the_data(embeddings: FloatArray, kind: Any, dtype: Any) -> None:
-    """Across shuffles, backwards, repeated, and of other sizes than before."""
+def test_batch_sources_give_the_batches_of_the_data(embeddings: FloatArray, kind: Any, dtype: Any) -> None:
+    """Across shuffles, backwards, repeated, and with changing sizes."""
     data = TrainingData((2 * embeddings).astype(dtype), held_out=100, seed=1, device=DEVICE)
     batches = kind(data, DEVICE, torch_reference)
     for position, size in [(0, 50), (50, 50), (100, 50), (470, 50), (480, 30), (510, 90), (5, 90), (5, 90), (1200, 7)]:
@@ -48,7 +48,7 @@ def test_rows_that_do_not_fit_are_streamed(embeddings: FloatArray, monkeypatch: 
 
 
 @pytest.mark.parametrize("kernels", ["none", "torch", "triton"])
-def test_the_sums_of_a_gpu_are_those_of_a_cpu(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gram_sums_on_a_gpu_equal_those_on_a_cpu(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels == "triton":
         pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
     random = torch.Generator().manual_seed(0)
@@ -64,7 +64,7 @@ def test_the_sums_of_a_gpu_are_those_of_a_cpu(kernels: str, monkeypatch: pytest.
     torch.testing.assert_close(gram.cpu(), wanted.gram, atol=1e-5, rtol=1e-5)
 
 
-def test_rounds_in_pieces_come_to_what_whole_rounds_come_to(
+def test_rounds_in_chunks_equal_whole_rounds(
     model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(SMALL, latents=200, init="random", revive_after=0, steps=5)
@@ -81,7 +81,7 @@ def test_rounds_in_pieces_come_to_what_whole_rounds_come_to(
         )
 
 
-def test_refinement_with_the_pursuit_of_a_gpu_learns_as_much(
+def test_refinement_with_the_gpu_pursuit_learns_as_much(
     model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pursuit, "fused", lambda _: torch_reference)
@@ -90,6 +90,6 @@ def test_refinement_with_the_pursuit_of_a_gpu_learns_as_much(
     assert other.history is not None
     assert model.history is not None
     ours, theirs = other.history.records[-1], model.history.records[-1]
-    # On 60 held-out items seeds differ by 0.1, and both ways.
+    # On 60 held-out items, seeds differ by 0.1 in both directions.
     assert ours.pursuit_loss == pytest.approx(theirs.pursuit_loss, rel=0.1)
     assert ours.encoder_loss == pytest.approx(theirs.encoder_loss, rel=0.1)

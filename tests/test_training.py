@@ -56,7 +56,7 @@ def test_a_resumed_training_gives_the_same_bits(
     assert not checkpoint.exists()
 
 
-def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, embeddings: FloatArray) -> None:
+def test_a_checkpoint_of_other_settings_or_embeddings_is_refused(tmp_path: Path, embeddings: FloatArray) -> None:
     def stop(_: Record) -> None:
         raise KeyboardInterrupt
 
@@ -104,7 +104,7 @@ def test_the_papers_recipe_is_the_autoencoder_alone(embeddings: FloatArray) -> N
     assert float((paper.atoms * random).detach().sum(dim=1).mean()) > 0.9  # it began at random directions
 
 
-def test_latents_nothing_uses_start_anew(embeddings: FloatArray) -> None:
+def test_unused_latents_are_restarted(embeddings: FloatArray) -> None:
     config = dataclasses.replace(SMALL, init="random", rounds=0, encoder_steps=0, steps=60, latents=300)
     revived = train(embeddings, config)
     left = train(embeddings, dataclasses.replace(config, revive_after=0))
@@ -113,7 +113,7 @@ def test_latents_nothing_uses_start_anew(embeddings: FloatArray) -> None:
     assert revived.history.records[-1].dead_latents < left.history.records[-1].dead_latents
 
 
-def test_dead_atoms_point_at_what_is_served_worst() -> None:
+def test_dead_atoms_are_replaced_by_the_largest_residuals() -> None:
     equations = NormalEquations.zero(3, 2)
     equations.use[:] = torch.tensor([10.0, 0.0, 10.0])
     atoms = torch.eye(3, 2)
@@ -135,7 +135,7 @@ def test_normal_equations_are_least_squares() -> None:
     torch.testing.assert_close(equations.solve(torch.zeros(6, 4), 1e-6), wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_weighed_codes_count_as_often_as_that() -> None:
+def test_a_weight_of_two_equals_adding_the_codes_twice() -> None:
     random = torch.Generator().manual_seed(0)
     indices = torch.stack([torch.randperm(6, generator=random)[:3] for _ in range(50)])
     values, x = torch.randn(50, 3, generator=random), torch.randn(50, 4, generator=random)
@@ -147,18 +147,18 @@ def test_weighed_codes_count_as_often_as_that() -> None:
         torch.testing.assert_close(getattr(weighed, name), getattr(twice, name), atol=1e-4, rtol=1e-4)
 
 
-def test_coarse_codes_in_refinement_serve_codes_of_half_the_non_zeros(embeddings: FloatArray) -> None:
-    """And don't harm the full ones."""
+def test_coarse_codes_in_refinement_improve_codes_of_half_the_non_zeros(embeddings: FloatArray) -> None:
+    """Without making the full codes worse."""
     settings = dataclasses.replace(SMALL, rounds=8)
     x = torch.from_numpy(embeddings)
 
     def losses(weight: float) -> list[float]:
         atoms = train(embeddings, dataclasses.replace(settings, coarse_weight=weight)).atoms.detach()
-        found = []
+        result = []
         for k in (SMALL.k // 2, SMALL.k):
             indices, values = pursue(x, atoms, k, 1)
-            found.append(float((x - sparse_decode(indices, values, atoms)).square().sum(dim=1).mean()))
-        return found
+            result.append(float((x - sparse_decode(indices, values, atoms)).square().sum(dim=1).mean()))
+        return result
 
     without, coarse = losses(0.0), losses(1.0)
     assert coarse[0] < 0.93 * without[0]
@@ -179,16 +179,16 @@ def test_the_number_of_latents_is_chosen_and_explained(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("change", "message"),
     [
         (lambda x: np.where(np.arange(len(x))[:, None] == 123, np.nan, x), "row 123 holds NaN"),
         (lambda x: np.where(np.arange(len(x))[:, None] == 5, 0, x), "row 5 is all zero"),
         (lambda x: x[:3], "there are 3 embeddings to train on; at least 16"),
     ],
 )
-def test_unusable_embeddings_are_refused_before_training(embeddings: FloatArray, spoil: Any, complaint: str) -> None:
-    with pytest.raises(InvalidInputError, match=complaint):
-        train(spoil(embeddings), SMALL)
+def test_unusable_embeddings_are_refused_before_training(embeddings: FloatArray, change: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        train(change(embeddings), SMALL)
 
 
 @pytest.mark.parametrize(

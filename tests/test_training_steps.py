@@ -69,7 +69,7 @@ def _fused(
 def test_a_fused_step_follows_the_gradient_of_float64(
     embeddings: FloatArray, operations: Any, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole, and in chunks of which the last is smaller."""
+    """In one chunk, and in chunks of which the last is smaller."""
     monkeypatch.setattr(fused_step, "_CODE_BYTES", chunk_bytes)
     model, adam, data = _parts(embeddings)
     reference = CompresSAE(model.config).double().to(DEVICE)
@@ -103,7 +103,7 @@ def test_a_fused_step_follows_the_gradient_of_float64(
     torch.testing.assert_close(model.atoms.norm(dim=1), torch.ones(70, device=DEVICE))
 
 
-def test_fused_steps_learn_as_those_of_autograd_do(embeddings: FloatArray) -> None:
+def test_fused_steps_learn_like_autograd_steps(embeddings: FloatArray) -> None:
     losses = {}
     for kind in ("autograd", "fused"):
         model, adam, data = _parts(embeddings)
@@ -174,8 +174,8 @@ class _Threads(ProcessGroup):
 
 
 @pytest.mark.parametrize("train_atoms", [True, False])
-def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: FloatArray, train_atoms: bool) -> None:
-    """With a batch that can't be halved; gradients by Adam's moments, as its steps blow up small ones."""
+def test_fused_steps_of_two_processes_equal_those_of_one(embeddings: FloatArray, train_atoms: bool) -> None:
+    """With an odd batch. Gradients are compared by Adam's moments, because its steps amplify small differences."""
     batch = 47
 
     def steps_of(group: ProcessGroup) -> tuple[CompresSAE, torch.optim.Adam, Tensor, list[float]]:
@@ -183,7 +183,7 @@ def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: 
         use = torch.zeros(70, dtype=torch.int64, device=DEVICE)
         batches = make_batch_source(data, DEVICE, torch_reference)
         step = FusedStep(model, adam, batches, batch, torch_reference, group, train_atoms=train_atoms, last_use=use)
-        step._graphs = False  # captured by two threads at once, they would wait for each other
+        step._graphs = False  # two threads that capture graphs at once would wait for each other
         first = [float(step(0, 1e-3, 1))]
         moments = torch.cat([state["exp_avg"].flatten() for state in adam.state.values()]).clone()
         return model, adam, moments, first + [float(step(i * batch, 1e-3, i + 1)) for i in range(1, 6)]
@@ -196,11 +196,11 @@ def test_fused_steps_of_two_ranks_come_to_what_those_of_one_come_to(embeddings: 
         np.testing.assert_allclose(losses, one[3], rtol=2e-3)
         assert losses[-1] < losses[0]
         for name, value in two[0][0].state_dict().items():
-            assert torch.equal(model.state_dict()[name], value), name  # ranks never drift apart
+            assert torch.equal(model.state_dict()[name], value), name  # the weights stay equal
 
 
-def test_two_processes_come_to_what_one_comes_to(tmp_path: Path, embeddings: FloatArray) -> None:
-    """All three phases, with latents that die and are revived, batches that can't be halved, and a checkpoint."""
+def test_two_processes_give_the_model_of_one(tmp_path: Path, embeddings: FloatArray) -> None:
+    """All three phases, with latents that die and are restarted, odd batches, and a checkpoint."""
     config = dataclasses.replace(SMALL, latents=200, steps=12, batch_size=101, rounds=3, revive_after=5,
                                  encoder_steps=5, precision="float32", init="random")  # fmt: skip
     np.save(tmp_path / "embeddings.npy", embeddings)
@@ -249,7 +249,7 @@ def test_each_process_of_torchrun_trains_on_its_own_gpu(
     assert default_device(None) == "cpu"
 
 
-def test_a_machine_without_triton_trains_all_the_same(tmp_path: Path, embeddings: FloatArray) -> None:
+def test_training_works_without_triton(tmp_path: Path, embeddings: FloatArray) -> None:
     np.save(tmp_path / "embeddings.npy", embeddings)
     code = (
         "import sys; sys.modules['triton'] = None\n"
