@@ -324,7 +324,7 @@ def test_a_gpu_without_triton_falls_back_with_one_warning(
         for _ in range(2):
             assert dispatch.fused(torch.device("cuda")) is None
     assert [record.getMessage() for record in caplog.records] == [
-        f"fused kernels are not used on this GPU, so training and coding are slower than they could be: {status.reason}"
+        f"fused kernels are not used on this GPU, so training and encoding are slower: {status.reason}"
     ]
 
 
@@ -366,4 +366,4 @@ def test_the_backend_and_its_reason() -> None:
     assert kernels.available("cpu") == kernels.Status("torch", "fused kernels are for CUDA, and the device is cpu")
     assert dispatch.fused(torch.device("cpu")) is None
     if not torch.cuda.is_available():
-        assert "torch sees no CUDA device" in kernels.available("cuda").reason
+        assert "torch finds no CUDA device" in kernels.available("cuda").reason
