@@ -12,8 +12,7 @@ import torch
 from compressae_qdrant import CompresSAE
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.kernels import dispatch, sparse_decode
-from compressae_qdrant.kernels import torch_reference as twins
+from compressae_qdrant.kernels import dispatch, sparse_decode, torch_reference
 from compressae_qdrant.kernels.transfer import Download, Upload
 from compressae_qdrant.model import encoder as coding
 from compressae_qdrant.model import pursuit
@@ -26,9 +25,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["twins", "triton"])
+@pytest.fixture(params=["torch", "triton"])
 def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    chosen: Any = twins
+    chosen: Any = torch_reference
     if request.param == "triton":
         pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
         chosen = dispatch._triton()

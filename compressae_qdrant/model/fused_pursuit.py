@@ -27,7 +27,7 @@ class FusedPursuit:
 
     Args:
         atoms: (h, d) float32, unit-norm rows; must not change meanwhile. h at most `dispatch.MAX_LATENTS`.
-        operations: the fused kernels, or their twins.
+        operations: the fused kernels, or their torch reference.
     """
 
     def __init__(self, atoms: Tensor, operations: Fused) -> None:

@@ -52,7 +52,7 @@ class FusedStep:
         adam: its state is updated in place, so that it can be saved and resumed as usual.
         batches: source of the batches.
         batch: number of items of a step, over all processes.
-        operations: the fused kernels, or their twins.
+        operations: the fused kernels, or their torch reference.
         group: the processes that share the batch.
         train_atoms: whether to train the atoms too, or only the encoder.
         last_use: (h,) int64, the number of the last step in which a narrow code used each latent; updated in place.
