@@ -40,13 +40,13 @@ def _command_lines(name: str, command: Any) -> Iterator[str]:
             yield f"| {_option(parameter)} | {_text(getattr(parameter, 'help', ''))} | {_default(parameter)} |"
     if command.epilog:
         yield f"\n```sh\n{command.epilog.removeprefix('Example: ')}\n```"
-    for subname, subcommand in getattr(command, "commands", {}).items():
-        yield from _command_lines(f"{name} {subname}", subcommand)
+    for subname in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from _command_lines(f"{name} {subname}", command.get_command(context, subname))
 
 
 def _option(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{parameter.make_metavar(None)}`" if parameter.metavar else f"`{parameter.name.upper()}`"
+        return f"`{parameter.metavar or parameter.name.upper()}`"
     return ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
 
 

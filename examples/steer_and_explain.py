@@ -31,9 +31,7 @@ def main() -> None:
             print(f"  {share.share:+.3f} latent {share.latent}")
 
         top = explanation.shares[0]
-        (item,) = index.retrieve([best[1].id])
-        value = item.values[item.indices == top.latent].item()
-        concept = f"{'+' if value > 0 else '-'}{top.latent}"
+        concept = f"{'+' if top.item_value > 0 else '-'}{top.latent}"
         print("Before:", ", ".join(str(hit.id) for hit in best))
         steered = retriever.search(query, limit=5, concepts={concept: -0.5})
         print(f"Away from {concept}:", ", ".join(str(hit.id) for hit in steered))
