@@ -6,8 +6,7 @@ query is planned and answered by a `Retriever` or an `AsyncRetriever`.
 Names are imported when they are first used, so that `import compressae_qdrant` loads neither torch nor qdrant-client.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import (
     CodeIndexError,
@@ -28,6 +27,7 @@ from .errors import (
     UnsupportedFilterError,
     VerificationError,
 )
+from .lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .codes import SparseCodes
@@ -41,6 +41,29 @@ if TYPE_CHECKING:
     from .search import AliasRetriever, AsyncRetriever, Retriever
     from .sources import open_source
     from .training import TrainConfig, train
+else:
+    _MODULES = {
+        "AliasRetriever": "search",
+        "AsyncQdrantIndex": "index",
+        "AsyncRetriever": "search",
+        "CompresSAE": "model",
+        "EdgeIndex": "index",
+        "Hit": "index",
+        "IndexSettings": "index",
+        "QdrantIndex": "index",
+        "QueryPlan": "index",
+        "Retriever": "search",
+        "RetryPolicy": "retry",
+        "SparseCodes": "codes",
+        "TrainConfig": "training",
+        "ingest": "ingestion.ingest",
+        "load_embedder": "embedders",
+        "load_sample": "datasets",
+        "open_source": "sources",
+        "sync": "ingestion.sync",
+        "train": "training",
+    }
+    __getattr__, __dir__ = lazy_exports(__name__, _MODULES)
 
 __version__ = "0.2.0"
 
@@ -83,37 +106,3 @@ __all__ = [
     "sync",
     "train",
 ]
-
-_MODULES = {
-    "AliasRetriever": "search",
-    "AsyncQdrantIndex": "index",
-    "AsyncRetriever": "search",
-    "CompresSAE": "model",
-    "EdgeIndex": "index",
-    "Hit": "index",
-    "IndexSettings": "index",
-    "QdrantIndex": "index",
-    "QueryPlan": "index",
-    "Retriever": "search",
-    "RetryPolicy": "retry",
-    "SparseCodes": "codes",
-    "TrainConfig": "training",
-    "ingest": "ingestion.ingest",
-    "load_embedder": "embedders",
-    "load_sample": "datasets",
-    "open_source": "sources",
-    "sync": "ingestion.sync",
-    "train": "training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})

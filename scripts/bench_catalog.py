@@ -39,7 +39,7 @@ from compressae_qdrant import (
 from compressae_qdrant.codes import FloatArray, Scale
 from compressae_qdrant.evaluation import evaluate_search
 from compressae_qdrant.metrics import recall
-from compressae_qdrant.model.encoder import Method
+from compressae_qdrant.model.config import Method
 from compressae_qdrant.model.pursuit import ATOMS_PER_STEP
 from compressae_qdrant.scoring import Scoring
 from compressae_qdrant.search.settings import SearchOptions

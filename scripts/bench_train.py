@@ -31,7 +31,7 @@ from torch.nn.functional import cosine_similarity
 
 from compressae_qdrant import CompresSAE, TrainConfig, kernels, train
 from compressae_qdrant.kernels import encode_topk, scatter_outer, signed_topk, sparse_decode
-from compressae_qdrant.model.encoder import Method
+from compressae_qdrant.model.config import Method
 from compressae_qdrant.model.pursuit import selection_dtype
 from compressae_qdrant.training.autoencoder import normalise_atoms_, project_gradient_
 from compressae_qdrant.training.data import TrainingData

@@ -14,7 +14,7 @@ from compressae_qdrant.cli import options
 from compressae_qdrant.cli.program import COMMANDS, CommandGroup, app
 from compressae_qdrant.evaluation.calibrate import LIMITS
 from compressae_qdrant.index.settings import Datatype, IndexSettings
-from compressae_qdrant.model.encoder import Method
+from compressae_qdrant.model.config import Method
 from compressae_qdrant.model.pursuit import ATOMS_PER_STEP
 from compressae_qdrant.scoring import Scoring
 from compressae_qdrant.search.defaults import FIRST_STAGE

@@ -3,11 +3,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import compressae_qdrant
+import compressae_qdrant.model
+import compressae_qdrant.search
 from compressae_qdrant import errors
 
 
-def test_the_public_names() -> None:
+def test_public_names() -> None:
     assert sorted(set(compressae_qdrant.__all__) - set(errors.__all__)) == [
         "AliasRetriever", "AsyncQdrantIndex", "AsyncRetriever", "CompresSAE", "EdgeIndex", "Hit", "IndexSettings",
         "QdrantIndex", "QueryPlan", "Retriever", "RetryPolicy", "SparseCodes", "TrainConfig", "__version__", "ingest",
@@ -18,7 +22,7 @@ def test_the_public_names() -> None:
         assert getattr(compressae_qdrant, name).__doc__, name
 
 
-def test_importing_brings_nothing_that_only_some_need() -> None:
+def test_importing_the_package_loads_no_large_dependency() -> None:
     code = (
         "import sys, compressae_qdrant; "
         "print([m for m in ('torch', 'qdrant_client', 'numpy', 'matplotlib', 'typer') if m in sys.modules])"
@@ -26,7 +30,22 @@ def test_importing_brings_nothing_that_only_some_need() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_tree_of_errors_is_as_drawn() -> None:
+@pytest.mark.parametrize("module", ["index", "search", "search.settings", "model.config"])
+def test_modules_that_load_no_torch(module: str) -> None:
+    code = f"import sys, compressae_qdrant.{module}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_lazy_packages_list_their_names_and_refuse_others() -> None:
+    for package in (compressae_qdrant, compressae_qdrant.model, compressae_qdrant.search):
+        assert set(package.__all__) <= set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+            package.nothing  # noqa: B018 (the access is the test)
+
+
+def test_the_error_classes_match_the_tree_in_the_docstring() -> None:
     assert errors.__doc__ is not None
     drawn: dict[str, str] = {}
     path: list[str] = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..index.protocol import CodeIndex
     from ..model.compressae import CompresSAE
-    from ..model.encoder import Method
+    from ..model.config import Method
     from ..scoring import Scoring
     from ..sources import Source
 
@@ -109,7 +109,7 @@ def open_or_create(location: str, model: CompresSAE, requested: Mapping[str, Any
 
 def parse_method(name: str) -> Method:
     """A method by its name, checked before anything is loaded or created."""
-    from ..model.encoder import Method
+    from ..model.config import Method
 
     return cast("Method", _one_of(name, get_args(Method), "--method"))
 

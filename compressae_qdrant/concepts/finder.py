@@ -14,7 +14,7 @@ from ..codes import FloatArray
 from ..errors import InvalidInputError, SourceError
 from ..model.compressae import CompresSAE
 from ..model.concepts import Concept, Concepts, StrongItem, use_order
-from ..model.encoder import Method
+from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..sources.source import Batch, Source
 from .names import Namer, distinctive_terms, unique_name

@@ -24,7 +24,7 @@ from ..index.protocol import CodeIndex
 from ..metrics import pareto_front
 from ..model.calibration import CalibratedPlan, Calibration, PlanRecall
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..search.defaults import dense_candidates_of
 from ..search.planner import QueryPlanner
 from ..search.settings import search_settings

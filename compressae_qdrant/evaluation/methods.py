@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..codes import FloatArray, Scale
 from ..index import IndexSettings
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..search.retriever import Retriever
 from ..search.settings import SearchOptions
 from .temporary_index import temporary_index

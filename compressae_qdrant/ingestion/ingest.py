@@ -18,7 +18,7 @@ from typing import Final
 from ..errors import CodeIndexError, CompresSAEError, IngestError, ModelMismatchError
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source

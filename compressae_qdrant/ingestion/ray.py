@@ -26,7 +26,7 @@ from ..errors import CompresSAEError, ConfigError, IngestError, MissingExtraErro
 from ..index import open_index
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Columns, open_source

@@ -19,7 +19,7 @@ from ..index import QdrantIndex
 from ..index.ids import id_digests
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source

@@ -16,7 +16,7 @@ from ..codes import SparseCodes
 from ..errors import CodeIndexError, IndexUnavailableError, IngestError, InvalidInputError
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
-from ..model.encoder import Method
+from ..model.config import Method
 from ..retry import RetryPolicy
 from ..sources import Batch
 from .prepared import PreparedBatch, request_slices

@@ -21,8 +21,8 @@ from ..vectors import UnitRows, check_embeddings
 from .baseline import Baseline
 from .calibration import Calibration
 from .concepts import Concepts
-from .config import ModelConfig
-from .encoder import Coder, Method, encode_rows
+from .config import Method, ModelConfig
+from .encoder import Coder, encode_rows
 from .history import TrainingHistory
 from .pursuit import ATOMS_PER_STEP, batch_rows
 from .storage import StoredModel, read_model, write_model

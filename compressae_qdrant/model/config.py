@@ -1,17 +1,25 @@
-"""ModelConfig: the shape of a model."""
+"""Shape of a model, and the methods of encoding."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import ConfigError
 
-__all__ = ["ModelConfig"]
+__all__ = ["Method", "ModelConfig"]
+
+Method = Literal["pursuit", "refit", "encoder"]
+"""How an embedding is encoded.
+
+pursuit: orthogonal matching pursuit selects the latents, and least squares gives their values. refit: the encoder
+selects the latents, and least squares gives their values. encoder: the encoder gives both.
+"""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a model."""
+    """Shape of a model."""
 
     dim: int
     """d: dimensions of the dense embeddings."""
@@ -25,4 +33,4 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.k > self.latents:
-            raise ConfigError(f"k is {self.k} but there are {self.latents} latents; a code can't use more than all")
+            raise ConfigError(f"k is {self.k} but there are {self.latents} latents; k must not exceed latents")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,10 @@ from ..kernels import signed_topk, sparse_decode
 from ..kernels.dispatch import MAX_LATENTS, fused
 from ..kernels.transfer import Download, Upload
 from ..vectors import UnitRows, unit_rows
+from .config import Method
 from .pursuit import Dictionary
 
-__all__ = ["Coder", "Method", "encode_rows"]
-
-Method = Literal["pursuit", "refit", "encoder"]
-"""How a code is found: supports by pursuit; supports by the encoder with least-squares values; both by the encoder."""
+__all__ = ["Coder", "encode_rows"]
 
 _LEAST_COSINE: Final = 1e-3
 """What cos(x, x_hat) counts at least at projection scale: a code must not vanish, however bad its encoder."""

@@ -9,13 +9,32 @@
     queries.py                          texts and vectors to plans, with embedder, tenant and item count
     planner.py                          one embedding to one plan; defaults.py and steering.py serve it
     explanations.py                     the score of a hit, latent by latent
+
+Names are imported when they are first used, so that `search.settings` can be read without loading torch.
 """
 
-from .alias_retriever import AliasRetriever, AsyncAliasRetriever
-from .async_retriever import AsyncRetriever
-from .planner import QueryPlanner
-from .retriever import Retriever
-from .settings import SearchOptions, SearchSettings, search_settings
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .alias_retriever import AliasRetriever, AsyncAliasRetriever
+    from .async_retriever import AsyncRetriever
+    from .planner import QueryPlanner
+    from .retriever import Retriever
+    from .settings import SearchOptions, SearchSettings, search_settings
+else:
+    _MODULES = {
+        "AliasRetriever": "alias_retriever",
+        "AsyncAliasRetriever": "alias_retriever",
+        "AsyncRetriever": "async_retriever",
+        "QueryPlanner": "planner",
+        "Retriever": "retriever",
+        "SearchOptions": "settings",
+        "SearchSettings": "settings",
+        "search_settings": "settings",
+    }
+    __getattr__, __dir__ = lazy_exports(__name__, _MODULES)
 
 __all__ = [
     "AliasRetriever",

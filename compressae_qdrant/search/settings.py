@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack, get_args
 
 from ..errors import InvalidInputError
-from ..model.encoder import Method
+from ..model.config import Method
 from ..scoring import Scoring
 
 if TYPE_CHECKING:
