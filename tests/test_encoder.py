@@ -63,14 +63,14 @@ def test_all_atoms_when_k_is_h() -> None:
 
 @pytest.mark.usefixtures("operations")
 def test_a_support_too_large_for_the_kernels_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    pursuit._say_once.cache_clear()
+    pursuit._warn_once.cache_clear()
     x, atoms = unit_rows(3, 150, 4).to(DEVICE), unit_rows(200, 150, 5).to(DEVICE)
     with caplog.at_level(logging.WARNING, "compressae_qdrant"):
         for _ in range(2):
             indices, _ = Dictionary(atoms).pursue(x, 140, 4)
     assert indices.shape == (3, 140)
     assert [record.getMessage() for record in caplog.records] == [
-        "pursuit on this GPU does without fused kernels: supports have 144 atoms and the kernels take 128"
+        "pursuit on this GPU cannot use the fused kernels: supports have 144 atoms and the kernels support at most 128"
     ]
 
 

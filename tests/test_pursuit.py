@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from compressae_qdrant.kernels import sparse_decode
-from compressae_qdrant.model.pursuit import _least_missed, _normal_equations, pursue, refit
+from compressae_qdrant.model.pursuit import _most_valuable, _normal_equations, pursue, refit
 
 from .support.data import unit_rows
 
@@ -60,7 +60,7 @@ def test_the_atoms_that_are_dropped_are_those_that_cost_least() -> None:
     # One atom too many: of all ways to drop one, the cheapest was taken.
     support = torch.tensor([[0, 3, 9, 12], [5, 1, 7, 30]])
     gram, moments = _normal_equations(x[:2], atoms, support)
-    for row, left in enumerate(_least_missed(gram, moments, 3).tolist()):
+    for row, left in enumerate(_most_valuable(gram, moments, 3).tolist()):
         errors = {}
         for gone in range(4):
             rest = [place for place in range(4) if place != gone]

@@ -1,4 +1,4 @@
-"""Coding of many batches by the same weights, and of a whole matrix as a stream of batches."""
+"""Encoding: batches of embeddings by the same weights, and a whole matrix as a stream of batches."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .pursuit import Dictionary
 
 __all__ = ["Coder", "encode_rows"]
 
-_LEAST_COSINE: Final = 1e-3
-"""What cos(x, x_hat) counts at least at projection scale: a code must not vanish, however bad its encoder."""
+_MIN_COSINE: Final = 1e-3
+"""Lower bound of cos(x, x_hat) at projection scale, so that the code of a badly reconstructed item does not vanish."""
 
 
 class Coder:
-    """The weights of a model, with what coding needs of them prepared once.
+    """The weights of a model, prepared once for encoding many batches.
 
     Args:
         atoms: (h, d) float32.
@@ -41,7 +41,7 @@ class Coder:
 
     @torch.no_grad()
     def code(self, x: Tensor, method: Method, atoms_per_step: int) -> tuple[Tensor, Tensor]:
-        """(n, k) int64 latents, in no order, and (n, k) float32 raw values of (n, d) float32 rows of unit norm."""
+        """Encode (n, d) float32 rows of unit norm: (n, k) int64 latents, unordered, and (n, k) float32 raw values."""
         if method == "pursuit":
             return self._dictionary.pursue(x, self._k, atoms_per_step)
         indices, values = self._select(torch.addmm(self._bias, x, self._weight.t()))
@@ -49,7 +49,7 @@ class Coder:
 
     @torch.no_grad()
     def factor(self, x: Tensor, support: Tensor, values: Tensor, scale: Scale) -> Tensor:
-        """(n, 1): what raw values are multiplied by to have that scale."""
+        """Return the (n, 1) factors that bring raw values to a scale."""
         if scale == "raw":
             return values.new_ones(len(values), 1)
         x_hat = values if scale == "code" else sparse_decode(support, values, self._atoms)
@@ -57,7 +57,7 @@ class Coder:
         if scale != "projection":
             return norm.reciprocal()
         cosine: Tensor = (x * x_hat).sum(dim=1, keepdim=True) / norm
-        return cosine.clamp_min(_LEAST_COSINE) / norm
+        return cosine.clamp_min(_MIN_COSINE) / norm
 
     def _select(self, e: Tensor) -> tuple[Tensor, Tensor]:
         if self._operations is None:
@@ -75,21 +75,21 @@ def encode_rows(
     size: int,
     device: torch.device,
 ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-    """Codes of all rows, latents ascending; memory beyond the result doesn't grow with their number.
+    """Encode all rows, with the latents of each code ascending. Memory beyond the result does not grow with n.
 
     Args:
-        embeddings: (n, d) array or memory map of real numbers, or rows of unit norm, which a CPU doesn't normalise
-            again.
-        code: gives the (b, k) int64 latents and (b, k) float32 values of (b, d) float32 rows of unit norm.
+        embeddings: (n, d) array or memory map of real numbers, or rows of unit norm, which are not normalised again
+            on a CPU.
+        code: function from (b, d) float32 rows of unit norm to their (b, k) int64 latents and (b, k) float32 values.
         k: non-zeros of a code.
-        size: rows at once.
-        device: where they are coded.
+        size: rows of a batch.
+        device: device that encodes.
 
     Returns:
         (n, k) int32 and (n, k) float32.
 
     Raises:
-        InvalidInputError: a row is zero, NaN or infinite; the first one is named.
+        InvalidInputError: a row is zero, or holds NaN or an infinite value; the message names the first such row.
     """
     rows = embeddings.rows if isinstance(embeddings, UnitRows) else embeddings
     indices = np.empty((len(rows), k), np.int32)
@@ -115,7 +115,7 @@ def _encode_streaming(
     indices: npt.NDArray[np.int32],
     values: FloatArray,
 ) -> None:
-    """While a batch is coded, the next is copied to the device and the one before it from there."""
+    """Encode a batch while the next is copied to the device and the codes of the previous one are copied back."""
     pieces = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     download = Download(device)
     with Upload(rows, size, device) as upload:
@@ -128,11 +128,11 @@ def _encode_streaming(
             order = support.argsort(dim=1)
             done = download.put(support.gather(1, order).int(), scaled.gather(1, order), bad)
             if done is not None:
-                _keep(rows, pieces[number - 1], done, indices, values)
-        _keep(rows, pieces[-1], download.last(), indices, values)
+                _store(rows, pieces[number - 1], done, indices, values)
+        _store(rows, pieces[-1], download.last(), indices, values)
 
 
-def _keep(
+def _store(
     rows: npt.NDArray[np.floating],
     piece: slice,
     done: list[npt.NDArray[np.generic]],
@@ -141,12 +141,12 @@ def _keep(
 ) -> None:
     support, scaled, bad = done
     if bad.any():
-        unit_rows(rows[piece], piece.start)  # names the row
+        unit_rows(rows[piece], piece.start)  # raises an error that names the row
     indices[piece], values[piece] = support, scaled
 
 
 def _unit(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as (b, d) float32 of unit norm, in memory of their own, and () whether one of them can't be scaled."""
+    """Copy rows as (b, d) float32 of unit norm, and return a () flag that is set if one cannot be normalised."""
     x = raw.to(torch.float32, copy=True)
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
     x /= norms

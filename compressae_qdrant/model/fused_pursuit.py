@@ -1,8 +1,9 @@
-"""Pursuit as a GPU does it best: one product a step, and small systems that are solved in registers.
+"""Pursuit on a GPU: one matrix product a step, and small linear systems that kernels solve in registers.
 
-The Gram matrix of all atoms is computed once; each support's own is gathered from it. After each step the values on the
-support are solved for anew, decoded, and what they leave of the item is multiplied by all atoms in bfloat16, which only
-the choice of the next atoms sees. No atom is copied and no basis is kept, so a batch needs n h numbers beside itself.
+The Gram matrix of all atoms is computed once, and the Gram matrix of each support is gathered from it. After each step,
+the values on the support are solved again and decoded. The residual is multiplied by all atoms in bfloat16; only the
+selection of the next atoms uses that product. Atoms are not copied and no basis is stored, so a batch of n rows needs
+n h numbers of working memory.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from ..kernels.dispatch import Fused
 __all__ = ["RIDGE", "FusedPursuit"]
 
 RIDGE: Final = 1e-6
-"""Added to the diagonal of a support's Gram matrix, so that nearly equal atoms in one support stay solvable."""
+"""Added to the diagonal of a support's Gram matrix, so that it stays solvable if two atoms are nearly equal."""
 
 
 class FusedPursuit:
-    """Coding by one dictionary.
+    """Pursuit and refit with one dictionary.
 
     Args:
-        atoms: (h, d) float32, unit-norm rows; must not change meanwhile. h at most `dispatch.MAX_LATENTS`.
+        atoms: (h, d) float32, unit-norm rows, at most `dispatch.MAX_LATENTS`; constant
+            during the life of this object.
         operations: the fused kernels, or their torch reference.
     """
 
@@ -43,35 +45,35 @@ class FusedPursuit:
     def _targets(self) -> Tensor:
         return self._atoms.to(torch.bfloat16).t()
 
-    def pursue(self, x: Tensor, k: int, wanted: int, atoms_per_step: int) -> tuple[Tensor, Tensor]:
-        """Codes whose supports are the k best of `wanted` atoms.
+    def pursue(self, x: Tensor, k: int, selected: int, atoms_per_step: int) -> tuple[Tensor, Tensor]:
+        """Encode rows: select atoms by pursuit, then keep the best k of them.
 
         Args:
             x: (n, d) float32, unit norm.
             k: atoms in each code.
-            wanted: atoms that are chosen before the others are dropped; at most `dispatch.MAX_SUPPORT`.
-            atoms_per_step: chosen between two updates of the residual.
+            selected: atoms to select, at least k and at most `dispatch.MAX_SUPPORT`.
+            atoms_per_step: atoms selected between two updates of the residual.
 
         Returns:
             (n, k) int64 indices and (n, k) float32 values.
         """
         moments = x @ self._atoms.t()
         correlation = moments.to(torch.bfloat16)
-        support = torch.empty((len(x), wanted), dtype=torch.int64, device=x.device)
+        support = torch.empty((len(x), selected), dtype=torch.int64, device=x.device)
         chosen = 0
-        while chosen < wanted:
+        while chosen < selected:
             if chosen:
                 indices, values = self._operations.solve_least_squares(self._gram, moments, support, chosen, chosen)
                 residual = x - sparse_decode(indices, values, self._atoms)
                 torch.mm(residual.to(torch.bfloat16), self._targets, out=correlation)
-            step = min(atoms_per_step, wanted - chosen)
+            step = min(atoms_per_step, selected - chosen)
             self._operations.pick_atoms(correlation, support, chosen, step)
             chosen += step
-        codes: tuple[Tensor, Tensor] = self._operations.solve_least_squares(self._gram, moments, support, wanted, k)
+        codes: tuple[Tensor, Tensor] = self._operations.solve_least_squares(self._gram, moments, support, selected, k)
         return codes
 
     def refit(self, x: Tensor, support: Tensor) -> Tensor:
-        """(n, k) float32 least-squares values of (n, d) float32 rows on (n, k) int64 supports."""
+        """Solve for the (n, k) float32 least-squares values of (n, d) float32 rows on (n, k) int64 supports."""
         k = support.shape[1]
         moments = x @ self._atoms.t()
         values: Tensor = self._operations.solve_least_squares(self._gram, moments, support.contiguous(), k, k)[1]

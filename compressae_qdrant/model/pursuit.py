@@ -1,10 +1,10 @@
-"""Codes for a given dictionary: which atoms represent an embedding, and with what values.
+"""Pursuit: selection of the atoms that represent an embedding, and of their values, for a given dictionary.
 
-An autoencoder's encoder picks its k latents in one product, and picks badly: correlated atoms are chosen together.
-Orthogonal matching pursuit (Pati, Rezaiifar & Krishnaprasad 1993) picks atoms by what is still unexplained. Choosing
-several atoms in each step (stagewise pursuit) is far cheaper, and picks some that others of the same step made
-needless; so one step more than needed is taken, and the atoms whose loss costs least are dropped again, as in CoSaMP
-(Needell & Tropp 2009). That keeps nearly all of the gain at a fraction of the cost.
+The encoder of an autoencoder selects k latents by one matrix product and selects correlated atoms together. Orthogonal
+matching pursuit (Pati, Rezaiifar & Krishnaprasad 1993) selects atoms by their correlation with the residual instead.
+Selecting several atoms a step (stagewise pursuit) is much faster but selects some redundant atoms. One additional step
+is therefore taken, and the atoms whose removal costs least are dropped, as in CoSaMP (Needell & Tropp 2009). This keeps
+nearly all of the gain at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["ATOMS_PER_STEP", "Dictionary", "batch_rows", "pursue", "refit", "sel
 
 _LOG = logging.getLogger(__name__)
 ATOMS_PER_STEP: Final = 4
-"""Of codes, by default: several times as fast as one at a time, for less than 0.003 recall@100 (BENCHMARKS.md)."""
+"""Default atoms of a pursuit step: several times as fast as 1, for less than 0.003 recall@100 (BENCHMARKS.md)."""
 
 
 class Dictionary:
-    """Atoms, with what coding needs of them prepared once for many batches.
+    """Atoms, prepared once for encoding many batches.
 
     Args:
-        atoms: (h, d) float32, unit-norm rows; must not change meanwhile.
+        atoms: (h, d) float32, unit-norm rows. They must not change during the life of this object.
     """
 
     def __init__(self, atoms: Tensor) -> None:
@@ -40,53 +40,53 @@ class Dictionary:
         if operations is not None and len(atoms) <= MAX_LATENTS:
             self._fused = FusedPursuit(atoms, operations)
         elif operations is not None:
-            _say_once(f"there are {len(atoms)} latents and the kernels take {MAX_LATENTS}")
+            _warn_once(f"the model has {len(atoms)} latents and the kernels support at most {MAX_LATENTS}")
 
     def pursue(self, x: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
-        """See `pursue`."""
+        """Encode a batch by pursuit; see the function `pursue`."""
         atoms = self._atoms
-        wanted = k if atoms_per_step == 1 else min(k + atoms_per_step, len(atoms))
-        on_gpu = self._fused_for(wanted)
-        if on_gpu is not None:
-            return on_gpu.pursue(x, k, wanted, atoms_per_step)
-        support = _select(x, atoms, wanted, atoms_per_step)
+        selected = k if atoms_per_step == 1 else min(k + atoms_per_step, len(atoms))
+        kernels = self._fused_for(selected)
+        if kernels is not None:
+            return kernels.pursue(x, k, selected, atoms_per_step)
+        support = _select(x, atoms, selected, atoms_per_step)
         gram, moments = _normal_equations(x, atoms, support)
-        if wanted > k:
-            kept = _least_missed(gram, moments, k)
+        if selected > k:
+            kept = _most_valuable(gram, moments, k)
             support, moments = support.gather(1, kept), moments.gather(1, kept)
-            rows = gram.gather(1, kept.unsqueeze(2).expand(-1, -1, wanted))
+            rows = gram.gather(1, kept.unsqueeze(2).expand(-1, -1, selected))
             gram = rows.gather(2, kept.unsqueeze(1).expand(-1, k, -1))
         return support, _solve(gram, moments)
 
     def pursue_all(self, x: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
-        """`pursue` for any number of rows, in batches that suit the device."""
+        """Encode any number of rows by pursuit, in batches of the size that suits the device."""
         parts = [self.pursue(part, k, atoms_per_step) for part in torch.split(x, batch_rows(x.device))]
         indices, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return indices, values
 
     def refit(self, x: Tensor, support: Tensor) -> Tensor:
-        """See `refit`."""
-        on_gpu = self._fused_for(support.shape[1])
-        if on_gpu is not None:
-            return on_gpu.refit(x, support)
+        """Solve for the values of a batch on given supports; see the function `refit`."""
+        kernels = self._fused_for(support.shape[1])
+        if kernels is not None:
+            return kernels.refit(x, support)
         return _solve(*_normal_equations(x, self._atoms, support))
 
-    def _fused_for(self, wanted: int) -> FusedPursuit | None:
-        if self._fused is not None and wanted > MAX_SUPPORT:
-            _say_once(f"supports have {wanted} atoms and the kernels take {MAX_SUPPORT}")
+    def _fused_for(self, selected: int) -> FusedPursuit | None:
+        if self._fused is not None and selected > MAX_SUPPORT:
+            _warn_once(f"supports have {selected} atoms and the kernels support at most {MAX_SUPPORT}")
             return None
         return self._fused
 
 
 def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STEP) -> tuple[Tensor, Tensor]:
-    """Supports by orthogonal matching pursuit, values by least squares.
+    """Select supports by orthogonal matching pursuit and their values by least squares.
 
     Args:
         x: (n, d) float32, unit norm.
         atoms: (h, d) float32, unit-norm rows.
         k: atoms in each code; at most h.
-        atoms_per_step: chosen between two updates of the residual. 1 is the classical pursuit; with more, one step
-            more is taken than needed, and its worth of atoms dropped again.
+        atoms_per_step: atoms selected between two updates of the residual. 1 is the classical pursuit. With more, one
+            additional step is taken, and as many atoms are dropped at the end.
 
     Returns:
         (n, k) int64 indices and (n, k) float32 values.
@@ -95,14 +95,16 @@ def pursue(x: Tensor, atoms: Tensor, k: int, atoms_per_step: int = ATOMS_PER_STE
 
 
 def batch_rows(device: torch.device) -> int:
-    """Rows to code at once. Measured on 2 cores at d=384, h=4096, k=32: 512 rows 4,900 items/s by pursuit, 256 rows
-    3,100, 2,048 rows 3,500; the correlations of 512 rows still fit the cache. A GPU is full with 16,384, whose products
-    with 4,096 atoms take 0.4 GB."""
+    """Return the rows of a batch: 512 on a CPU, 16,384 on a GPU.
+
+    Pursuit on 2 cores with d=384, h=4096, k=32: 4,900 items/s with 512 rows, whose correlations fit the cache; 3,100
+    with 256 rows; 3,500 with 2,048. A GPU is fully used by 16,384 rows; their products with 4,096 atoms take 0.4 GB.
+    """
     return 512 if device.type == "cpu" else 16_384
 
 
 def refit(x: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
-    """The values on a support that reconstruct x best (least squares).
+    """Solve for the values on a support that reconstruct x best (least squares).
 
     Args:
         x: (n, d) float32.
@@ -115,33 +117,33 @@ def refit(x: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
     return Dictionary(atoms).refit(x, support)
 
 
-def _select(x: Tensor, atoms: Tensor, wanted: int, atoms_per_step: int) -> Tensor:
-    """(n, wanted) atoms, chosen by their correlation with what the ones before leave unexplained."""
+def _select(x: Tensor, atoms: Tensor, selected: int, atoms_per_step: int) -> Tensor:
+    """(n, selected) atoms, selected by their correlation with the residual of the previous ones."""
     n, d = x.shape
     residual = x.clone()
-    basis = x.new_empty((n, wanted, d))
-    support = torch.empty((n, wanted), dtype=torch.int64, device=x.device)
+    basis = x.new_empty((n, selected, d))
+    support = torch.empty((n, selected), dtype=torch.int64, device=x.device)
     dtype = selection_dtype(x.device)
     targets = atoms.to(dtype).t()
     chosen = 0
-    while chosen < wanted:
-        step = min(atoms_per_step, wanted - chosen)
+    while chosen < selected:
+        step = min(atoms_per_step, selected - chosen)
         correlation = (residual.to(dtype) @ targets).abs_()
         correlation.scatter_(1, support[:, :chosen], -1.0)
         picked = correlation.topk(step, dim=1, sorted=False).indices
         support[:, chosen : chosen + step] = picked
         chosen += step
-        if chosen < wanted:
+        if chosen < selected:
             block = _orthonormal_block(atoms[picked], basis[:, : chosen - step])
             basis[:, chosen - step : chosen] = block
-            # The projection of what is left onto the new directions is all that they explain.
+            # The new directions explain exactly the projection of the residual onto them.
             weights = torch.bmm(block, residual.unsqueeze(2))
             residual -= torch.bmm(weights.transpose(1, 2), block).squeeze(1)
     return support
 
 
 def _normal_equations(x: Tensor, atoms: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, k, k) Gram matrices of the supports, and (n, k) products of their atoms with x."""
+    """Return the (n, k, k) Gram matrices of the supports and the (n, k) products of their atoms with x."""
     chosen = atoms[support]
     gram = torch.bmm(chosen, chosen.transpose(1, 2))
     gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
@@ -153,8 +155,8 @@ def _solve(gram: Tensor, moments: Tensor) -> Tensor:
     return values
 
 
-def _least_missed(gram: Tensor, moments: Tensor, k: int) -> Tensor:
-    """(n, k) positions to keep: without atom j the squared error grows by v_j^2 / (G^-1)_jj."""
+def _most_valuable(gram: Tensor, moments: Tensor, k: int) -> Tensor:
+    """Return (n, k) positions to keep. Removing atom j raises the squared error by v_j^2 / (G^-1)_jj."""
     factor = _cholesky(gram)
     values = torch.cholesky_solve(moments.unsqueeze(2), factor).squeeze(2)
     inverse = torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)
@@ -163,7 +165,7 @@ def _least_missed(gram: Tensor, moments: Tensor, k: int) -> Tensor:
 
 
 def _orthonormal_block(new: Tensor, basis: Tensor) -> Tensor:
-    """(n, s, d) atoms made orthonormal to each other and to the (n, m, d) orthonormal basis."""
+    """Make (n, s, d) atoms orthonormal to each other and to an (n, m, d) orthonormal basis."""
     if basis.shape[1]:
         new = torch.baddbmm(new, torch.bmm(new, basis.transpose(1, 2)), basis, alpha=-1.0)
     gram = torch.bmm(new, new.transpose(1, 2))
@@ -173,7 +175,7 @@ def _orthonormal_block(new: Tensor, basis: Tensor) -> Tensor:
 
 
 def _cholesky(gram: Tensor) -> Tensor:
-    """Lower factors of a batch of Gram matrices; those that rounding made indefinite get a larger ridge."""
+    """Return lower Cholesky factors of Gram matrices; one that rounding made indefinite gets a larger ridge."""
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any():
@@ -184,7 +186,10 @@ def _cholesky(gram: Tensor) -> Tensor:
 
 
 def selection_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively: only the choice of atoms sees its rounding."""
+    """Return the dtype of correlations: bfloat16 where the processor multiplies it natively, else float32.
+
+    Only the selection of atoms is affected by its rounding.
+    """
     if device.type == "cpu":
         return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
@@ -196,5 +201,5 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 @functools.cache
-def _say_once(reason: str) -> None:
-    _LOG.warning("pursuit on this GPU does without fused kernels: %s", reason)
+def _warn_once(reason: str) -> None:
+    _LOG.warning("pursuit on this GPU cannot use the fused kernels: %s", reason)
