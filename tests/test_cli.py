@@ -159,6 +159,10 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
         ("info --index http://localhost:1/items", "server can't be reached"),
         ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),
         ("encode catalog.jsonl --model model --out o --text group", "give both or neither"),
+        ("encode catalog.jsonl --model model --out o --embedder-option device=cpu", "name one, or omit the option"),
+        ("search word --model model --index index --embedder m --embedder-option x=1", "NAME=VALUE, with a name among"),
+        ("search word --model model --index index --embedder m --embedder-option truncate_dim=x", "a whole number"),
+        ("search word --model model --index index --embedder m --embedder-option trust_remote_code=1", "true or false"),
         ("encode catalog.jsonl --model model --out o --device gpu", "--device is 'gpu', which can't be used here"),
         ("train catalog.jsonl --out m --device gpu", "--device is 'gpu', which can't be used here"),
         ("ab size --rate 0.08 --lift 1e-9", "takes more than 1e15 users"),
@@ -217,10 +221,11 @@ def test_text_in_and_text_queries_with_a_real_model(shell: Shell, tmp_path: Path
     )
     rows = [{"id": n, "text": f"a {kind}, number {n}"} for n, kind in enumerate(4 * kinds)]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    common = f"texts.jsonl --text text --embedder {name}"
+    embedder = f"--embedder {name} --embedder-option truncate_dim=128 --embedder-option 'query_prompt=game: '"
+    common = f"texts.jsonl --text text {embedder}"
     shell.json(f"train {common} --out m --latents 16 --k 8 --steps 5 --rounds 2")
     shell.json(f"ingest {common} --model m --index index")
-    hits = shell.json(f"search 'playing games' --model m --index index --embedder {name} --limit 5")
+    hits = shell.json(f"search 'playing games' --model m --index index {embedder} --limit 5")
     assert all("game" in hit["payload"]["text"] for hit in hits)
 
 

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 from .inputs import open_catalog, parse_method
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     JsonOption,
     MethodOption,
@@ -56,6 +57,7 @@ def calibrate(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure recall and cost of query plans, for searches that name a recall.
@@ -75,7 +77,7 @@ def calibrate(
     from ..sources import draw_embeddings
 
     coder, chosen = CompresSAE.load(model), parse_method(method)
-    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder)
+    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
     rows, there = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),

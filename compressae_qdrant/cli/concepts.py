@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from .inputs import open_catalog, parse_method
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     JsonOption,
@@ -50,6 +51,7 @@ def concepts(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -70,8 +72,8 @@ def concepts(
     found = Concepts.load(model, coder.fingerprint) if source is None else None
     if source is not None:
         catalog = open_catalog(
-            source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-            skip_bad_rows=skip_bad_rows,
+            source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+            metadata=metadata, skip_bad_rows=skip_bad_rows,
         )  # fmt: skip
         with progress_bar("concepts", catalog.rows, quiet=json_output) as advance:
             found = find_concepts(

@@ -15,6 +15,7 @@ from .options import (
     ConfigOption,
     DeviceOption,
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     JsonOption,
@@ -71,6 +72,7 @@ def deploy(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -87,7 +89,15 @@ def deploy(
     from ..index.location import connect
     from ..model.compressae import CompresSAE
 
-    catalog = open_catalog(source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata)
+    catalog = open_catalog(
+        source,
+        id=id,
+        embedding=embedding,
+        text=text,
+        embedder=embedder,
+        embedder_options=embedder_option,
+        metadata=metadata,
+    )
     coder = CompresSAE.load(model, device=parse_device(device))
     client, name = connect(alias)
     try:

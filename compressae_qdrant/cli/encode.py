@@ -14,6 +14,7 @@ from .options import (
     AtomsOption,
     DeviceOption,
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     JsonOption,
@@ -43,6 +44,7 @@ def encode(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -60,8 +62,8 @@ def encode(
 
     chosen, target = parse_method(method), parse_device(device)
     catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-        skip_bad_rows=skip_bad_rows,
+        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        metadata=metadata, skip_bad_rows=skip_bad_rows,
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
     parts, ids, skipped = [], list[int | str](), 0

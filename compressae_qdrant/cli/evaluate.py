@@ -14,6 +14,7 @@ from ..errors import ConfigError, InvalidInputError
 from .inputs import open_catalog, parse_scoring
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     ExactOption,
     FirstStageOption,
@@ -77,6 +78,7 @@ def evaluate(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -100,7 +102,15 @@ def evaluate(
         "scoring": parse_scoring(scoring), "exact": exact, "prefetch": prefetch,
         "first_stage_latents": first_stage_latents, "target_recall": target_recall,
     }  # fmt: skip
-    catalog = open_catalog(source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata)
+    catalog = open_catalog(
+        source,
+        id=id,
+        embedding=embedding,
+        text=text,
+        embedder=embedder,
+        embedder_options=embedder_option,
+        metadata=metadata,
+    )
     coder = CompresSAE.load(model)
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
     with open_index(index, coder) as opened:

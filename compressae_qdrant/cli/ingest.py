@@ -18,6 +18,7 @@ from .options import (
     DatatypeOption,
     DeviceOption,
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     IndexOption,
@@ -62,6 +63,7 @@ def ingest(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -79,8 +81,8 @@ def ingest(
 
     chosen, target = parse_method(method), parse_device(device)
     catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-        skip_bad_rows=skip_bad_rows,
+        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        metadata=metadata, skip_bad_rows=skip_bad_rows,
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
     settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})

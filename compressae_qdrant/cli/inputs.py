@@ -6,9 +6,9 @@ Functions import the rooms that they need themselves, so that the help of a comm
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from urllib.parse import parse_qs
 
 from ..errors import ConfigError, IndexNotFoundError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from qdrant_client import QdrantClient
 
+    from ..embedders import SentenceTransformerEmbedder
     from ..index.protocol import CodeIndex
     from ..model.compressae import CompresSAE
     from ..model.config import Method
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
     from ..sources import Source
 
 __all__ = [
-    "collection_of_source", "index_settings", "item_id", "open_catalog", "open_or_create", "parse_device",
-    "parse_filter", "parse_method", "parse_query", "parse_scoring",
+    "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder", "open_or_create",
+    "parse_device", "parse_filter", "parse_method", "parse_query", "parse_scoring",
 ]  # fmt: skip
+
+_EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "query_prompt": str, "document_prompt": str, "truncate_dim": int, "device": str,
+    "trust_remote_code": {"true": True, "false": False}.__getitem__,
+    "local_files_only": {"true": True, "false": False}.__getitem__, "batch_size": int,
+}  # fmt: skip
+"""Settings of `load_embedder` that --embedder-option takes, and how their values are read."""
 
 
 def open_catalog(
@@ -35,6 +43,7 @@ def open_catalog(
     embedding: str,
     text: str | None,
     embedder: str | None,
+    embedder_options: Sequence[str] | None = None,
     id: str | None = None,
     metadata: Path | None = None,
     skip_bad_rows: bool = False,
@@ -42,18 +51,17 @@ def open_catalog(
     """Open the catalog that a command reads: a file, a directory, the shipped sample, or a collection.
 
     Raises:
-        ConfigError: one of `text` and `embedder` was given without the other.
+        ConfigError: one of `text` and `embedder` was given without the other, or a setting of the embedder is invalid.
         SourceError: there is no such catalog, or it cannot be read.
     """
     from ..datasets import sample_path
-    from ..embedders import load_embedder
     from ..sources import Columns, QdrantSource, open_source
 
     if (text is None) != (embedder is None):
         raise ConfigError(
             "--text names a column of texts and --embedder the model that embeds them; give both or neither"
         )
-    loaded = None if embedder is None else load_embedder(embedder)
+    loaded = open_embedder(embedder, embedder_options)
     if "://" in source:
         return QdrantSource(*collection_of_source(source), "skip" if skip_bad_rows else "raise")
     path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
@@ -61,6 +69,38 @@ def open_catalog(
         path, columns=Columns(id=id, embedding=embedding, text=text), embedder=loaded, metadata=metadata,
         on_error="skip" if skip_bad_rows else "raise",
     )  # fmt: skip
+
+
+def open_embedder(model: str | None, options: Sequence[str] | None) -> SentenceTransformerEmbedder | None:
+    """The embedder of a command, or None without one.
+
+    Args:
+        model: name or directory of a sentence-transformers model.
+        options: its settings, each as NAME=VALUE.
+
+    Raises:
+        ConfigError: there are settings without a model, or a setting is unknown or has an invalid value.
+    """
+    settings: dict[str, Any] = {}
+    for option in options or ():
+        name, equals, value = option.partition("=")
+        if name not in _EMBEDDER_SETTINGS or not equals:
+            raise ConfigError(
+                f"--embedder-option is {option!r}; it must be NAME=VALUE, with a name among "
+                f"{', '.join(_EMBEDDER_SETTINGS)}"
+            )
+        try:
+            settings[name] = _EMBEDDER_SETTINGS[name](value)
+        except (KeyError, ValueError) as exc:
+            expected = "true or false" if isinstance(exc, KeyError) else "a whole number"
+            raise ConfigError(f"--embedder-option {name} is {value!r}; it must be {expected}") from exc
+    if model is None:
+        if settings:
+            raise ConfigError("--embedder-option sets up the model of --embedder; name one, or omit the option")
+        return None
+    from ..embedders import load_embedder
+
+    return load_embedder(model, **settings)
 
 
 def collection_of_source(location: str) -> tuple[QdrantClient, str, str | None]:

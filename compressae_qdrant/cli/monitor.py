@@ -15,6 +15,7 @@ from ..errors import ConfigError, ModelFileError
 from .inputs import open_catalog
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     JsonOption,
@@ -73,6 +74,7 @@ def monitor(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -116,8 +118,8 @@ def monitor(
             seen: Observation = observe_index(coder, opened, sample, field=segment, seed=seed)
     else:
         catalog = open_catalog(
-            source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-            skip_bad_rows=skip_bad_rows,
+            source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+            metadata=metadata, skip_bad_rows=skip_bad_rows,
         )  # fmt: skip
         embeddings, segments = sample_source(catalog, sample, field=segment, seed=seed)
         if make:

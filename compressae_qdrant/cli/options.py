@@ -71,6 +71,14 @@ EmbedderOption = Annotated[
         help="sentence-transformers model that embeds the texts: a name or a directory. Needs the extra 'text'.",
     ),
 ]  # fmt: skip
+EmbedderSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedder-option", metavar="NAME=VALUE", rich_help_panel=CATALOG,
+        help="Setting of the embedder: query_prompt, document_prompt, truncate_dim, device, trust_remote_code, "
+        "local_files_only or batch_size. May be repeated.",
+    ),
+]  # fmt: skip
 MetadataOption = Annotated[
     Path | None,
     typer.Option(

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .inputs import open_catalog
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     JsonOption,
@@ -49,6 +50,7 @@ def report(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -67,8 +69,8 @@ def report(
     from ..report import ReportSettings, build_report
 
     catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-        skip_bad_rows=skip_bad_rows,
+        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        metadata=metadata, skip_bad_rows=skip_bad_rows,
     )  # fmt: skip
     coder = CompresSAE.load(model)
     rows = None if results is None else read_rows(results)

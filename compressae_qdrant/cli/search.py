@@ -9,9 +9,10 @@ import typer
 
 from ..errors import ConfigError
 from .hits import show_hits, weights_of
-from .inputs import item_id, parse_filter, parse_query, parse_scoring
+from .inputs import item_id, open_embedder, parse_filter, parse_query, parse_scoring
 from .options import (
     ConfigOption,
+    EmbedderSettingsOption,
     ExactOption,
     FirstStageOption,
     IndexOption,
@@ -47,6 +48,7 @@ def search(
             "directory. Must be the model that embedded the catalog. Needs the extra 'text'.",
         ),
     ] = None,
+    embedder_option: EmbedderSettingsOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of hits.")] = 10,
     filter: Annotated[
         str | None,
@@ -91,7 +93,6 @@ def search(
     Example:
         compressae search 'text editor for programmers' --model model --index index --embedder all-MiniLM-L6-v2
     """
-    from ..embedders import load_embedder
     from ..index import open_index
     from ..model.compressae import CompresSAE
     from ..search.retriever import Retriever
@@ -108,9 +109,10 @@ def search(
         )
     if within_strength and within is None:
         raise ConfigError(f"--within-strength is {within_strength} without a concept; name one with --within")
+    embed = open_embedder(embedder, embedder_option)
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
-        retriever = Retriever(coder, opened, load_embedder(embedder) if embedder else None)
+        retriever = Retriever(coder, opened, embed)
         settings: SearchOptions = {
             **options, "scoring": scored_by, "exact": exact, "filter": parse_filter(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,

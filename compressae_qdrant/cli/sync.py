@@ -15,6 +15,7 @@ from .options import (
     DatatypeOption,
     DeviceOption,
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     IdOption,
     IndexOption,
@@ -56,6 +57,7 @@ def sync(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
@@ -71,8 +73,8 @@ def sync(
 
     chosen, target = parse_method(method), parse_device(device)
     catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, metadata=metadata,
-        skip_bad_rows=skip_bad_rows,
+        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        metadata=metadata, skip_bad_rows=skip_bad_rows,
     )  # fmt: skip
     settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
     run_sync(

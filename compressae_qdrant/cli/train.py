@@ -11,6 +11,7 @@ from .inputs import open_catalog, parse_device
 from .options import (
     ConfigOption,
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     JsonOption,
     SkipOption,
@@ -78,6 +79,7 @@ def train(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -97,7 +99,14 @@ def train(
     from ..tuning.settings_file import Settings
 
     target = parse_device(default_device(device))
-    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, skip_bad_rows=skip_bad_rows)
+    catalog = open_catalog(
+        source,
+        embedding=embedding,
+        text=text,
+        embedder=embedder,
+        embedder_options=embedder_option,
+        skip_bad_rows=skip_bad_rows,
+    )
     given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds, "batch_size": batch_size}
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
     training = TrainConfig(**chosen)

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from .inputs import open_catalog
 from .options import (
     EmbedderOption,
+    EmbedderSettingsOption,
     EmbeddingOption,
     JsonOption,
     SourceArgument,
@@ -49,6 +50,7 @@ def tune(
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
+    embedder_option: EmbedderSettingsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Find settings that fit a memory budget or reach a recall, on a sample of the catalog.
@@ -65,7 +67,7 @@ def tune(
     from ..tuning import tune as search_settings
 
     goal = Goal(budget, recall, depth)
-    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder)
+    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
     rows, there = draw_embeddings(catalog, sample, seed=seed)
     whole = items or there
     space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside

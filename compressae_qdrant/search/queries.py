@@ -18,7 +18,7 @@ from qdrant_client import models
 
 from .. import telemetry
 from ..codes import SparseCodes
-from ..embedders import Embedder
+from ..embedders import Embedder, embed_queries
 from ..errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
 from ..index.plan import QueryPlan
 from ..index.protocol import AsyncCodeIndex, CodeIndex
@@ -42,7 +42,7 @@ class Queries:
     Args:
         model: the model that encoded the items.
         index: the index that is searched.
-        embedder: embeds texts; needed for text queries only.
+        embedder: embeds texts, with its query side if it has one; needed for text queries only.
         tenant: the tenant that every query is restricted to, if any.
         sync_index: the index again, if a hit can read its code from it without awaiting.
 
@@ -130,7 +130,7 @@ class Queries:
                     "'text'), or a vector"
                 )
             with telemetry.timed("compressae.search.embedding.duration"):
-                return self.embedder(batch)
+                return embed_queries(self.embedder, batch)
         try:
             return np.asarray(batch, dtype=np.float32)
         except (TypeError, ValueError) as exc:

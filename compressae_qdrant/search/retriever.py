@@ -25,7 +25,7 @@ class Retriever:
     Args:
         model: the model.
         index: an index of its codes.
-        embedder: needed for text queries only.
+        embedder: needed for text queries only: any callable from texts to vectors, or a `TwoSidedEmbedder`.
         tenant: the one tenant whose items are visible. Every query carries its condition, whatever else it filters by;
             `similar_to` does not find an item of another tenant.
 

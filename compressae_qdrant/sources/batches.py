@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ..codes import FloatArray
-from ..embedders import Embedder
+from ..embedders import Embedder, embed_documents
 from ..errors import ConfigError, InvalidInputError, RowError, SourceError
 from ..index.ids import ItemIds, PointId, point_id
 from ..index.results import ItemId
@@ -116,12 +116,10 @@ def _vector(value: Any) -> FloatArray:
 
 
 def _embed(embedder: Embedder, texts: list[str], start: int) -> FloatArray:
-    vectors = np.asarray(embedder(texts), np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(texts):
-        raise SourceError(
-            f"the embedder returned shape {vectors.shape} for the {len(texts)} texts from row {start} on; it must "
-            "return one vector for each text"
-        )
+    try:
+        vectors = embed_documents(embedder, texts)
+    except InvalidInputError as exc:
+        raise SourceError(f"the texts from row {start} on can't be embedded: {exc}") from exc
     if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
         raise SourceError(
             f"the embedder returned a zero, NaN or infinite vector for one of the texts from row {start} on"
