@@ -1,7 +1,7 @@
-"""Vector search over large catalogs at a tenth of the memory: k-sparse codes of embeddings, in Qdrant.
+"""Vector search over large catalogs at a tenth of the memory, by k-sparse codes of embeddings in Qdrant.
 
-An embedding enters through `train` and `ingest`, becomes a code in `CompresSAE.encode`, and is kept by an index. A
-query is planned and answered by a `Retriever` or an `AsyncRetriever`.
+`train` fits a model to a catalog, `ingest` encodes the catalog and writes the codes to an index, and a `Retriever` or
+an `AsyncRetriever` answers queries from the index.
 
 Names are imported when they are first used, so that `import compressae_qdrant` loads neither torch nor qdrant-client.
 """

@@ -1,4 +1,4 @@
-"""SparseCodes: the k-sparse codes of n items, as one value."""
+"""SparseCodes: the k-sparse codes of n items as one value type."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["BYTES_PER_NONZERO", "FloatArray", "Scale", "SparseCodes"]
 
 FloatArray = npt.NDArray[np.float32]
 Scale = Literal["projection", "reconstruction", "code", "raw"]
-"""How long a code's values make x_hat.
+"""Scale of the values of a code.
 
-projection: x_hat is the point nearest to x on its line, so its norm is cos(x, x_hat), and `q . x_hat` estimates
+projection: x_hat is the projection of x on its direction, so its norm is cos(x, x_hat), and `q . x_hat` estimates
 `q . x`. reconstruction: x_hat has unit norm, so `q . x_hat` is a cosine (the paper's kernel trick). code: the code
-itself has unit norm. raw: as the encoder or the least squares gave them.
+itself has unit norm. raw: values as the encoder or the least-squares fit returned them.
 """
 
 BYTES_PER_NONZERO: Final = 8
-"""The paper's accounting: an int32 index and a float32 value for each non-zero."""
+"""Size of a non-zero as the paper counts it: an int32 index and a float32 value."""
 
 _FORMAT: Final = "1"
 
@@ -40,11 +40,12 @@ class SparseCodes:
         values: (n, k) finite floats, at least one of them non-zero in each row. Stored as float32. A zero value
             pads a row whose code needs fewer than k atoms.
         latents: h, the number of latents of the model.
-        scale: how the values were scaled, when known. An index refuses codes of a known other scale.
+        scale: scale of the values, or None if it is not known. An index refuses codes whose known scale differs from
+            its own.
 
     Raises:
         InvalidCodeError: shapes differ, an index is out of range or repeated in a row, a value is not finite, or a
-            row is all zero. The message names the first such row.
+            row has only zeros. The message names the first such row.
     """
 
     __slots__ = ("indices", "latents", "scale", "values")
@@ -58,28 +59,30 @@ class SparseCodes:
         idx, val = np.asarray(indices), np.asarray(values)
         if idx.ndim != 2 or idx.shape != val.shape:
             raise InvalidCodeError(
-                f"indices have shape {idx.shape} and values {val.shape}; both must be (items, non-zeros) and equal"
+                f"indices have shape {idx.shape} and values {val.shape}; both must have the shape (items, non-zeros)"
             )
         if not np.issubdtype(idx.dtype, np.integer):
-            raise InvalidCodeError(f"indices are {idx.dtype}; latent numbers must be integers")
+            raise InvalidCodeError(f"indices have dtype {idx.dtype}; they must be integers")
         if latents < 1 or idx.shape[1] > latents or idx.shape[1] == 0:
-            raise InvalidCodeError(f"codes have {idx.shape[1]} non-zeros of {latents} latents; need 1 <= k <= latents")
+            raise InvalidCodeError(
+                f"codes have {idx.shape[1]} non-zeros and {latents} latents; 1 <= k <= latents is required"
+            )
         val = val.astype(np.float32, copy=False)
-        _refuse((idx < 0) | (idx >= latents), f"names a latent outside 0..{latents - 1}")
-        _refuse(~np.isfinite(val), "holds NaN or an infinite value")
-        _refuse((val == 0).all(axis=1, keepdims=True), "has no non-zero value, so nothing could ever match it")
+        _raise_if_any((idx < 0) | (idx >= latents), f"names a latent outside 0..{latents - 1}")
+        _raise_if_any(~np.isfinite(val), "holds NaN or an infinite value")
+        _raise_if_any((val == 0).all(axis=1, keepdims=True), "has no non-zero value, so no query would find it")
         idx = idx.astype(np.int32, copy=False)
         if idx.shape[1] > 1 and not (np.diff(idx, axis=1) > 0).all():
             order = np.argsort(idx, axis=1, kind="stable")
             idx, val = np.take_along_axis(idx, order, 1), np.take_along_axis(val, order, 1)
-            _refuse(np.diff(idx, axis=1) == 0, "names the same latent twice")
+            _raise_if_any(np.diff(idx, axis=1) == 0, "names the same latent twice")
         self._set(idx, val, latents, scale)
 
     @classmethod
     def _trusted(
         cls, indices: npt.NDArray[np.int32], values: FloatArray, latents: int, scale: Scale | None = None
     ) -> Self:
-        """Codes from arrays that are known to satisfy every rule of the constructor; nothing is checked or copied."""
+        """Create codes from arrays that meet the rules of the constructor, without checks or copies."""
         codes = cls.__new__(cls)
         codes._set(indices, values, latents, scale)
         return codes
@@ -92,23 +95,23 @@ class SparseCodes:
 
     @property
     def k(self) -> int:
-        """Non-zeros kept for each item."""
+        """Non-zeros of a code."""
         return int(self.indices.shape[1])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the two arrays: 8 n k (the paper's accounting)."""
+        """Bytes of the two arrays, 8 n k."""
         return int(self.indices.nbytes + self.values.nbytes)
 
     def __len__(self) -> int:
         return int(self.indices.shape[0])
 
     def __getitem__(self, rows: slice | npt.NDArray[Any] | Sequence[int]) -> SparseCodes:
-        """The codes of some rows, by slice, integer array or boolean mask."""
-        picked: Any = rows if isinstance(rows, slice) else np.asarray(rows)
-        if not isinstance(rows, slice) and not picked.size:
-            picked = picked.astype(np.intp)  # NumPy takes an empty list for floats
-        return SparseCodes._trusted(self.indices[picked], self.values[picked], self.latents, self.scale)
+        """Select rows by a slice, an integer array or a boolean mask."""
+        selection: Any = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(rows, slice) and not selection.size:
+            selection = selection.astype(np.intp)  # NumPy reads an empty list as floats
+        return SparseCodes._trusted(self.indices[selection], self.values[selection], self.latents, self.scale)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SparseCodes):
@@ -126,26 +129,29 @@ class SparseCodes:
         return f"SparseCodes({len(self):,} items, k={self.k}, latents={self.latents}, scale={self.scale!r})"
 
     def row(self, i: int) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        """Indices and values of one item's non-zeros, padding left out: two (<= k,) arrays."""
+        """Return the indices and values of the non-zeros of one code, without padding: two (<= k,) arrays."""
         kept = self.values[i] != 0
         return self.indices[i][kept], self.values[i][kept]
 
     def to_csr(self) -> sp.csr_matrix:
-        """The (n, latents) matrix of the codes. It shares the values' memory; don't write into it."""
+        """Return the (n, latents) sparse matrix of the codes. It shares the memory of the values. Do not modify it."""
         n, k = self.indices.shape
         indptr = np.arange(0, n * k + 1, k, dtype=np.int32 if n * k < 2**31 else np.int64)
         return sp.csr_matrix((self.values.ravel(), self.indices.ravel(), indptr), (n, self.latents), copy=False)
 
     @staticmethod
     def concatenate(parts: Sequence[SparseCodes]) -> SparseCodes:
-        """One value from several of equal k, latents and scale.
+        """Join codes of equal k, latents and scale.
 
         Raises:
-            InvalidInputError: there are no parts, or they differ.
+            InvalidInputError: there are no parts, or their k, latents or scales differ.
         """
         kinds = {(part.k, part.latents, part.scale) for part in parts}
         if len(kinds) != 1:
-            raise InvalidInputError(f"can't concatenate codes of {len(kinds)} kinds (k, latents, scale): {kinds}")
+            raise InvalidInputError(
+                f"can't concatenate codes of {len(kinds)} kinds (k, latents, scale): {kinds}; give at least one part, "
+                "all encoded by the same model at the same scale"
+            )
         _, latents, scale = kinds.pop()
         return SparseCodes._trusted(
             np.concatenate([part.indices for part in parts]), np.concatenate([part.values for part in parts]),
@@ -153,7 +159,7 @@ class SparseCodes:
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Write the codes as one safetensors file."""
+        """Write the codes to a safetensors file."""
         meta = {"format": _FORMAT, "latents": str(self.latents), "scale": self.scale or ""}
         with atomic_path(Path(path)) as temporary:
             save_file({"indices": self.indices, "values": self.values}, temporary, metadata=meta)
@@ -163,7 +169,7 @@ class SparseCodes:
         """Read codes written by `save`.
 
         Raises:
-            ModelFileError: the file is missing, damaged, not a code file, or in a newer format.
+            ModelFileError: the file is missing or damaged, is not a code file, or has a newer format.
         """
         try:
             with safe_open(str(path), framework="numpy") as file:
@@ -179,7 +185,7 @@ class SparseCodes:
             raise ModelFileError(f"{path} is not a readable code file ({exc}); encode the catalog again") from exc
 
 
-def _refuse(bad: npt.NDArray[np.bool_], complaint: str) -> None:
-    rows = np.flatnonzero(bad.any(axis=1))
+def _raise_if_any(invalid: npt.NDArray[np.bool_], complaint: str) -> None:
+    rows = np.flatnonzero(invalid.any(axis=1))
     if rows.size:
         raise InvalidCodeError(f"code in row {rows[0]} {complaint} ({rows.size} such rows); encode those items again")

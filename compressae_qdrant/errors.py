@@ -1,27 +1,25 @@
-"""Every error that this package raises on purpose.
-
-Catch `CompresSAEError` for all of them::
+"""Exceptions of this package. `CompresSAEError` is the base class of all of them::
 
     CompresSAEError
-    ├── InvalidInputError (ValueError)      an argument or an array is unusable as given
-    │   ├── DimensionError                  the number of dimensions differs from the model's
-    │   └── InvalidCodeError                a code is empty, not finite, or out of range
-    ├── ConfigError (ValueError)            settings contradict each other or are out of range
-    ├── ModelFileError                      a saved model or checkpoint is damaged, foreign or too new
-    ├── ModelMismatchError                  an index was built by another model
-    ├── SourceError                         a catalog can't be read as described
-    │   └── RowError                        one row of it is malformed; carries the row number
+    ├── InvalidInputError (ValueError)      an argument or an array is invalid
+    │   ├── DimensionError                  embeddings have another dimension than the model
+    │   └── InvalidCodeError                a sparse code is empty, not finite or out of range
+    ├── ConfigError (ValueError)            settings are out of range or contradict each other
+    ├── ModelFileError                      a saved file is damaged, of another kind, or too new
+    ├── ModelMismatchError                  an index or a file belongs to another model
+    ├── SourceError                         a catalog cannot be read
+    │   └── RowError                        a row of a catalog is malformed; `row` is its number
     ├── CodeIndexError                      the index refused or failed an operation
-    │   ├── IndexNotFoundError              nothing is there
-    │   ├── IndexExistsError                something is there already
-    │   ├── IndexUnavailableError           the server can't be reached, or the shard is in use
-    │   └── UnsupportedFilterError          the engine can't evaluate this filter
-    ├── VerificationError                   what was built is not fit to go live
-    ├── IngestError                         an ingestion stopped; says what is in and how to go on
-    └── MissingExtraError (ImportError)     an optional dependency is not installed; names the extra
+    │   ├── IndexNotFoundError              the index or an item does not exist
+    │   ├── IndexExistsError                the index to create already exists
+    │   ├── IndexUnavailableError           the server cannot be reached, or the shard is in use
+    │   └── UnsupportedFilterError          the engine cannot evaluate this filter
+    ├── VerificationError                   a new collection failed its checks and was not activated
+    ├── IngestError                         an ingestion stopped; the message says how to continue
+    └── MissingExtraError (ImportError)     an optional dependency is missing; the message names the extra
 
-A message says what was given, what was expected and what to do. An error of a library underneath is mapped once,
-with the original as its cause.
+A message says what was wrong, what was expected and what to do. An error of an underlying library is converted once and
+kept as the cause.
 """
 
 from __future__ import annotations
@@ -48,41 +46,41 @@ __all__ = [
 
 
 class CompresSAEError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base class of the exceptions that this package raises."""
 
 
 class InvalidInputError(CompresSAEError, ValueError):
-    """An argument or an array is unusable as given."""
+    """An argument or an array is invalid."""
 
 
 class DimensionError(InvalidInputError):
-    """The number of dimensions differs from the model's."""
+    """The embeddings have a different number of dimensions than the model."""
 
 
 class InvalidCodeError(InvalidInputError):
-    """A code is empty, not finite, has repeated latents, or names a latent that does not exist."""
+    """A sparse code is empty, is not finite, repeats a latent, or has a latent that does not exist."""
 
 
 class ConfigError(CompresSAEError, ValueError):
-    """Settings contradict each other or are out of range."""
+    """Settings are out of range or contradict each other."""
 
 
 class ModelFileError(CompresSAEError):
-    """A saved model, code file or checkpoint is damaged, foreign, or written by a newer version."""
+    """A saved model, code file or checkpoint is damaged, of another kind, or written by a newer version."""
 
 
 class ModelMismatchError(CompresSAEError):
-    """An index was built by another model than the one it is used with."""
+    """An index or a file belongs to another model than the one in use."""
 
 
 class SourceError(CompresSAEError):
-    """A catalog can't be read as described."""
+    """A catalog cannot be read."""
 
 
 class RowError(SourceError):
     """One row of a catalog is malformed.
 
-    `row` is its number, counted from 0 over the whole source.
+    `row` is the number of the row, counted from 0 over the whole source.
     """
 
     def __init__(self, message: str, row: int) -> None:
@@ -98,17 +96,17 @@ class CodeIndexError(CompresSAEError):
 
 
 class IndexNotFoundError(CodeIndexError):
-    """There is no index where one was expected."""
+    """An index, or an item of an index, does not exist."""
 
 
 class IndexExistsError(CodeIndexError):
-    """There already is an index where a new one was to be created."""
+    """An index cannot be created because one already exists at its location."""
 
 
 class IndexUnavailableError(CodeIndexError):
-    """The server can't be reached, or another process holds the shard.
+    """The server cannot be reached, or another process uses the shard.
 
-    `retry_after` is how many seconds the server asked to be left alone, if it did.
+    `retry_after` is the number of seconds that the server asked clients to wait, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -117,16 +115,16 @@ class IndexUnavailableError(CodeIndexError):
 
 
 class UnsupportedFilterError(CodeIndexError):
-    """The engine can't evaluate this filter."""
+    """The engine cannot evaluate this filter."""
 
 
 class VerificationError(CompresSAEError):
-    """What was built is not fit to go live: items are missing, or recall is too low."""
+    """A new collection failed its checks: items are missing, or its recall is too low."""
 
 
 class IngestError(CompresSAEError):
-    """An ingestion stopped before its end; the message says what is in and how to go on."""
+    """An ingestion stopped early; the message says what was written and how to continue."""
 
 
 class MissingExtraError(CompresSAEError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra to install."""

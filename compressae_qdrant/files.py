@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Atomic writes: a reader sees the old file or the new one, never a part of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["atomic_path", "write_text"]
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, moved over it and made durable when the block ends without an error."""
+    """Yield a temporary path that replaces `target`, durably, when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -26,7 +26,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace the content of `target`, durably and in one step."""
+    """Replace the content of `target` durably, in one step."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

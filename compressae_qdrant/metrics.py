@@ -1,4 +1,4 @@
-"""Quality metrics of searches: figures of single queries, their means with bootstrap intervals, and Pareto fronts."""
+"""Quality metrics of searches: metrics of each query, their means with bootstrap intervals, and Pareto fronts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 _RESAMPLES: Final = 1000
 _RESAMPLED_VALUES: Final = 1 << 20
-"""Values that a bootstrap holds in memory at once: 8 MiB."""
+"""Values that a bootstrap keeps in memory at once (8 MiB)."""
 _TOP: Final = 10
 
 T = TypeVar("T")
@@ -50,14 +50,14 @@ class Segment:
 
 
 def recall(found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], k: int) -> FloatArray:
-    """Recall@k of each query: the share of the true top k among the first k found, (q,) float32."""
+    """Compute recall@k of each query: the share of the true top k among the first k results, (q,) float32."""
     return np.array([len(set(f[:k]) & set(t[:k])) / k for f, t in zip(found, truth, strict=True)], np.float32)
 
 
 def bootstrap(each: FloatArray | Sequence[float], seed: int = 0) -> Estimate:
-    """Estimate the mean of (q,) per-query figures, with a 95% percentile bootstrap interval over 1,000 resamples.
+    """Estimate the mean of (q,) values of queries, with a 95% percentile bootstrap interval over 1,000 resamples.
 
-    The interval of a single query is its own figure.
+    The interval of a single query is its own value.
 
     Raises:
         InvalidInputError: there are no queries.
@@ -68,7 +68,7 @@ def bootstrap(each: FloatArray | Sequence[float], seed: int = 0) -> Estimate:
     mean = float(values.mean())
     if len(values) == 1:
         return Estimate(mean, mean, mean)
-    from scipy.stats import bootstrap as resample  # here, as loading it takes half a second
+    from scipy.stats import bootstrap as resample  # imported here because loading it takes half a second
 
     interval = resample(
         (values,), np.mean, n_resamples=_RESAMPLES, batch=max(_RESAMPLED_VALUES // len(values), 1),
@@ -78,22 +78,22 @@ def bootstrap(each: FloatArray | Sequence[float], seed: int = 0) -> Estimate:
 
 
 def paired_difference(ours: FloatArray, theirs: FloatArray, seed: int = 0) -> Estimate:
-    """The mean of `ours - theirs` over the queries that both have a figure for (not NaN).
+    """Estimate the mean of `ours - theirs` over the queries for which neither is NaN.
 
-    A query is resampled with both of its figures, so that what is hard about it doesn't widen the interval.
+    Both values of a query are resampled together, so that differences between queries do not widen the interval.
     """
-    both = ours - theirs
-    return bootstrap(both[np.isfinite(both)], seed)
+    differences = ours - theirs
+    return bootstrap(differences[np.isfinite(differences)], seed)
 
 
 def by_segment(each: FloatArray, values: Sequence[object], seed: int = 0) -> list[Segment]:
-    """Means of (q,) figures over the queries of each value, worst first.
+    """Average (q,) values over the queries of each segment, worst segment first.
 
     Args:
-        each: a figure of each query.
-        values: the payload field of each query's item. A list puts a query into a segment for each of its elements;
-            a missing one puts it into "(none)".
-        seed: of the bootstrap.
+        each: (q,) metric of each query.
+        values: payload field of the item of each query. A query whose field is a list belongs to a segment for each
+            element; a query without a value belongs to the segment "(none)".
+        seed: random seed of the bootstrap.
     """
     members: dict[str, list[int]] = {}
     for query, value in enumerate(values):
@@ -104,30 +104,32 @@ def by_segment(each: FloatArray, values: Sequence[object], seed: int = 0) -> lis
 
 
 def agreement(found: Sequence[Sequence[int]], own: Sequence[int], values: Sequence[object]) -> FloatArray:
-    """How much the first ten found have in common with each query's item in a payload field, (q,) in 0..1.
+    """Measure how well the first ten results of each query agree with its item in a payload field.
+
+    For a field with single values, the measure is the share of the ten results with the value of the query's item. For
+    a field of lists, it is nDCG@10, where a result is relevant if it shares an element with the query's item.
 
     Args:
-        found: rows of the catalog found for each query, its own left out.
-        own: the row that each query is.
-        values: the field of every row of the catalog. For single values, the share of the ten that has the query's;
-            for lists, nDCG@10 of sharing an element with it.
+        found: rows of the catalog found for each query, without the query's own row.
+        own: row of the catalog that each query is.
+        values: the field of every row of the catalog.
 
     Returns:
-        (q,) float32; NaN for a query whose item has no value.
+        (q,) float32 from 0 to 1; NaN for a query whose item has no value.
     """
     discounts = 1 / np.log2(np.arange(2, _TOP + 2))
     result = np.full(len(own), np.nan, np.float32)
     for query, (row, rows) in enumerate(zip(own, found, strict=True)):
-        wanted = set(values_of(values[row]))
-        if wanted:
+        query_values = set(values_of(values[row]))
+        if query_values:
             weights = discounts if isinstance(values[row], (list, tuple)) else np.ones(_TOP)
-            shared = np.array([bool(wanted & set(values_of(values[other]))) for other in rows[:_TOP]], np.float64)
+            shared = np.array([bool(query_values & set(values_of(values[other]))) for other in rows[:_TOP]], np.float64)
             result[query] = shared @ weights[: len(shared)] / weights.sum()
     return result
 
 
 def values_of(value: object) -> list[str]:
-    """The values of a payload field as text: none, one, or the elements of a list."""
+    """Return the values of a payload field as text: none, one, or the elements of a list."""
     if value is None:
         return []
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]

@@ -1,7 +1,7 @@
-"""Trying again what a server failed to do for a while: exponential backoff with full jitter.
+"""Retries of calls to a server that is temporarily unavailable: exponential backoff with full jitter.
 
-Jitter as in Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): each wait is uniform between
-nothing and the cap of its attempt, so that many clients don't come back at once.
+Each wait is uniform between 0 and the cap of its attempt, so that many clients do not call again at the same time
+(Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
@@ -19,43 +19,49 @@ from .errors import ConfigError, IndexUnavailableError
 __all__ = ["RetryPolicy"]
 
 _LOG = logging.getLogger(__name__)
-_RANDOM = random.SystemRandom()  # apart from the seeded generators of training
+_RANDOM = random.SystemRandom()  # independent of the seeded generators of training
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and how long in between. The defaults wait up to a minute and a half in all, half of
-    that on average, besides the time that calls take themselves: a server's restart."""
+    """Number of attempts and waits between them.
+
+    The defaults outlast the restart of a server: they wait at most 91 seconds in all and half of that on average, in
+    addition to the time of the calls.
+    """
 
     attempts: int = 9
-    """Calls in all; 1 never tries again."""
+    """Calls in total, including the first; 1 turns retries off."""
     first_seconds: float = 0.5
-    """Longest wait before the second call; doubled before each further one."""
+    """Maximum wait before the second call, in seconds. It doubles before each further call."""
     longest_seconds: float = 30.0
-    """No wait is longer, unless the server asks for it by Retry-After."""
+    """Maximum of any wait, in seconds. A longer Retry-After of the server takes precedence."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.first_seconds < 0 or self.longest_seconds < 0:
-            raise ConfigError(f"{self} makes no sense; attempts must be at least 1 and seconds at least 0")
+            raise ConfigError(f"{self} is invalid; attempts must be at least 1, and both seconds at least 0")
 
     def wait(self, failures: int, error: IndexUnavailableError) -> float:
-        """Seconds to wait after so many failures, the last of them `error`."""
-        wanted = _RANDOM.uniform(0, min(self.longest_seconds, self.first_seconds * 2 ** (failures - 1)))
-        return max(wanted, error.retry_after or 0.0)
+        """Return the seconds to wait after a number of failures, the last of which is `error`."""
+        backoff = _RANDOM.uniform(0, min(self.longest_seconds, self.first_seconds * 2 ** (failures - 1)))
+        return max(backoff, error.retry_after or 0.0)
 
     def run(self, call: Callable[[], T]) -> T:
-        """Call until it doesn't fail by `IndexUnavailableError`, which is raised when the attempts are used up.
+        """Call a function, and repeat it while it raises `IndexUnavailableError`.
 
-        The call must do no harm when it is done twice: a failure doesn't tell whether the server had already acted.
+        The call must be idempotent, because a server may have executed a call that failed.
+
+        Raises:
+            IndexUnavailableError: the last attempt failed.
         """
         for failures in range(1, self.attempts):
             try:
                 return call()
             except IndexUnavailableError as exc:
                 seconds = self.wait(failures, exc)
-                _LOG.warning("%s; trying again in %.1f s (%d of %d)", exc, seconds, failures, self.attempts - 1)
+                _LOG.warning("%s; retrying in %.1f s (retry %d of %d)", exc, seconds, failures, self.attempts - 1)
                 telemetry.count("compressae.retries", attributes={"error.type": type(exc).__name__})
                 time.sleep(seconds)
         return call()

@@ -19,28 +19,35 @@ T = TypeVar("T")
 
 
 def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArray[np.floating]:
-    """X as a (n, d) array of real numbers, not copied if it is one; a single (d,) vector becomes (1, d).
+    """Return X as an (n, d) array of real numbers, without a copy if it is one; a (d,) vector becomes (1, d).
+
+    Args:
+        X: embeddings.
+        dim: expected dimensions d; None accepts any.
+        whose: name of what expects them, for the error message.
 
     Raises:
-        DimensionError: d isn't `dim` (None accepts any).
-        InvalidInputError: X is empty, or isn't a matrix of real numbers.
+        DimensionError: the embeddings do not have `dim` dimensions.
+        InvalidInputError: X is empty or is not a matrix of real numbers.
     """
     rows = X if isinstance(X, np.ndarray) else np.asarray(X)
     if rows.ndim == 1 and rows.size:
         rows = rows[None, :]
     if rows.ndim != 2 or not rows.size:
-        raise InvalidInputError(f"embeddings have shape {rows.shape}; they must be (items, dimensions) and not empty")
+        raise InvalidInputError(
+            f"embeddings have shape {rows.shape}; they must have the shape (items, dimensions) and not be empty"
+        )
     if not np.issubdtype(rows.dtype, np.floating) and not np.issubdtype(rows.dtype, np.integer):
-        raise InvalidInputError(f"embeddings are {rows.dtype}; they must be real numbers")
+        raise InvalidInputError(f"embeddings have dtype {rows.dtype}; they must be real numbers")
     if dim is not None and rows.shape[1] != dim:
         raise DimensionError(
-            f"embeddings have {rows.shape[1]} dimensions but {whose} encodes {dim}; embed with the model's own backbone"
+            f"embeddings have {rows.shape[1]} dimensions but {whose} encodes {dim}; embed with the model's backbone"
         )
     return rows
 
 
 def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
-    """A (n, d) block as float32 rows of unit norm, copied.
+    """Copy an (n, d) block as float32 rows of unit norm.
 
     Raises:
         InvalidInputError: a row is zero, or holds NaN or an infinite value; the message counts rows from `first`.
@@ -52,14 +59,15 @@ def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
         row = bad[0]
         what = "is all zero" if norms[row] == 0 else "holds NaN or an infinite value"
         raise InvalidInputError(
-            f"embedding in row {first + row} {what} ({bad.size} such rows here); embed those items again or drop them"
+            f"embedding in row {first + row} {what} ({bad.size} such rows in this batch); embed them again or "
+            "remove them"
         )
     block /= norms
     return block
 
 
 class UnitRows:
-    """Embeddings that are known to be float32 rows of unit norm, so that they are checked and normalised once.
+    """Float32 embeddings of unit norm, checked and normalised once, on construction.
 
     Args:
         rows: (n, d) array of real numbers.
@@ -72,14 +80,14 @@ class UnitRows:
     __slots__ = ("rows",)
 
     rows: FloatArray
-    """(n, d)."""
+    """(n, d) float32 rows of unit norm."""
 
     def __init__(self, rows: npt.NDArray[np.floating], first: int = 0) -> None:
         self.rows = unit_rows(rows, first)
 
     @classmethod
     def _trusted(cls, rows: FloatArray) -> Self:
-        """Rows that are known to have unit norm; nothing is checked or copied."""
+        """Wrap rows that have unit norm, without checks or copies."""
         unit = cls.__new__(cls)
         unit.rows = rows
         return unit
@@ -91,33 +99,37 @@ class UnitRows:
 def exact_neighbours(
     queries: npt.ArrayLike, catalog: npt.ArrayLike, depth: int, own: npt.NDArray[np.int64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """The rows of the catalog closest to each query by cosine, exactly: what every recall here is against.
+    """Find the rows of a catalog closest to each query by exact cosine, the ground truth of recall.
 
     Args:
         queries: (q, d).
         catalog: (n, d) array or memory map, read in blocks.
-        depth: neighbours of each query; fewer than n.
-        own: (q,) row of the catalog that each query is, which doesn't count as its neighbour; None for outside queries.
+        depth: neighbours of a query; fewer than n if `own` is given, else at most n.
+        own: (q,) row of the catalog that each query is, which is excluded from its neighbours; None if the queries are
+            not rows of the catalog.
 
     Returns:
         (q, depth) rows, closest first.
     """
     rows = check_embeddings(catalog, None, "")
-    asked = unit_rows(check_embeddings(queries, rows.shape[1], "the catalog"))
+    unit_queries = unit_rows(check_embeddings(queries, rows.shape[1], "the catalog"))
     if depth + (own is not None) > len(rows):
         raise InvalidInputError(
-            f"a catalog of {len(rows)} items doesn't have {depth} neighbours for each; ask for fewer"
+            f"a catalog of {len(rows)} items doesn't have {depth} neighbours for each query; request fewer"
         )
-    scores = np.empty((len(asked), 0), np.float32)
-    numbers = np.empty((len(asked), 0), np.int64)
+    scores = np.empty((len(unit_queries), 0), np.float32)
+    numbers = np.empty((len(unit_queries), 0), np.int64)
     for start in range(0, len(rows), _BATCH):
         block = unit_rows(rows[start : start + _BATCH], start)
-        found = asked @ block.T
+        block_scores = unit_queries @ block.T
         if own is not None:
             inside = np.flatnonzero((own >= start) & (own < start + len(block)))
-            found[inside, own[inside] - start] = -np.inf
-        here = np.broadcast_to(np.arange(start, start + len(block)), found.shape)
-        scores, numbers = np.concatenate([scores, found], axis=1), np.concatenate([numbers, here], axis=1)
+            block_scores[inside, own[inside] - start] = -np.inf
+        block_numbers = np.broadcast_to(np.arange(start, start + len(block)), block_scores.shape)
+        scores, numbers = (
+            np.concatenate([scores, block_scores], axis=1),
+            np.concatenate([numbers, block_numbers], axis=1),
+        )
         if scores.shape[1] > depth:
             best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
             scores, numbers = np.take_along_axis(scores, best, 1), np.take_along_axis(numbers, best, 1)
@@ -128,19 +140,19 @@ def reservoir_sample(rows: Iterable[T], size: int, random: np.random.Generator) 
     """Draw a uniform sample of a stream of unknown length in one pass (Vitter's algorithm R, ACM TOMS 1985).
 
     Args:
-        rows: the stream. Give copies of array rows, as a kept view would keep its whole array in memory.
-        size: rows to draw; a shorter stream is returned whole and in order.
+        rows: the stream. Pass copies of array rows, because a view keeps its whole array in memory.
+        size: rows to draw. A shorter stream is returned whole and in order.
         random: source of randomness.
 
     Returns:
         The drawn rows, and the length of the stream.
     """
-    kept: list[T] = []
+    sample: list[T] = []
     count = 0
     for row in rows:
         count += 1
-        if len(kept) < size:
-            kept.append(row)
-        elif (slot := int(random.integers(count))) < size:  # row number m is kept with probability size / m
-            kept[slot] = row
-    return kept, count
+        if len(sample) < size:
+            sample.append(row)
+        elif (slot := int(random.integers(count))) < size:  # row number m enters the sample with probability size / m
+            sample[slot] = row
+    return sample, count

@@ -24,7 +24,7 @@ def any_codes(draw: st.DrawFn) -> SparseCodes:
 
 
 @given(any_codes())
-def test_csr_is_the_matrix(codes: SparseCodes) -> None:
+def test_to_csr_returns_the_matrix_of_the_codes(codes: SparseCodes) -> None:
     dense = np.zeros((len(codes), codes.latents), np.float32)
     np.put_along_axis(dense, codes.indices.astype(np.int64), codes.values, axis=1)
     matrix = codes.to_csr()
@@ -33,20 +33,20 @@ def test_csr_is_the_matrix(codes: SparseCodes) -> None:
 
 
 @given(any_codes())
-def test_slices_put_together_are_the_whole(codes: SparseCodes) -> None:
+def test_concatenated_slices_equal_the_original(codes: SparseCodes) -> None:
     assert SparseCodes.concatenate([codes[:1], codes[1:]]) == codes
     assert codes[np.arange(len(codes))] == codes
     assert codes[[len(codes) - 1]].row(0)[0].tolist() == codes.row(len(codes) - 1)[0].tolist()
 
 
 @given(codes=any_codes())
-def test_saved_and_loaded_is_the_same(tmp_path_factory: pytest.TempPathFactory, codes: SparseCodes) -> None:
+def test_save_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, codes: SparseCodes) -> None:
     path = tmp_path_factory.mktemp("codes") / "codes.safetensors"
     codes.save(path)
     assert SparseCodes.load(path) == codes
 
 
-def test_rows_are_sorted_and_bytes_counted() -> None:
+def test_rows_are_sorted_by_latent_and_nbytes_is_8_n_k() -> None:
     codes = SparseCodes([[5, 2, 9]], [[1.0, 2.0, 3.0]], 10)
     assert codes.indices.tolist() == [[2, 5, 9]]
     assert codes.values.tolist() == [[2.0, 1.0, 3.0]]
@@ -60,8 +60,8 @@ def test_rows_are_sorted_and_bytes_counted() -> None:
 @pytest.mark.parametrize(
     ("indices", "values", "latents", "complaint"),
     [
-        ([[1, 2]], [[1.0]], 5, "both must be"),
-        ([1, 2], [1.0, 2.0], 5, "both must be"),
+        ([[1, 2]], [[1.0]], 5, "both must have the shape"),
+        ([1, 2], [1.0, 2.0], 5, "both must have the shape"),
         ([[1.5, 2]], [[1.0, 1.0]], 5, "must be integers"),
         ([[0, 1], [1, 5]], [[1.0, 1.0]] * 2, 5, r"row 1 names a latent outside 0\.\.4"),
         ([[0, -1]], [[1.0, 1.0]], 5, "row 0 names a latent outside"),
@@ -69,15 +69,15 @@ def test_rows_are_sorted_and_bytes_counted() -> None:
         ([[3, 4]], [[1.0, np.nan]], 5, "row 0 holds NaN"),
         ([[3, 4]], [[np.inf, 1.0]], 5, "row 0 holds NaN or an infinite"),
         ([[3, 4]], [[0.0, 0.0]], 5, "row 0 has no non-zero value"),
-        ([[0, 1]], [[1.0, 1.0]], 1, "need 1 <= k <= latents"),
+        ([[0, 1]], [[1.0, 1.0]], 1, "1 <= k <= latents is required"),
     ],
 )
-def test_bad_codes_are_named(indices: Any, values: Any, latents: int, complaint: str) -> None:
+def test_invalid_codes_are_refused(indices: Any, values: Any, latents: int, complaint: str) -> None:
     with pytest.raises(InvalidCodeError, match=complaint):
         SparseCodes(indices, values, latents)
 
 
-def test_different_kinds_are_not_put_together() -> None:
+def test_different_codes_cannot_be_concatenated() -> None:
     a, b = SparseCodes([[1]], [[1.0]], 3), SparseCodes([[1]], [[1.0]], 4)
     for parts in ([a, b], []):
         with pytest.raises(InvalidInputError, match="can't concatenate"):
@@ -86,7 +86,7 @@ def test_different_kinds_are_not_put_together() -> None:
     assert a != "codes"
 
 
-def test_files_that_are_no_codes(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "codes.safetensors"
     with pytest.raises(ModelFileError, match="not a readable code file"):
         SparseCodes.load(path)
@@ -98,8 +98,8 @@ def test_files_that_are_no_codes(tmp_path: Path) -> None:
             SparseCodes.load(path)
 
 
-def test_no_rows_are_codes_too() -> None:
+def test_an_empty_selection_is_valid() -> None:
     codes = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 5)
-    rows: list[Any] = [[], np.array([]), slice(0, 0)]
-    for none in rows:
-        assert (len(codes[none]), codes[none].k) == (0, 2)
+    selections: list[Any] = [[], np.array([]), slice(0, 0)]
+    for rows in selections:
+        assert (len(codes[rows]), codes[rows].k) == (0, 2)

@@ -177,12 +177,12 @@ def test_names_given_by_hand_are_kept(source: Source, model: CompresSAE, found: 
     assert CompresSAE.load(tmp_path).fingerprint == model.fingerprint
 
 
-def test_another_models_names_are_set_aside(found: Concepts, tmp_path: Path) -> None:
+def test_a_file_of_another_model_is_renamed(found: Concepts, tmp_path: Path) -> None:
     found.save(tmp_path)
     other = dataclasses.replace(found, fingerprint="m-other")
     with pytest.raises(ModelMismatchError, match=f"{found.fingerprint}.*m-other"):
         Concepts.load(tmp_path, "m-other")
-    assert Concepts.before(tmp_path, "m-other") is None
+    assert Concepts.load_previous(tmp_path, "m-other") is None
     other.save(tmp_path)
     assert Concepts.load(tmp_path, "m-other") == other
     aside = tmp_path / f"concepts-{found.fingerprint}.json"
@@ -196,11 +196,11 @@ def test_another_models_names_are_set_aside(found: Concepts, tmp_path: Path) -> 
         ('"format": 1', '"format": 2', "concept format 2"),
         ('"terms"', '"trems"', "KeyError: 'terms'"),
         ('"sign": 1', '"sign": 0', "latent 0 has sign 0"),
-        ('"name": "game"', '"name": " "', "latent 0 has a name that is no text, ' '"),
+        ('"name": "game"', '"name": " "', "latent 0 has name ' '; its texts must be strings, its name not empty"),
         ('"name": "game"', '"name": 3', "latent 0"),
     ],
 )
-def test_a_slip_of_the_hand_is_named(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+def test_an_invalid_edit_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     made = Concepts("m-1", 10, (_concept(0, "game"),))
     text = made.to_json()
     assert old in text
@@ -220,7 +220,7 @@ def test_names_find_concepts_and_errors_suggest() -> None:
         made.named("editr")
     with pytest.raises(InvalidInputError, match=re.escape("did you mean 'game data', 'chess game'?")):
         made.named("game")
-    with pytest.raises(InvalidInputError, match="none comes close"):
+    with pytest.raises(InvalidInputError, match="no name is similar"):
         made.named("xyzzy")
 
 

@@ -1,4 +1,4 @@
-"""The GPU's encoding path on any device: pursuit by torch references and by Triton, and streamed batches."""
+"""The encoding path of GPUs, tested on any device: pursuit by the torch reference and by Triton, and streaming."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=["torch", "triton"])
 def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    chosen: Any = torch_reference
+    kernels: Any = torch_reference
     if request.param == "triton":
-        pytest.importorskip("triton", reason="Triton is not installed here: its kernels are not tested")
-        chosen = dispatch._triton()
+        pytest.importorskip("triton", reason="needs Triton, which is not installed")
+        kernels = dispatch._triton()
     for module in (pursuit, coding):
-        monkeypatch.setattr(module, "fused", lambda _: chosen)
-    return chosen
+        monkeypatch.setattr(module, "fused", lambda _: kernels)
+    return kernels
 
 
 def _loss(x: torch.Tensor, atoms: torch.Tensor, codes: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -42,7 +42,7 @@ def _loss(x: torch.Tensor, atoms: torch.Tensor, codes: tuple[torch.Tensor, torch
 
 @pytest.mark.parametrize(("k", "step"), [(5, 1), (12, 4), (17, 7)])
 @pytest.mark.usefixtures("operations")
-def test_pursuit_by_gram_matrices_finds_codes_as_good(k: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_pursuit_is_as_good_as_the_reference(k: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, atoms = unit_rows(12, 40, 1).to(DEVICE), unit_rows(150, 40, 2).to(DEVICE)
     atoms[3] = atoms[4]
     codes = Dictionary(atoms).pursue(x, k, step)
@@ -54,7 +54,7 @@ def test_pursuit_by_gram_matrices_finds_codes_as_good(k: int, step: int, monkeyp
 
 
 @pytest.mark.usefixtures("operations")
-def test_all_atoms_when_k_is_h() -> None:
+def test_with_k_equal_to_h_reconstruction_is_exact() -> None:
     x, atoms = unit_rows(5, 4, 4).to(DEVICE), unit_rows(8, 4, 5).to(DEVICE)
     indices, values = Dictionary(atoms).pursue(x, 8, 3)
     assert all(sorted(row) == list(range(8)) for row in indices.tolist())
@@ -75,14 +75,14 @@ def test_a_support_too_large_for_the_kernels_is_reported_once(caplog: pytest.Log
 
 
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
-def test_streamed_encoding_equals_encoding_at_once(
+def test_streamed_encoding_equals_plain_encoding(
     model: CompresSAE, embeddings: FloatArray, operations: Any, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last batch is smaller than the others, and the rows are float16."""
+    """Rows are float16, and the last batch is smaller than the others."""
     rows = (3 * embeddings[:37]).astype(np.float16)
     monkeypatch.setattr(coding, "fused", lambda _: None)
     monkeypatch.setattr(pursuit, "fused", lambda _: None)
-    wanted = model.encode(rows, method)
+    expected = model.encode(rows, method)
     monkeypatch.setattr(coding, "fused", lambda _: operations)
     monkeypatch.setattr(pursuit, "fused", lambda _: operations)
     coder = model._coder()
@@ -93,15 +93,13 @@ def test_streamed_encoding_equals_encoding_at_once(
 
     indices, values = np.full((37, model.k), -1, np.int32), np.zeros((37, model.k), np.float32)
     coding._encode_streaming(rows, code, 16, CPU, indices, values)
-    same = (indices == wanted.indices).all(axis=1)
+    same = (indices == expected.indices).all(axis=1)
     assert same.mean() > (0.9 if method == "pursuit" else 0.999)
-    np.testing.assert_allclose(values[same], wanted.values[same], atol=1e-4)
+    np.testing.assert_allclose(values[same], expected.values[same], atol=1e-4)
 
 
 @pytest.mark.parametrize("row", [3, 40, 69])
-def test_a_streamed_encoding_names_the_row_that_is_unusable(
-    model: CompresSAE, embeddings: FloatArray, row: int
-) -> None:
+def test_streamed_encoding_names_the_invalid_row(model: CompresSAE, embeddings: FloatArray, row: int) -> None:
     rows = embeddings[:70].copy()
     rows[row] = 0
     coder = model._coder()
@@ -112,14 +110,14 @@ def test_a_streamed_encoding_names_the_row_that_is_unusable(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
-def test_a_gpu_encodes_as_a_cpu_does(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
-    there = CompresSAE(model.config).to("cuda")
-    there.load_state_dict(model.state_dict())
-    on_cpu, on_gpu = model.encode(embeddings, method), there.encode(embeddings, method, batch_size=64)
+def test_a_gpu_and_a_cpu_give_the_same_codes(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
+    gpu_model = CompresSAE(model.config).to("cuda")
+    gpu_model.load_state_dict(model.state_dict())
+    on_cpu, on_gpu = model.encode(embeddings, method), gpu_model.encode(embeddings, method, batch_size=64)
     assert (on_cpu.indices == on_gpu.indices).all(axis=1).mean() > (0.9 if method == "pursuit" else 0.99)
 
 
-def test_pieces_arrive_in_order_and_whole() -> None:
+def test_uploaded_pieces_arrive_complete_and_in_order() -> None:
     rows = np.random.default_rng(0).normal(size=(100, 7))
     picks: list[Any] = [slice(0, 30), np.array([5, 99, 5, 0]), slice(90, 100), np.arange(30)[::-1].copy(), slice(7, 8)]
     with Upload(rows, 30, DEVICE) as upload:
@@ -131,31 +129,31 @@ def test_pieces_arrive_in_order_and_whole() -> None:
             np.testing.assert_array_equal(piece.cpu().numpy(), rows[pick].astype(np.float32))
 
 
-def test_an_error_while_rows_are_read_is_raised_when_they_are_taken() -> None:
+def test_an_error_of_reading_rows_is_raised_by_take() -> None:
     with Upload(np.zeros((10, 3)), 4, DEVICE) as upload:
         upload.request(np.array([0, 10]))
         with pytest.raises(IndexError):
             upload.take()
 
 
-def test_results_arrive_one_batch_later() -> None:
+def test_downloads_arrive_one_batch_later() -> None:
     download = Download(DEVICE)
     batches = [torch.full((size, 2), float(size), device=DEVICE) for size in (4, 4, 3, 3)]
     seen = [download.put(batch) for batch in batches]
     assert seen[0] is None
     later = [*seen[1:], download.last()]
-    # Buffers are used again two calls later, so of equal sizes only the last is still what it was.
+    # Buffers are reused two calls later, so of arrays of equal size only the last still has its values.
     assert [done[0].shape for done in later if done] == [(4, 2), (4, 2), (3, 2), (3, 2)]
     assert later[-1] is not None
     assert (later[-1][0] == 3).all()
 
 
-def test_rows_of_unit_norm_are_encoded_as_their_embeddings_are(
+def test_unit_rows_are_encoded_without_being_normalised_again(
     model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = embeddings[:70] * np.arange(1, 71, dtype=np.float32)[:, None]
     codes, unit = model.encode(raw, batch_size=32), UnitRows(raw)
-    monkeypatch.setattr(coding, "unit_rows", None)  # would fail if they were normalised again
+    monkeypatch.setattr(coding, "unit_rows", None)  # a second normalisation would fail
     assert model.encode(unit, batch_size=32) == codes
     with pytest.raises(InvalidInputError, match="embeddings have 5 dimensions"):
         model.encode(UnitRows(raw[:, :5]))

@@ -17,11 +17,11 @@ from compressae_qdrant.model.config import ModelConfig
 
 
 @pytest.mark.parametrize("method", ["encoder", "refit", "pursuit"])
-def test_codes_are_valid_and_decode_to_what_they_code(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
+def test_codes_are_valid_and_decode_to_projections(model: CompresSAE, embeddings: FloatArray, method: Any) -> None:
     codes = model.encode(embeddings, method)
-    SparseCodes(codes.indices, codes.values, codes.latents)  # the checking constructor accepts them
+    SparseCodes(codes.indices, codes.values, codes.latents)  # raises if a rule is broken
     decoded = model.decode(codes)
-    cosines = np.linalg.norm(decoded, axis=1)  # x_hat is the projection of x on its own line
+    cosines = np.linalg.norm(decoded, axis=1)  # x_hat is the projection of x on its direction
     np.testing.assert_allclose((decoded * embeddings).sum(axis=1), cosines**2, rtol=1e-5)
     assert float(cosines.mean()) > {"encoder": 0.6, "refit": 0.7, "pursuit": 0.8}[method]
 
@@ -34,7 +34,7 @@ def test_pursuit_beats_refit_beats_encoder(model: CompresSAE, embeddings: FloatA
     assert cosines == sorted(cosines)
 
 
-def test_the_encoder_is_the_papers(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_the_encoder_matches_its_definition_in_the_paper(model: CompresSAE, embeddings: FloatArray) -> None:
     codes = model.encode(embeddings[:20], "encoder", scale="raw")
     weight, bias = model.encoder_weight.detach().numpy(), model.encoder_bias.detach().numpy()
     e = embeddings[:20].astype(np.float64) @ weight.T + bias
@@ -44,18 +44,18 @@ def test_the_encoder_is_the_papers(model: CompresSAE, embeddings: FloatArray) ->
         np.testing.assert_allclose(codes.values[row], e[row, best], rtol=1e-4, atol=1e-6)
 
 
-def test_scales(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_values_have_the_requested_scale(model: CompresSAE, embeddings: FloatArray) -> None:
     raw = model.encode(embeddings[:9], scale="raw")
     code = model.encode(embeddings[:9], scale="code")
     np.testing.assert_allclose(np.linalg.norm(code.values, axis=1), 1, rtol=1e-5)
     assert (raw.scale, code.scale) == ("raw", "code")
     unit = model.encode(embeddings[:9], scale="reconstruction")
     np.testing.assert_allclose(np.linalg.norm(model.decode(unit), axis=1), 1, rtol=1e-5)
-    # Least-squares values make x_hat a projection already.
+    # Least-squares values already make x_hat a projection.
     np.testing.assert_allclose(model.encode(embeddings[:9], scale="projection").values, raw.values, rtol=1e-3)
 
 
-def test_a_code_that_points_away_from_its_item_does_not_vanish(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_code_with_negative_cosine_does_not_vanish(model: CompresSAE, embeddings: FloatArray) -> None:
     broken = copy.deepcopy(model)
     with torch.no_grad():
         broken.encoder_weight.neg_()
@@ -65,27 +65,29 @@ def test_a_code_that_points_away_from_its_item_does_not_vanish(model: CompresSAE
     assert (np.linalg.norm(broken.decode(codes), axis=1) < 2e-3).all()
 
 
-def test_any_array_of_numbers_gives_the_same_codes(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_equal_numbers_of_any_type_give_the_same_codes(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
     x = embeddings[:30].astype(np.float16)
     np.save(tmp_path / "x.npy", x)
-    wanted = model.encode(x)
+    expected = model.encode(x)
     others: list[Any] = [x.astype(np.float64), x.tolist(), np.load(tmp_path / "x.npy", mmap_mode="r"), 8 * x]
     for other in others:
         codes = model.encode(other)
-        np.testing.assert_array_equal(codes.indices, wanted.indices)
-        np.testing.assert_allclose(codes.values, wanted.values, atol=1e-5)
-    assert model.encode(x[0]).indices.tolist() == wanted.indices[:1].tolist()
+        np.testing.assert_array_equal(codes.indices, expected.indices)
+        np.testing.assert_allclose(codes.values, expected.values, atol=1e-5)
+    assert model.encode(x[0]).indices.tolist() == expected.indices[:1].tolist()
 
 
-def test_batches_do_not_matter(model: CompresSAE, embeddings: FloatArray) -> None:
-    # Encoder only: blocks of another size round the choice of pursuit differently.
+def test_codes_do_not_depend_on_the_batch_size(model: CompresSAE, embeddings: FloatArray) -> None:
+    # Only the encoder: rounding in pursuit depends on the batch size.
     whole, parts = (model.encode(embeddings, "encoder", batch_size=size) for size in (600, 37))
     np.testing.assert_array_equal(whole.indices, parts.indices)
     np.testing.assert_allclose(whole.values, parts.values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("damage", "complaint"),
     [
         (lambda x: x[:, :5], r"5 dimensions but model 'm-[0-9a-f]{12}' encodes 24"),
         (lambda x: np.where(np.arange(len(x))[:, None] == 7, np.nan, x), "row 7 holds NaN"),
@@ -96,12 +98,12 @@ def test_batches_do_not_matter(model: CompresSAE, embeddings: FloatArray) -> Non
         (lambda x: np.array([["a"]]), "real numbers"),
     ],
 )
-def test_bad_input_is_named(model: CompresSAE, embeddings: FloatArray, spoil: Any, complaint: str) -> None:
+def test_invalid_embeddings_are_refused(model: CompresSAE, embeddings: FloatArray, damage: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        model.encode(spoil(embeddings))
+        model.encode(damage(embeddings))
 
 
-def test_bad_settings_are_named(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_invalid_settings_are_refused(model: CompresSAE, embeddings: FloatArray) -> None:
     settings: list[dict[str, Any]] = [{"method": "magic"}, {"scale": "big"}, {"atoms_per_step": 0}, {"batch_size": 0}]
     for setting in settings:
         with pytest.raises(InvalidInputError, match=next(iter(setting))):
@@ -114,7 +116,7 @@ def test_bad_settings_are_named(model: CompresSAE, embeddings: FloatArray) -> No
         model.decode(SparseCodes([[1]], [[1.0]], 7))
 
 
-def test_another_k_on_the_same_atoms(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_with_k_keeps_the_atoms_and_changes_k(model: CompresSAE, embeddings: FloatArray) -> None:
     wide = model.with_k(9, embeddings)
     assert (wide.k, wide.fingerprint == model.fingerprint) == (9, False)
     assert torch.equal(wide.atoms, model.atoms)
@@ -123,8 +125,8 @@ def test_another_k_on_the_same_atoms(model: CompresSAE, embeddings: FloatArray) 
     dense = codes.to_csr().toarray()
     np.testing.assert_allclose(wide.latent_use.numpy(), (dense != 0).mean(axis=0), rtol=1e-5)
     used = (dense != 0).any(axis=0)
-    wanted = np.abs(dense).sum(axis=0)[used] / (dense != 0).sum(axis=0)[used]
-    np.testing.assert_allclose(wide.latent_magnitude.numpy()[used], wanted, rtol=1e-5)
+    expected = np.abs(dense).sum(axis=0)[used] / (dense != 0).sum(axis=0)[used]
+    np.testing.assert_allclose(wide.latent_magnitude.numpy()[used], expected, rtol=1e-5)
     assert wide.history is not None
     assert wide.history.notes[-1] == "k=9 was chosen after a training with k=6"
     assert model.k == 6
@@ -132,7 +134,7 @@ def test_another_k_on_the_same_atoms(model: CompresSAE, embeddings: FloatArray) 
         model.with_k(97, embeddings)
 
 
-def test_fingerprint_is_of_weights_and_k() -> None:
+def test_the_fingerprint_depends_on_weights_and_k() -> None:
     base = CompresSAE(ModelConfig(4, 8, 2))
     assert base.fingerprint == CompresSAE(ModelConfig(4, 8, 2)).fingerprint
     assert base.fingerprint != CompresSAE(ModelConfig(4, 8, 3)).fingerprint
@@ -142,7 +144,7 @@ def test_fingerprint_is_of_weights_and_k() -> None:
     assert base.fingerprint != before
 
 
-def test_saved_and_loaded_is_the_same(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_save_and_load_round_trip(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     model.save(tmp_path / "model")
     loaded = CompresSAE.load(tmp_path / "model")
     assert loaded.fingerprint == model.fingerprint
@@ -152,7 +154,9 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, model: CompresSAE, embeddi
     assert loaded.posting_mass == model.posting_mass > 0
 
 
-def test_loaded_in_inference_mode_it_is_the_same(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_model_loaded_in_inference_mode_is_the_same(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
     model.save(tmp_path)
     with torch.inference_mode():
         loaded = CompresSAE.load(tmp_path)
@@ -161,7 +165,7 @@ def test_loaded_in_inference_mode_it_is_the_same(tmp_path: Path, model: CompresS
     assert inside == loaded.encode(embeddings[:3]) == model.encode(embeddings[:3])
 
 
-def test_saving_again_replaces_and_leaves_one_weights_file(tmp_path: Path, model: CompresSAE) -> None:
+def test_saving_again_replaces_the_weights_file(tmp_path: Path, model: CompresSAE) -> None:
     model.save(tmp_path)
     other = CompresSAE(ModelConfig(4, 8, 2))
     other.save(tmp_path)
@@ -169,13 +173,13 @@ def test_saving_again_replaces_and_leaves_one_weights_file(tmp_path: Path, model
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_failed_save_leaves_the_old_model(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_model(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
     model.save(tmp_path)
 
-    def full(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("compressae_qdrant.model.storage.write_text", full)
+    monkeypatch.setattr("compressae_qdrant.model.storage.write_text", fail)
     with pytest.raises(OSError, match="No space"):
         CompresSAE(ModelConfig(4, 8, 2)).save(tmp_path)
     assert CompresSAE.load(tmp_path).fingerprint == model.fingerprint
@@ -187,36 +191,36 @@ def _edit(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("damage", "complaint"),
     [
         (lambda p: (p / "config.json").unlink(), "there is no model"),
-        (lambda p: (p / "config.json").write_text("{"), "can't be read"),
+        (lambda p: (p / "config.json").write_text("{"), r"cannot read .*config\.json"),
         (lambda p: _edit(p, format=99), "format 99, this version reads 1; upgrade"),
         (lambda p: _edit(p, k=5), "fingerprint"),
         (lambda p: _edit(p, latents=50), "doesn't fit"),
         (lambda p: _edit(p, fingerprint="m-000000000000"), "altered"),
         (lambda p: next(p.glob("weights-*")).write_bytes(b"x"), "truncated or altered"),
-        (lambda p: next(p.glob("weights-*")).unlink(), "can't read the weights"),
-        (lambda p: _flip(next(p.glob("weights-*"))), "truncated or altered"),
+        (lambda p: next(p.glob("weights-*")).unlink(), "cannot read the weights"),
+        (lambda p: _flip_last_bit(next(p.glob("weights-*"))), "truncated or altered"),
         (lambda p: (p / "history.json").write_text("[]"), "not a training history"),
         (lambda p: (p / "history.json").write_bytes(b"\xff"), "not a training history"),
-        (lambda p: _edit(p, weights=3), "can't read the weights"),
+        (lambda p: _edit(p, weights=3), "cannot read the weights"),
     ],
 )
-def test_a_damaged_model_is_a_clear_error(tmp_path: Path, model: CompresSAE, spoil: Any, complaint: str) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, model: CompresSAE, damage: Any, complaint: str) -> None:
     model.save(tmp_path)
-    spoil(tmp_path)
+    damage(tmp_path)
     with pytest.raises(ModelFileError, match=complaint):
         CompresSAE.load(tmp_path)
 
 
-def _flip(path: Path) -> None:
+def _flip_last_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
-def test_a_model_is_saved_without_its_picture_where_matplotlib_is_missing(
+def test_without_matplotlib_a_model_is_saved_without_its_chart(
     model: CompresSAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert model.history is not None

@@ -12,20 +12,20 @@ from .support.data import unit_rows
 
 
 def _reference(x: np.ndarray, atoms: np.ndarray, k: int) -> np.ndarray:
-    """Orthogonal matching pursuit of one vector by its definition, in float64; gives the residual."""
-    chosen: list[int] = []
+    """Return the residual of one vector after orthogonal matching pursuit by its definition, in float64."""
+    support: list[int] = []
     residual = x
     for _ in range(k):
         correlation = np.abs(atoms @ residual)
-        correlation[chosen] = -1
-        chosen.append(int(correlation.argmax()))
-        basis = atoms[chosen].T
+        correlation[support] = -1
+        support.append(int(correlation.argmax()))
+        basis = atoms[support].T
         residual = x - basis @ np.linalg.lstsq(basis, x, rcond=None)[0]
     return residual
 
 
 def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
-    # Items made of few atoms, so that rounding to bfloat16 in the choice can't change what is found.
+    # Items are sums of few atoms, so that rounding to bfloat16 cannot change the selection.
     atoms = unit_rows(60, 32, 0)
     random = np.random.default_rng(1)
     mix = np.zeros((20, 60))
@@ -34,12 +34,12 @@ def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
     x = normalize(torch.from_numpy(mix.astype(np.float32)) @ atoms, dim=1)
     indices, values = pursue(x, atoms, 6, atoms_per_step=1)
     error = (x - sparse_decode(indices, values, atoms)).norm(dim=1)
-    wanted = [np.linalg.norm(_reference(row, atoms.double().numpy(), 6)) for row in x.double().numpy()]
-    assert float(error.mean()) == pytest.approx(float(np.mean(wanted)), abs=0.01)
+    expected = [np.linalg.norm(_reference(row, atoms.double().numpy(), 6)) for row in x.double().numpy()]
+    assert float(error.mean()) == pytest.approx(float(np.mean(expected)), abs=0.01)
 
 
 @pytest.mark.parametrize("atoms_per_step", [1, 3, 4, 16])
-def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) -> None:
+def test_atoms_are_selected_once_and_each_reduces_the_error(atoms_per_step: int) -> None:
     atoms, x = unit_rows(80, 16, 2), unit_rows(50, 16, 3)
     errors = []
     for k in (2, 5, 12):
@@ -50,27 +50,27 @@ def test_atoms_are_never_picked_twice_and_every_step_helps(atoms_per_step: int) 
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_the_atoms_that_are_dropped_are_those_that_cost_least() -> None:
+def test_the_atoms_whose_removal_costs_least_are_dropped() -> None:
     atoms, x = unit_rows(40, 16, 10), unit_rows(30, 16, 11)
     indices, values = pursue(x, atoms, 5, atoms_per_step=2)
     wide, _ = pursue(x, atoms, 7, atoms_per_step=1)
     kept = (x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()
-    blind = refit(x, atoms, wide[:, 2:])
-    assert kept < (x - sparse_decode(wide[:, 2:], blind, atoms)).norm(dim=1).mean()
-    # One atom too many: of all ways to drop one, the cheapest was taken.
+    arbitrary = refit(x, atoms, wide[:, 2:])
+    assert kept < (x - sparse_decode(wide[:, 2:], arbitrary, atoms)).norm(dim=1).mean()
+    # Of the four ways to drop one atom, the cheapest is taken.
     support = torch.tensor([[0, 3, 9, 12], [5, 1, 7, 30]])
     gram, moments = _normal_equations(x[:2], atoms, support)
     for row, left in enumerate(_most_valuable(gram, moments, 3).tolist()):
         errors = {}
-        for gone in range(4):
-            rest = [place for place in range(4) if place != gone]
-            chosen = support[row : row + 1, rest]
-            mended = refit(x[row : row + 1], atoms, chosen)
-            errors[gone] = float((x[row] - sparse_decode(chosen, mended, atoms)[0]).norm())
+        for dropped in range(4):
+            rest = [place for place in range(4) if place != dropped]
+            support = support[row : row + 1, rest]
+            values = refit(x[row : row + 1], atoms, support)
+            errors[dropped] = float((x[row] - sparse_decode(support, values, atoms)[0]).norm())
         assert {0, 1, 2, 3} - set(left) == {min(errors, key=errors.__getitem__)}
 
 
-def test_all_atoms_when_k_is_h_reconstruct_exactly() -> None:
+def test_with_k_equal_to_h_reconstruction_is_exact() -> None:
     atoms, x = unit_rows(8, 4, 4), unit_rows(5, 4, 5)
     indices, values = pursue(x, atoms, 8, 3)
     torch.testing.assert_close(sparse_decode(indices, values, atoms), x, atol=1e-3, rtol=0)
@@ -88,5 +88,5 @@ def test_refit_is_least_squares() -> None:
     atoms, x = unit_rows(20, 10, 8), unit_rows(3, 10, 9)
     support = torch.tensor([[0, 5, 7], [1, 2, 3], [19, 4, 11]])
     for row, values in enumerate(refit(x, atoms, support)):
-        wanted = np.linalg.lstsq(atoms[support[row]].numpy().T, x[row].numpy(), rcond=None)[0]
-        np.testing.assert_allclose(values.numpy(), wanted, atol=1e-4)
+        expected = np.linalg.lstsq(atoms[support[row]].numpy().T, x[row].numpy(), rcond=None)[0]
+        np.testing.assert_allclose(values.numpy(), expected, atol=1e-4)

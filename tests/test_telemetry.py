@@ -1,4 +1,4 @@
-"""The metrics of searches and ingestions, read in memory and from a Prometheus endpoint."""
+"""Metrics of searches and ingestions, read in memory and from a Prometheus endpoint."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ SECRET = "confidential-4711"
 
 
 class Metrics:
-    """Data points that were collected, by the names of instruments."""
+    """Collected data points, by the name of the instrument."""
 
     def __init__(self, reader: InMemoryMetricReader) -> None:
         self._reader = reader
 
     def points(self, name: str, **attributes: str) -> list[Any]:
-        """Points of an instrument that have these attributes; `db_system_name` stands for `db.system.name`."""
+        """Return the points of an instrument with some attributes; `db_system_name` stands for `db.system.name`."""
         data = self._reader.get_metrics_data()
-        wanted = {key.replace("_", "."): value for key, value in attributes.items()}
+        expected = {key.replace("_", "."): value for key, value in attributes.items()}
         return [
             point
             for resource in (data.resource_metrics if data else ())
@@ -52,10 +52,10 @@ class Metrics:
             for metric in scope.metrics
             if metric.name == name
             for point in metric.data.data_points
-            if wanted.items() <= dict(point.attributes or {}).items()
+            if expected.items() <= dict(point.attributes or {}).items()
         ]
 
-    def everything(self) -> str:
+    def as_json(self) -> str:
         data = self._reader.get_metrics_data()
         return data.to_json() if data else ""
 
@@ -70,7 +70,7 @@ def metrics() -> Iterator[Metrics]:
     provider.shutdown()
 
 
-def test_a_search(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_a_search_is_measured(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     retriever = Retriever(model, index)
     retriever.search(embeddings[0], limit=5, prefetch=40)
     retriever.search_batch(embeddings[:3], limit=5, prefetch=40)
@@ -83,7 +83,7 @@ def test_a_search(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddi
         (calls,) = metrics.points("db.client.operation.duration", db_system_name="qdrant_edge", db_operation_name=name)
         assert calls.count == count
     (candidates,) = metrics.points("compressae.search.candidates")
-    assert (candidates.count, candidates.min, candidates.max) == (5, 40, 41)  # similar_to finds itself too
+    assert (candidates.count, candidates.min, candidates.max) == (5, 40, 41)  # similar_to also finds the item itself
     (hits,) = metrics.points("compressae.search.hits")
     assert (hits.count, hits.max) == (5, 5)
     (planning,) = metrics.points("compressae.search.planning.duration")
@@ -93,20 +93,22 @@ def test_a_search(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddi
     assert metrics.points("compressae.search.rescoring.duration")[0].count == 1
 
 
-def test_a_failed_search_has_its_type(metrics: Metrics, model: CompresSAE, index: EdgeIndex) -> None:
+def test_a_failed_search_has_an_error_type(metrics: Metrics, model: CompresSAE, index: EdgeIndex) -> None:
     with pytest.raises(DimensionError):
         Retriever(model, index).search(np.ones(3))
     assert metrics.points("compressae.search.duration", error_type="DimensionError")[0].count == 1
     assert metrics.points("compressae.search.planning.duration", error_type="DimensionError")[0].count == 1
 
 
-def test_a_text_query(metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_embedding_of_a_text_query_is_measured(
+    metrics: Metrics, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
+) -> None:
     Retriever(model, index, lambda texts: embeddings[: len(texts)]).search(SECRET)
     assert metrics.points("compressae.search.embedding.duration")[0].count == 1
-    assert SECRET not in metrics.everything()
+    assert SECRET not in metrics.as_json()
 
 
-def test_an_async_search(metrics: Metrics, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_an_async_search_is_measured(metrics: Metrics, model: CompresSAE, embeddings: FloatArray) -> None:
     async def run() -> None:
         client = AsyncQdrantClient(":memory:")
         index = await AsyncQdrantIndex.create(client, "items", model)
@@ -121,14 +123,14 @@ def test_an_async_search(metrics: Metrics, model: CompresSAE, embeddings: FloatA
     assert sum(point.count for point in metrics.points("compressae.search.duration")) == 6
     (queue,) = metrics.points("compressae.search.queue.duration")
     assert queue.count == 6
-    assert queue.max > queue.min  # with one in flight, the others waited
+    assert queue.max > queue.min  # one search runs at a time and the others wait
     (calls,) = metrics.points(
         "db.client.operation.duration", db_system_name="qdrant", db_operation_name="search", db_collection_name="items"
     )
     assert calls.count == 6
 
 
-def test_an_ingestion(metrics: Metrics, model: CompresSAE, embeddings: FloatArray, tmp_path: Path) -> None:
+def test_an_ingestion_is_measured(metrics: Metrics, model: CompresSAE, embeddings: FloatArray, tmp_path: Path) -> None:
     rows = [f'{{"id": {n}, "embedding": {x.tolist()}, "title": "{SECRET}"}}' for n, x in enumerate(embeddings[:300])]
     rows[100] = '{"id": 100, "embedding": [0, 0]}'
     (tmp_path / "catalog.jsonl").write_text("\n".join(rows))
@@ -142,16 +144,16 @@ def test_an_ingestion(metrics: Metrics, model: CompresSAE, embeddings: FloatArra
     (upserts,) = metrics.points("db.client.operation.duration", db_operation_name="upsert")
     assert encoding.count == size.count == upserts.count == 5
     assert 299 * 6 * 8 < size.sum < 299 * 1000
-    said = metrics.everything()
-    assert SECRET not in said
-    assert str(tmp_path) not in said
+    text = metrics.as_json()
+    assert SECRET not in text
+    assert str(tmp_path) not in text
 
 
-def test_failures_and_retries(
+def test_failures_and_retries_are_counted(
     metrics: Metrics, model: CompresSAE, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EdgeIndex.create(tmp_path / "index", model) as index:
-        down = IndexUnavailableError("the server is away")
+        down = IndexUnavailableError("the server is unavailable")
 
         def fail(*_: object) -> None:
             raise down
@@ -165,8 +167,10 @@ def test_failures_and_retries(
     assert metrics.points("compressae.ingest.items") == []
 
 
-def test_a_prometheus_endpoint(model: CompresSAE, index: EdgeIndex, catalog: Path, embeddings: FloatArray) -> None:
-    """The names that the queries in README ask for are those that are scraped."""
+def test_prometheus_exposes_the_metrics_named_in_the_readme(
+    model: CompresSAE, index: EdgeIndex, catalog: Path, embeddings: FloatArray
+) -> None:
+    """Every metric in the queries of the README exists."""
     provider = MeterProvider([PrometheusMetricReader()])
     telemetry.use_provider(provider)
     server, thread = start_http_server(0, "127.0.0.1")
@@ -191,12 +195,12 @@ def test_a_prometheus_endpoint(model: CompresSAE, index: EdgeIndex, catalog: Pat
     assert re.search(r"compressae_ingest_items_total\{.*\} 600\.0", scraped)
     names = set(re.findall(r"^(\w+)[{ ]", scraped, re.MULTILINE))
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    asked = set(re.findall(r"\b((?:db_client|compressae_search|compressae_ingest|compressae_retries)_\w+)", readme))
-    assert len(asked) >= 8
-    assert asked - names == set()
+    named = set(re.findall(r"\b((?:db_client|compressae_search|compressae_ingest|compressae_retries)_\w+)", readme))
+    assert len(named) >= 8
+    assert named - names == set()
 
 
-def test_without_opentelemetry_nothing_happens(
+def test_without_opentelemetry_nothing_is_recorded(
     monkeypatch: pytest.MonkeyPatch, model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -9,7 +9,7 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.vectors import exact_neighbours, reservoir_sample
 
 
-def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] | None) -> list[list[int]]:
+def _full_sort(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] | None) -> list[list[int]]:
     scores = queries.astype(np.float64) @ catalog.astype(np.float64).T
     if own is not None:
         scores[np.arange(len(queries)), own] = -2
@@ -18,25 +18,27 @@ def _naive(queries: FloatArray, catalog: FloatArray, depth: int, own: list[int] 
 
 
 @pytest.mark.parametrize("block", [7, 100, 10_000])
-def test_exact_neighbours(embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_exact_neighbours_match_a_full_sort(
+    embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
     monkeypatch.setattr(vectors, "_BATCH", block)
     own = [5, 0, 599, 300]
-    queries = 3 * embeddings[own]  # norms don't matter
-    assert exact_neighbours(queries, embeddings, 12).tolist() == _naive(embeddings[own], embeddings, 12, None)
+    queries = 3 * embeddings[own]  # norms do not affect cosines
+    assert exact_neighbours(queries, embeddings, 12).tolist() == _full_sort(embeddings[own], embeddings, 12, None)
     found = exact_neighbours(queries, embeddings, 12, np.array(own))
-    assert found.tolist() == _naive(embeddings[own], embeddings, 12, own)
+    assert found.tolist() == _full_sort(embeddings[own], embeddings, 12, own)
     with pytest.raises(InvalidInputError, match="doesn't have 600 neighbours"):
         exact_neighbours(queries, embeddings, 600, np.array(own))
 
 
-def test_a_short_stream_is_drawn_whole() -> None:
+def test_a_stream_shorter_than_the_sample_is_returned_whole() -> None:
     random = np.random.default_rng(0)
     assert reservoir_sample("abc", 5, random) == (["a", "b", "c"], 3)
     assert reservoir_sample("abc", 3, random) == (["a", "b", "c"], 3)
     assert reservoir_sample([], 3, random) == ([], 0)
 
 
-def test_every_row_of_a_stream_is_drawn_equally_often() -> None:
+def test_every_row_of_a_stream_is_equally_likely() -> None:
     random = np.random.default_rng(0)
     drawn = np.zeros(10)
     for _ in range(4000):

@@ -78,7 +78,7 @@ def concepts(
         with progress_bar("concepts", catalog.rows, quiet=json_output) as advance:
             found = find_concepts(
                 catalog, coder, keep=keep, fields=None if fields is None else fields.split(","),
-                stop_words="english" if stop_words else None, known=Concepts.before(model, coder.fingerprint),
+                stop_words="english" if stop_words else None, known=Concepts.load_previous(model, coder.fingerprint),
                 method=parse_method(method), on_batch=advance,
             )  # fmt: skip
         found.save(model)

@@ -1,4 +1,4 @@
-"""Concept and Concepts: what the latents of a model stand for, and the file beside the model that people edit."""
+"""Concepts: names and statistics of the latents of a model, stored in a file of the model that users may edit."""
 
 from __future__ import annotations
 
@@ -14,79 +14,80 @@ from typing import Any, Final, Self
 from ..errors import InvalidInputError, ModelFileError, ModelMismatchError
 from ..files import write_text
 
-__all__ = ["CONCEPTS_FILE", "Concept", "Concepts", "StrongItem", "set_aside", "use_order"]
+__all__ = ["CONCEPTS_FILE", "Concept", "Concepts", "StrongItem", "rename_foreign", "use_order"]
 
 CONCEPTS_FILE: Final = "concepts.json"
+"""Name of the file in a model's directory."""
 
 _FORMAT: Final = 1
-_CLOSE: Final = 4
-"""Names that an error suggests."""
+_MAX_SUGGESTIONS: Final = 4
+"""Names that an error message suggests."""
 
 
 @dataclass(frozen=True)
 class StrongItem:
-    """An item that uses a latent, and lies close to its atom."""
+    """An item that uses a latent and is close to its atom."""
 
     id: int | str
     title: str
-    """A line for people to read."""
+    """Title of the item, one line."""
     value: float
-    """|stored value| of the latent in its code, at projection scale."""
+    """|value| of the latent in the item's code, at projection scale."""
     cosine: float
-    """Of its embedding with the latent's atom, on the concept's side."""
+    """Cosine of the item's embedding with the latent's atom, times the sign of the concept."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One latent, on the side where most of what it stores lies.
+    """One latent with the sign that most of its stored values have.
 
-    Pursuit gives each latent values of both signs, but one sign carries it: the other one's are few and small, and
-    correct what other atoms added too much of. So a latent is one concept with a sign; items of the other sign lean
-    away from it.
+    Pursuit gives a latent values of both signs, but those of one sign dominate. The others are few and small, and
+    correct contributions of other atoms. A latent is therefore one concept with a sign; items with the other sign are
+    opposed to it.
     """
 
     latent: int
     sign: int
-    """+1 or -1: of the stored values that mean this concept."""
+    """+1 or -1: sign of the stored values that represent this concept."""
     name: str
-    """What people call it: the suggestion, until someone edits it."""
+    """Name of the concept: the suggested name, unless a user edited it."""
     suggested: str
-    """What its terms suggest. A name that differs was given by hand, and outlives the next run."""
+    """Name derived from the terms. A different `name` was edited by a user and is kept by later runs."""
     terms: tuple[str, ...]
-    """Terms that set its strongest items apart, best first."""
+    """Terms that distinguish its strongest items, best first."""
     items: int
-    """Items that use it."""
+    """Number of items that use the latent."""
     opposed: int
-    """Items that use the latent with the other sign."""
+    """Number of items that use the latent with the other sign."""
     strength: float
-    """Mean |value| over the items that use it."""
+    """Mean |value| over the items that use the latent."""
     strongest: tuple[StrongItem, ...]
-    """Closest first."""
+    """Items with the highest cosine, closest first."""
     main: int = 0
-    """Items whose main concept it is: it has the largest share in their codes, value times cosine with the atom. 0 in
-    files of older versions."""
+    """Number of items whose main concept it is: it has the largest share in their codes, value times cosine with the
+    atom. 0 in files of older versions."""
 
     @property
     def key(self) -> str:
-        """Sign and latent, "+17": names the concept whatever people call it."""
+        """Identifier of the concept that does not depend on its name: sign and latent, such as "+17"."""
         return f"{'+' if self.sign > 0 else '-'}{self.latent}"
 
     @property
     def edited(self) -> bool:
-        """Whether the name was given by hand."""
+        """Whether a user edited the name."""
         return self.name != self.suggested
 
 
 @dataclass(frozen=True)
 class Concepts:
-    """The concepts of one model, found on one catalog."""
+    """Concepts of one model, determined on one catalog."""
 
     fingerprint: str
-    """Of the model."""
+    """Fingerprint of the model."""
     items: int
-    """Items of the catalog."""
+    """Number of items of the catalog."""
     concepts: tuple[Concept, ...]
-    """By latent, ascending. A latent that no item uses has none."""
+    """Concepts by ascending latent. A latent that no item uses has no concept."""
 
     def __iter__(self) -> Iterator[Concept]:
         return iter(self.concepts)
@@ -95,29 +96,32 @@ class Concepts:
         return len(self.concepts)
 
     def of_latent(self, latent: int) -> Concept | None:
-        """The concept of a latent, if it has one."""
+        """Return the concept of a latent, or None."""
         return self._by_latent.get(latent)
 
     def named(self, name: str) -> list[Concept]:
-        """The concepts of a name, letter case and outer blanks aside. Several latents may be given one name by hand:
-        then it means all of them.
+        """Return the concepts with a name, ignoring letter case and repeated blanks. Several latents may share a name.
 
         Raises:
-            InvalidInputError: there is no such name; the message has those that come close.
+            InvalidInputError: there is no such name; the message suggests similar ones.
         """
         found = self._by_name.get(_key(name))
         if found is None:
             known = list(self._by_name)
-            close = difflib.get_close_matches(_key(name), known, _CLOSE, 0.6)
-            close += [other for other in known if _key(name) in other and other not in close][: _CLOSE - len(close)]
-            hint = f"did you mean {', '.join(map(repr, close))}?" if close else "none comes close;"
+            close = difflib.get_close_matches(_key(name), known, _MAX_SUGGESTIONS, 0.6)
+            close += [other for other in known if _key(name) in other and other not in close][
+                : _MAX_SUGGESTIONS - len(close)
+            ]
+            hint = f"did you mean {', '.join(map(repr, close))}?" if close else "no name is similar;"
             raise InvalidInputError(f"there is no concept {name!r}; {hint} see `compressae concepts --search`")
         return found
 
     def search(self, word: str) -> list[Concept]:
-        """The concepts that have a text in their name, their terms or a title of their strongest items, as `most_used`
-        orders them; names before terms before titles."""
-        wanted = _key(word)
+        """Find concepts by a text in their names, their terms or the titles of their strongest items.
+
+        Matches in names come first, then those in terms, then those in titles; each group is ordered as by `most_used`.
+        """
+        text = _key(word)
 
         def rank(concept: Concept) -> int | None:
             places = (
@@ -125,33 +129,33 @@ class Concepts:
                 concept.terms,
                 [item.title for item in concept.strongest],
             )
-            return next((n for n, texts in enumerate(places) if any(wanted in _key(text) for text in texts)), None)
+            return next((n for n, texts in enumerate(places) if any(text in _key(other) for other in texts)), None)
 
         ranked = [(place, concept) for concept in self.most_used() if (place := rank(concept)) is not None]
-        return [concept for _, concept in sorted(ranked, key=lambda found: found[0])]
+        return [concept for _, concept in sorted(ranked, key=lambda pair: pair[0])]
 
     def most_used(self, count: int | None = None) -> list[Concept]:
-        """The concepts that are the main one of most items first; of as many, those that more items use."""
+        """Return concepts by descending `main`, then by descending `items`; all or the first `count`."""
         return sorted(self, key=lambda one: use_order(one.main, one.items, one.latent))[:count]
 
     def save(self, directory: Path) -> None:
-        """Write `concepts.json` to a model's directory, in one step. One of another model is set aside, not lost."""
-        set_aside(directory, self.fingerprint)
+        """Write `concepts.json` to a model's directory, in one step. A file of another model is renamed."""
+        rename_foreign(directory, self.fingerprint)
         write_text(directory / CONCEPTS_FILE, self.to_json())
 
     def to_json(self) -> str:
-        """The text of the file: JSON, a concept over a few lines with its name in the first, for people to edit."""
+        """Return the text of the file: JSON with a few lines for each concept, its name in the first, for editing."""
         head = json.dumps({"format": _FORMAT, "fingerprint": self.fingerprint, "items": self.items})
         concepts = ",\n".join(map(_lines, self.concepts))
         return f'{head[:-1]}, "concepts": [\n{concepts}\n]}}\n'
 
     @classmethod
     def load(cls, directory: Path, fingerprint: str) -> Self | None:
-        """Read the concepts in the directory of the model of that fingerprint; None if there are none.
+        """Read the concepts of a model from its directory; None if there are none.
 
         Raises:
-            ModelFileError: the file is no such JSON, perhaps after an edit; the message says where.
-            ModelMismatchError: they are of another model.
+            ModelFileError: the file is invalid, perhaps after an edit; the message says where.
+            ModelMismatchError: the concepts belong to another model.
         """
         path = directory / CONCEPTS_FILE
         try:
@@ -159,18 +163,20 @@ class Concepts:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as exc:
-            raise ModelFileError(f"can't read {path}: {exc}") from exc
-        found = cls._parsed(text, path)
-        if found.fingerprint != fingerprint:
+            raise ModelFileError(
+                f"cannot read {path}: {exc}; check its permissions, or delete it and run `compressae concepts` again"
+            ) from exc
+        concepts = cls._parsed(text, path)
+        if concepts.fingerprint != fingerprint:
             raise ModelMismatchError(
-                f"{path} has the concepts of model {found.fingerprint!r} but the model is {fingerprint!r}; run "
-                "`compressae concepts` again"
+                f"{path} belongs to model {concepts.fingerprint!r} but the model here is {fingerprint!r}; "
+                "run `compressae concepts` again"
             )
-        return found
+        return concepts
 
     @classmethod
-    def before(cls, directory: Path, fingerprint: str) -> Self | None:
-        """What `load` gives, but None for those of another model too: what a new run has to keep."""
+    def load_previous(cls, directory: Path, fingerprint: str) -> Self | None:
+        """Read the concepts of the previous run as `load` does, but return None if they belong to another model."""
         try:
             return cls.load(directory, fingerprint)
         except ModelMismatchError:
@@ -181,16 +187,16 @@ class Concepts:
         try:
             data = json.loads(text)
         except ValueError as exc:
-            raise ModelFileError(f"{path} is no JSON: {exc}; mend it there, or delete the file") from exc
+            raise ModelFileError(f"{path} is not valid JSON: {exc}; correct the file or delete it") from exc
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ModelFileError(f"{path} has concept format {found!r}, this version reads {_FORMAT}; run "
+            version = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ModelFileError(f"{path} has concept format {version!r}, this version reads {_FORMAT}; run "
                                  "`compressae concepts` again")  # fmt: skip
         try:
             return cls(data["fingerprint"], int(data["items"]), tuple(map(_concept, data["concepts"])))
         except (KeyError, TypeError, ValueError) as exc:
             raise ModelFileError(
-                f"{path} lacks or misspells something ({type(exc).__name__}: {exc}); mend it, or delete the file"
+                f"{path} has a missing or invalid field ({type(exc).__name__}: {exc}); correct the file or delete it"
             ) from exc
 
     @cached_property
@@ -206,12 +212,12 @@ class Concepts:
 
 
 def use_order(main: int, items: int, latent: int) -> tuple[int, int, int]:
-    """The key that puts the most used concepts first: see `Concepts.most_used`."""
+    """Return the sort key of `Concepts.most_used`."""
     return -main, -items, latent
 
 
-def set_aside(directory: Path, fingerprint: str) -> None:
-    """Rename a `concepts.json` of another model than that: the names in it may be someone's work."""
+def rename_foreign(directory: Path, fingerprint: str) -> None:
+    """Rename a `concepts.json` that belongs to another model, because its names may have been edited."""
     path = directory / CONCEPTS_FILE
     try:
         other = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
@@ -238,9 +244,11 @@ def _lines(concept: Concept) -> str:
 def _concept(data: dict[str, Any]) -> Concept:
     texts = [data["name"], data["suggested"], *data["terms"]]
     if not all(isinstance(text, str) for text in texts) or not data["name"].strip():
-        raise ValueError(f"latent {data['latent']} has a name that is no text, {data['name']!r}")
+        raise ValueError(
+            f"latent {data['latent']} has name {data['name']!r}; its texts must be strings, its name not empty"
+        )
     if data["sign"] not in (1, -1):
-        raise ValueError(f"latent {data['latent']} has sign {data['sign']!r}")
+        raise ValueError(f"latent {data['latent']} has sign {data['sign']!r}; it must be 1 or -1")
     strongest: Sequence[dict[str, Any]] = data["strongest"]
     return Concept(
         latent=int(data["latent"]), sign=data["sign"], name=data["name"], suggested=data["suggested"],

@@ -1,4 +1,4 @@
-"""What a training went through: one record for each measured point, as JSON, as arrays and as a picture."""
+"""History of a training: validation records over time, stored as JSON and drawn as a chart."""
 
 from __future__ import annotations
 
@@ -14,57 +14,64 @@ from ..files import atomic_path, write_text
 __all__ = ["Phase", "Record", "TrainingHistory"]
 
 Phase = Literal["autoencoder", "dictionary", "encoder"]
+"""Phase of a training: training of the autoencoder, refinement of the dictionary, refit of the encoder."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One validation of the model while it was trained."""
+    """One validation of the model during training."""
 
     phase: Phase
     step: int
-    """Optimiser steps of the phase so far; rounds of the dictionary phase."""
+    """Optimiser steps of the phase so far; in the dictionary phase, rounds."""
     items: int
-    """Items seen in all phases so far, repeats counted."""
+    """Items seen in all phases so far, including repetitions."""
     train_loss: float
-    """Mean `1 - cos(x, x_hat)` of the batches since the previous record."""
+    """Mean `1 - cos(x, x_hat)` of the training batches since the previous record."""
     encoder_loss: float
-    """Mean `1 - cos(x, x_hat)` of the held-out items, coded by the encoder."""
+    """Mean `1 - cos(x, x_hat)` of the held-out items, encoded by the encoder."""
     pursuit_loss: float
-    """The same, coded by pursuit."""
+    """Mean `1 - cos(x, x_hat)` of the held-out items, encoded by pursuit."""
     dead_latents: int
-    """Latents that no recent training item used."""
+    """Latents that no recent training item uses."""
     posting_mass: float
     """`sum_j p_j^2` over the pursuit codes of the held-out items; even use gives k^2/h."""
 
 
 @dataclass
 class TrainingHistory:
-    """The records of one training, in order, and the settings it ran with."""
+    """Records of one training, in order, and its settings."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """Choices made automatically, with their reasons."""
+    """Automatic choices, with their reasons."""
     records: list[Record] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write the history as JSON."""
+        """Write the history to a JSON file."""
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
-        """Read what `save` wrote.
+        """Parse a history written by `save`.
+
+        Args:
+            text: content of the file.
+            where: name of the file, for the error message.
 
         Raises:
-            ModelFileError: it is something else.
+            ModelFileError: the text is not a training history.
         """
         try:
             data = json.loads(text)
             return cls(data["settings"], data["notes"], [Record(**record) for record in data["records"]])
         except (ValueError, KeyError, TypeError) as exc:
-            raise ModelFileError(f"{where} is not a training history ({exc}); delete it to load the model") from exc
+            raise ModelFileError(
+                f"{where} is not a training history ({exc}); delete the file to load the model"
+            ) from exc
 
     def plot(self, path: str | Path) -> None:
-        """Draw losses and posting mass against items seen, as a PNG.
+        """Draw losses and posting mass over the items seen, as a PNG file.
 
         Raises:
             MissingExtraError: Matplotlib is not installed (extra `plots`).
@@ -73,7 +80,7 @@ class TrainingHistory:
             from matplotlib.figure import Figure
         except ImportError as exc:
             raise MissingExtraError(
-                "drawing the training history needs Matplotlib; pip install 'compressae-qdrant[plots]'"
+                "drawing the training history needs Matplotlib; run: pip install 'compressae-qdrant[plots]'"
             ) from exc
 
         figure = Figure(figsize=(8, 6), layout="constrained")

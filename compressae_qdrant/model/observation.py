@@ -1,4 +1,4 @@
-"""What can be said of a batch of items by their codes, and the baseline made of a held-out batch."""
+"""Measurements of a batch of items and their codes, and the baseline of a held-out batch."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from ..vectors import exact_neighbours, unit_rows
 from .baseline import Baseline
 from .compressae import CompresSAE
 
-__all__ = ["LEAST_ITEMS", "QUERIES", "Observation", "make_baseline", "observe", "pool_recalls", "projection_losses"]
+__all__ = ["MIN_ITEMS", "QUERIES", "Observation", "make_baseline", "observe", "pool_recalls", "projection_losses"]
 
 DEPTH: Final = 10
-"""k of the recall@k that is spot-checked."""
+"""k of the recall@k that pools measure."""
 
 _POOLS: Final = (50, 100, 200, 500, 1000, 2000, 5000)
-LEAST_ITEMS: Final = 50
-"""Of a baseline, a batch or a segment, before anything is said of it."""
+MIN_ITEMS: Final = 50
+"""Smallest baseline, batch or segment that is evaluated."""
 QUERIES: Final = 500
-"""Items searched for in the spot check of recall, in pools of each size."""
+"""Queries that measure recall, for each pool size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """n items, coded."""
+    """n items, encoded."""
 
     codes: SparseCodes
     losses: FloatArray | None
-    """(n,) `1 - cos(x, x_hat)`; None where it can't be known."""
+    """(n,) `1 - cos(x, x_hat)`; None if it is not known."""
     embeddings: FloatArray | None
-    """(n, d) of unit norm; None where they are not there."""
+    """(n, d) embeddings of unit norm; None if they are not available."""
     segments: Sequence[str | None] | None
-    """(n,) value of the segment field of each item, if one was asked for."""
+    """(n,) value of the segment field of each item, if a field was given."""
     missing: str = ""
-    """Why losses or embeddings are not there."""
+    """Reason why losses or embeddings are None."""
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> Observation:
-        """Some of the items, by their numbers."""
+        """Select items by their row numbers."""
         return Observation(
             self.codes[rows],
             None if self.losses is None else self.losses[rows],
@@ -58,14 +58,14 @@ class Observation:
 
     @property
     def supports(self) -> npt.NDArray[np.int32]:
-        """(n, k) latents of each code; -1 where it uses fewer than k."""
+        """(n, k) latents of each code; -1 where a code uses fewer than k."""
         return np.where(self.codes.values != 0, self.codes.indices, np.int32(-1))
 
 
 def observe(
     model: CompresSAE, embeddings: npt.NDArray[np.floating], segments: Sequence[str | None] | None = None
 ) -> Observation:
-    """Encode (n, d) embeddings by pursuit, as an ingestion does."""
+    """Encode (n, d) embeddings by pursuit and measure their losses."""
     x = unit_rows(embeddings)
     codes = model.encode(x, scale="projection")
     return Observation(codes, projection_losses(model, codes), x, segments)
@@ -74,13 +74,20 @@ def observe(
 def pool_recalls(
     model: CompresSAE, seen: Observation, size: int, queries: int, *, seed: int = 0
 ) -> npt.NDArray[np.float32]:
-    """Recall@10 of codes against exact dense search among random pools of `size` of the items themselves.
+    """Measure recall@10 of codes against exact dense search, in random pools of the items.
 
-    The smaller the pool, the farther apart its items and the easier the search, so only equal sizes compare. Items are
-    dealt into pools at random; each of the first `queries` dealt searches its own pool, itself left out.
+    The items are divided into pools at random. Each of the first `queries` items searches its own pool without itself.
+    Searches in smaller pools are easier, because items are farther apart, so only recalls of equal pool sizes compare.
+
+    Args:
+        model: the model.
+        seen: the items, with embeddings.
+        size: items of a pool.
+        queries: maximum number of queries.
+        seed: random seed of the division.
 
     Returns:
-        (n,) recall of each item, NaN where it was no query.
+        (n,) recall of each item; NaN for items that were not queries.
     """
     assert seen.embeddings is not None
     recalls = np.full(len(seen), np.nan, np.float32)
@@ -88,17 +95,17 @@ def pool_recalls(
     atoms = model.atoms.detach().cpu().numpy()
     for start in range(0, min(len(seen) // size * size, queries), size):
         pool = order[start : start + size]
-        asked = np.arange(min(size, queries - start))
+        query_rows = np.arange(min(size, queries - start))
         x = seen.embeddings[pool]
-        truth = exact_neighbours(x[asked], x, DEPTH, asked)
-        found, _ = top(seen.codes[pool], asymmetric(atoms, x[asked]), DEPTH + 1)
+        truth = exact_neighbours(x[query_rows], x, DEPTH, query_rows)
+        found, _ = top(seen.codes[pool], asymmetric(atoms, x[query_rows]), DEPTH + 1)
         others = [[row for row in rows if row != own] for own, rows in enumerate(found.tolist())]
-        recalls[pool[asked]] = recall(others, truth.tolist(), DEPTH)
+        recalls[pool[query_rows]] = recall(others, truth.tolist(), DEPTH)
     return recalls
 
 
 def projection_losses(model: CompresSAE, codes: SparseCodes) -> FloatArray:
-    """From codes at projection scale: their reconstructions' norms are the cosines."""
+    """Return (n,) `1 - cos(x, x_hat)` of codes at projection scale: the norm of a reconstruction is the cosine."""
     return np.asarray(1 - np.linalg.norm(model.decode(codes), axis=1), np.float32)
 
 
@@ -115,24 +122,26 @@ def make_baseline(
 
     Args:
         model: the model.
-        embeddings: (n, d). On items of the training the losses come out too low (by 15% for 512 latents and 5,600
-            items), and every later batch would seem worse than it is.
-        source: what the items are, for people who read a report.
-        segments: value of the segment field of each item, where batches are to be compared segment by segment.
-        field: name of that field.
-        seed: of the pools.
+        embeddings: (n, d) embeddings of held-out items. Training items have losses that are too low (by 15% with 512
+            latents and 5,600 items), so that every later batch would seem worse than it is.
+        source: description of the items, for reports.
+        segments: value of the segment field of each item, for comparisons segment by segment.
+        field: name of the segment field.
+        seed: random seed of the pools.
 
     Raises:
-        InvalidInputError: there are fewer than 50 items, or one is unusable.
+        InvalidInputError: there are fewer than 50 items, or an embedding is invalid.
     """
-    if len(embeddings) < LEAST_ITEMS:
-        raise InvalidInputError(f"a baseline of {len(embeddings)} items says nothing; give at least {LEAST_ITEMS}")
+    if len(embeddings) < MIN_ITEMS:
+        raise InvalidInputError(
+            f"a baseline needs at least {MIN_ITEMS} items but there are {len(embeddings)}; give more held-out items"
+        )
     seen = observe(model, embeddings, segments)
     assert seen.losses is not None
     pools = tuple(size for size in _POOLS if size <= len(seen))
     names = tuple(sorted({name for name in segments or () if name is not None}))
-    number: dict[str | None, int] = {name: at for at, name in enumerate(names)}
-    labels = None if segments is None else np.array([number.get(name, -1) for name in segments], np.int32)
+    label: dict[str | None, int] = {name: position for position, name in enumerate(names)}
+    labels = None if segments is None else np.array([label.get(name, -1) for name in segments], np.int32)
     recalls = np.stack([pool_recalls(model, seen, size, 2 * QUERIES, seed=seed) for size in pools])
     return Baseline(
         model.fingerprint, model.latents, seen.supports, seen.losses, pools, recalls, source, field, names, labels

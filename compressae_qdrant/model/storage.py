@@ -1,15 +1,16 @@
-"""The files of a saved model: config.json names a safetensors file and its hash; nothing is ever unpickled.
+"""Files of a saved model: config.json gives the name and hash of a safetensors file. Nothing is unpickled.
 
 ::
 
     config.json                     format, shape, fingerprint, name and SHA-256 of the weights file
     weights-<12 hex>.safetensors    encoder, atoms, statistics of the latents
-    history.json, training.png      what the training went through (optional)
-    baseline.safetensors            how it did on held-out items, for the monitor (optional)
-    calibration.json                what query plans find and cost (optional, see `calibration`)
-    concepts.json                   what latents stand for (optional, edited by hand; see `concepts`)
+    history.json, training.png      history of the training, and its chart (optional)
+    baseline.safetensors            quality on held-out items, for monitoring (optional)
+    calibration.json                recall and cost of query plans (optional, see `calibration`)
+    concepts.json                   names of the latents, editable (optional, see `concepts`)
 
-The weights file is named by its content and config.json is replaced last, so a reader sees one whole model.
+The name of the weights file contains its hash, and config.json is replaced last, so that a reader always sees a
+complete model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..errors import ConfigError, MissingExtraError, ModelFileError
 from ..files import atomic_path, write_text
 from .baseline import BASELINE_FILE, Baseline
 from .calibration import CALIBRATION_FILE, Calibration
-from .concepts import CONCEPTS_FILE, Concepts, set_aside
+from .concepts import CONCEPTS_FILE, Concepts, rename_foreign
 from .config import ModelConfig
 from .history import TrainingHistory
 
@@ -41,18 +42,18 @@ _TENSORS: Final = ("atoms", "encoder_weight", "encoder_bias", "latent_use", "lat
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What the files of a model hold."""
+    """Content of the files of a model."""
 
     config: ModelConfig
     fingerprint: str
     state: Mapping[str, Tensor]
-    """The tensors of `CompresSAE.state_dict`, on the CPU."""
+    """Tensors of `CompresSAE.state_dict`, on the CPU."""
     history: TrainingHistory | None
     baseline: Baseline | None
     concepts: Concepts | None = None
-    """Written by `write_model`; `read_model` leaves them to be read when they are first used."""
+    """Written by `write_model`. `read_model` does not read them; the model loads them at first use."""
     calibration: Calibration | None = None
-    """Written by `write_model`; `read_model` leaves it to be read when it is first used."""
+    """Written by `write_model`. `read_model` does not read it; the model loads it at first use."""
 
 
 def write_model(stored: StoredModel, directory: Path) -> None:
@@ -66,7 +67,7 @@ def write_model(stored: StoredModel, directory: Path) -> None:
         stored.history.save(directory / "history.json")
         try:
             stored.history.plot(directory / "training.png")
-        except MissingExtraError:  # the picture is optional; one of an older training must not stay
+        except MissingExtraError:  # the chart is optional; one of an earlier training is removed
             (directory / "training.png").unlink(missing_ok=True)
     if stored.baseline is not None:
         stored.baseline.save(directory / BASELINE_FILE)
@@ -93,14 +94,14 @@ def write_model(stored: StoredModel, directory: Path) -> None:
 
 
 def _write_concepts(stored: StoredModel, directory: Path) -> None:
-    """Write the concepts unless the directory has some of this model already: those may have been edited since."""
-    set_aside(directory, stored.fingerprint)
+    """Write the concepts, unless the directory already has some of this model, which may have been edited."""
+    rename_foreign(directory, stored.fingerprint)
     if stored.concepts is not None and not (directory / CONCEPTS_FILE).exists():
         stored.concepts.save(directory)
 
 
 def _write_calibration(stored: StoredModel, directory: Path) -> None:
-    """Write the calibration, and remove one of another model that this model replaces."""
+    """Write the calibration, or remove the calibration of a previous model."""
     if stored.calibration is not None and stored.calibration.fingerprint == stored.fingerprint:
         stored.calibration.save(directory)
     else:
@@ -108,35 +109,36 @@ def _write_calibration(stored: StoredModel, directory: Path) -> None:
 
 
 def read_model(directory: Path) -> StoredModel:
-    """Read what `write_model` wrote, on the CPU.
+    """Read a model written by `write_model`, on the CPU.
 
     Raises:
-        ModelFileError: there is no model, or it is truncated, altered, or in a newer format.
+        ModelFileError: there is no model, or it is truncated or altered or has a newer format.
     """
     config = _read_config(directory)
     path = directory / Path(str(config["weights"])).name
     try:
         content = path.read_bytes()
     except OSError as exc:
-        raise ModelFileError(f"can't read the weights of the model at {directory}: {exc}; copy it again") from exc
+        raise ModelFileError(
+            f"cannot read the weights of the model at {directory}: {exc}; copy the model again"
+        ) from exc
     if hashlib.sha256(content).hexdigest() != config["sha256"]:
         raise ModelFileError(
-            f"{path} is not the file that config.json describes (its SHA-256 differs): it is truncated or altered; "
-            "copy the model again"
+            f"{path} is truncated or altered (its SHA-256 differs from that in config.json); copy the model again"
         )
     try:
         shape = ModelConfig(config["dim"], config["latents"], config["k"])
         state = load(content)
     except (SafetensorError, ConfigError, TypeError) as exc:
-        raise ModelFileError(f"{path} doesn't fit its config.json ({exc}); copy the model again") from exc
+        raise ModelFileError(f"{path} does not match its config.json ({exc}); copy the model again") from exc
     if set(state) != set(_TENSORS):
-        raise ModelFileError(f"{path} holds tensors {sorted(state)}, expected {sorted(_TENSORS)}")
+        raise ModelFileError(f"{path} holds tensors {sorted(state)}, expected {sorted(_TENSORS)}; copy the model again")
     history = baseline = None
     if (directory / "history.json").exists():
         history = TrainingHistory.from_json((directory / "history.json").read_bytes(), str(directory / "history.json"))
     if (directory / BASELINE_FILE).exists():
         baseline = Baseline.load(directory / BASELINE_FILE)
-        if baseline.fingerprint != config["fingerprint"]:  # an interrupted save left that of another model
+        if baseline.fingerprint != config["fingerprint"]:  # an interrupted save left the baseline of another model
             baseline = None
     return StoredModel(shape, str(config["fingerprint"]), state, history, baseline)
 
@@ -147,15 +149,15 @@ def _read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise ModelFileError(
-            f"there is no model at {directory} (no config.json); make one: compressae train CATALOG --out {directory}, "
-            "or model.save"
+            f"there is no model at {directory} (no config.json); create one by `compressae train CATALOG "
+            f"--out {directory}` or `model.save`"
         ) from exc
     except (OSError, ValueError) as exc:
-        raise ModelFileError(f"{path} can't be read ({exc}); copy the model again") from exc
+        raise ModelFileError(f"cannot read {path} ({exc}); copy the model again") from exc
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        version = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise ModelFileError(
-            f"{path} has model format {found!r}, this version reads {_FORMAT}; upgrade compressae-qdrant"
+            f"{path} has model format {version!r}, this version reads {_FORMAT}; upgrade compressae-qdrant"
         )
     missing = {"dim", "latents", "k", "fingerprint", "weights", "sha256"} - set(config)
     if missing:

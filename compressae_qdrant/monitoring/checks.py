@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..errors import ConfigError, InvalidInputError, ModelMismatchError
 from ..model.baseline import Baseline
 from ..model.compressae import CompresSAE
-from ..model.observation import LEAST_ITEMS, QUERIES, Observation, pool_recalls
+from ..model.observation import MIN_ITEMS, QUERIES, Observation, pool_recalls
 from .latent_use import Use, dead, hot, posting_mass, use_measures
 
 __all__ = ["Check", "Report", "Tolerances", "check"]
@@ -121,9 +121,9 @@ def check(
             f"the baseline is of model {baseline.fingerprint!r} but model {model.fingerprint!r} was given; make one "
             "by compressae monitor --make-baseline"
         )
-    if len(seen) < LEAST_ITEMS:
+    if len(seen) < MIN_ITEMS:
         raise InvalidInputError(
-            f"{len(seen)} items say nothing about a drift; collect at least {LEAST_ITEMS} before monitoring"
+            f"{len(seen)} items say nothing about a drift; collect at least {MIN_ITEMS} before monitoring"
         )
     if seen.segments is not None and baseline.labels is None:
         raise ConfigError(
@@ -163,10 +163,10 @@ def check(
         own = baseline.of_segment(name)
         if own is None:
             report.segments[name] = compare(rows, baseline, False)
-        elif len(own) >= LEAST_ITEMS:
+        elif len(own) >= MIN_ITEMS:
             report.segments[name] = compare(rows, own, True)
         else:
-            why = f"the baseline holds only {len(own)} of its items; {LEAST_ITEMS} are needed"
+            why = f"the baseline holds only {len(own)} of its items; {MIN_ITEMS} are needed"
             report.segments[name] = Report(len(rows), {}, {"everything": why}, [], [], baseline=own.source)
     return report
 
@@ -177,7 +177,7 @@ def _by_segment(segments: Sequence[str | None] | None) -> dict[str, npt.NDArray[
     for row, name in enumerate(segments or ()):
         if name is not None:
             rows.setdefault(name, []).append(row)
-    large = sorted((item for item in rows.items() if len(item[1]) >= LEAST_ITEMS), key=lambda item: -len(item[1]))
+    large = sorted((item for item in rows.items() if len(item[1]) >= MIN_ITEMS), key=lambda item: -len(item[1]))
     return {name: np.array(found, np.int64) for name, found in large}
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..model.compressae import CompresSAE
 from ..model.history import Phase, Record
-from ..model.observation import LEAST_ITEMS, make_baseline
+from ..model.observation import MIN_ITEMS, make_baseline
 from .config import TrainConfig, choose_latents
 from .data import TrainingData
 from .dictionary import NormalEquations
@@ -177,7 +177,7 @@ def _measure_latents(state: TrainingState) -> None:
 
 def _measure_baseline(state: TrainingState) -> None:
     """Store the quality on the held-out items with the model; monitoring compares later batches with it."""
-    if not state.config.held_out or len(state.held_out) < LEAST_ITEMS:
+    if not state.config.held_out or len(state.held_out) < MIN_ITEMS:
         return
     source = "items held out of the training"
     state.model.baseline = make_baseline(state.model, state.held_out.cpu().numpy(), source=source)
