@@ -1,4 +1,4 @@
-"""Calibration: plans are measured as the engine runs them, stored with the model, and chosen by a target recall."""
+"""Calibration: plans are measured on the engine, stored with the model, and chosen by a target recall."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plan(first_stage_latents: int, prefetch: int, ms: float, **lows: float) -> C
     return CalibratedPlan(first_stage_latents, prefetch, 100.0, ms, recall)
 
 
-BY_HAND = Calibration(
+EXAMPLE = Calibration(
     "m-0", 1000, 50, False, "a stopwatch",
     (plan(8, 10, 1.0, n10=0.7), plan(16, 50, 2.0, n10=0.8, n50=0.6), plan(16, 80, 3.0, n10=0.9, n50=0.75),
      plan(64, 90, 4.0, n10=0.95, n50=0.9)),
@@ -51,43 +51,43 @@ BY_HAND = Calibration(
 
 @pytest.fixture
 def own_model(tmp_path: Path, model: CompresSAE) -> CompresSAE:
-    """A copy that may be calibrated."""
+    """Return a copy of the model that a test may calibrate."""
     model.save(tmp_path / "model")
     return CompresSAE.load(tmp_path / "model")
 
 
 @pytest.fixture(params=[False, True], ids=["codes", "keep_dense"])
-def served(
+def built_index(
     request: pytest.FixtureRequest, tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray
 ) -> Iterator[EdgeIndex]:
     settings = IndexSettings(datatype="float32", keep_dense=request.param)
-    with EdgeIndex.create(tmp_path / "served", own_model, settings) as index:
+    with EdgeIndex.create(tmp_path / "index", own_model, settings) as index:
         index.upsert(range(600), own_model.encode(embeddings), dense=embeddings if request.param else None)
         index.optimize()
         yield index
 
 
-def test_the_cheapest_plan_that_surely_reaches_it() -> None:
-    assert BY_HAND.limits == [10, 50]
-    assert BY_HAND.choose(0.7, 10) == (8, 10)
-    assert BY_HAND.choose(0.71, 10) == (16, 50)
-    assert BY_HAND.choose(0.7, 3) == (8, 10)  # by the smallest limit
-    assert BY_HAND.choose(0.7, 11) == (16, 80)  # by both neighbours
-    assert BY_HAND.choose(0.85, 50) == (64, 90)
-    assert BY_HAND.choose(0.6, 75) == (16, 75)  # as many candidates a hit as with 50
+def test_choose_returns_the_cheapest_plan_that_reaches_the_target() -> None:
+    assert EXAMPLE.limits == [10, 50]
+    assert EXAMPLE.choose(0.7, 10) == (8, 10)
+    assert EXAMPLE.choose(0.71, 10) == (16, 50)
+    assert EXAMPLE.choose(0.7, 3) == (8, 10)  # the smallest measured limit decides
+    assert EXAMPLE.choose(0.7, 11) == (16, 80)  # both neighbouring limits decide
+    assert EXAMPLE.choose(0.85, 50) == (64, 90)
+    assert EXAMPLE.choose(0.6, 75) == (16, 75)  # the same number of candidates for each hit as with 50
     with pytest.raises(InvalidInputError, match=r"with 20 hits no plan reliably reaches more than 0\.900 \(0\.910 on"):
-        BY_HAND.choose(0.91, 20)
-    with_embeddings = dataclasses.replace(BY_HAND, keep_dense=True)
+        EXAMPLE.choose(0.91, 20)
+    with_embeddings = dataclasses.replace(EXAMPLE, keep_dense=True)
     assert with_embeddings.choose(0.7, 10, keep_dense=True) == (8, 10)
-    assert BY_HAND.choose(0.7, 10, keep_dense=True) == (8, 10)
+    assert EXAMPLE.choose(0.7, 10, keep_dense=True) == (8, 10)
     with pytest.raises(ConfigError, match="was calibrated for searches that embeddings rescore"):
         with_embeddings.choose(0.7, 10)
 
 
-def test_it_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path, "m-0") is None
-    BY_HAND.save(tmp_path)
-    assert Calibration.load(tmp_path, "m-0") == BY_HAND
+    EXAMPLE.save(tmp_path)
+    assert Calibration.load(tmp_path, "m-0") == EXAMPLE
     with pytest.raises(ModelMismatchError, match="belongs to model 'm-0' but the model here is 'm-1'"):
         Calibration.load(tmp_path, "m-1")
     for text in (
@@ -101,28 +101,30 @@ def test_it_is_kept_as_it_is(tmp_path: Path) -> None:
             Calibration.load(tmp_path, "m-0")
 
 
-def test_recall_is_what_the_engine_finds(own_model: CompresSAE, embeddings: FloatArray, served: EdgeIndex) -> None:
-    dense = served.settings.keep_dense
-    timed = calibrate(own_model, embeddings, served, seed=4, **{**GRID, "queries": 30})
+def test_measured_recall_equals_the_recall_of_searches(
+    own_model: CompresSAE, embeddings: FloatArray, built_index: EdgeIndex
+) -> None:
+    dense = built_index.settings.keep_dense
+    timed = calibrate(own_model, embeddings, built_index, seed=4, **{**GRID, "queries": 30})
     assert (timed.fingerprint, timed.items, timed.queries) == (own_model.fingerprint, 600, 30)
     assert timed.keep_dense == dense
     assert timed.times.startswith("measured on ")
-    assert min(each.ms for each in timed.plans) > 0
-    found = calibrate(own_model, embeddings, keep_dense=dense, items=6_000_000, seed=4, **{**GRID, "queries": 60})
+    assert min(entry.ms for entry in timed.plans) > 0
+    calibration = calibrate(own_model, embeddings, keep_dense=dense, items=6_000_000, seed=4, **{**GRID, "queries": 60})
     own = np.sort(np.random.default_rng(4).choice(600, 60, replace=False))
     truth = exact_neighbours(embeddings[own], embeddings, 20, own).tolist()
-    retriever = Retriever(own_model, served)
-    assert len(found.plans) > 3
-    for each in found.plans:
-        for limit, known in each.recall.items():
+    retriever = Retriever(own_model, built_index)
+    assert len(calibration.plans) > 3
+    for entry in calibration.plans:
+        for limit, known in entry.recall.items():
             rows = []
             for row in own.tolist():
                 others = models.Filter(must_not=[models.HasIdCondition(has_id=[row])])
                 hits = retriever.search(
                     embeddings[row],
                     limit,
-                    first_stage_latents=each.first_stage_latents,
-                    prefetch=each.prefetch,
+                    first_stage_latents=entry.first_stage_latents,
+                    prefetch=entry.prefetch,
                     filter=others,
                 )
                 rows.append([hit.id for hit in hits])
@@ -130,47 +132,47 @@ def test_recall_is_what_the_engine_finds(own_model: CompresSAE, embeddings: Floa
             assert known.low < known.mean or known.mean == 1
 
 
-def test_better_plans_cost_more(own_model: CompresSAE, embeddings: FloatArray) -> None:
-    found = calibrate(own_model, embeddings, seed=4, **GRID)
-    costs = [each.ms for each in found.plans]
+def test_every_plan_is_better_than_all_cheaper_ones(own_model: CompresSAE, embeddings: FloatArray) -> None:
+    calibration = calibrate(own_model, embeddings, seed=4, **GRID)
+    costs = [entry.ms for entry in calibration.plans]
     assert costs == sorted(costs)
-    for n, each in enumerate(found.plans):
-        for cheaper in found.plans[:n]:
+    for n, entry in enumerate(calibration.plans):
+        for cheaper in calibration.plans[:n]:
             assert any(limit not in cheaper.recall or known.low > cheaper.recall[limit].low
-                       for limit, known in each.recall.items())  # fmt: skip
-    assert found.times.startswith("capacity constants")
-    best = max(each.recall[5].mean for each in found.plans if 5 in each.recall)
-    exhaustive = next(each for each in found.plans if each.first_stage_latents == 96 or each.prefetch == 200)
+                       for limit, known in entry.recall.items())  # fmt: skip
+    assert calibration.times.startswith("capacity constants")
+    best = max(entry.recall[5].mean for entry in calibration.plans if 5 in entry.recall)
+    exhaustive = next(entry for entry in calibration.plans if entry.first_stage_latents == 96 or entry.prefetch == 200)
     assert exhaustive.recall[5].mean == pytest.approx(best, abs=0.02)
     with_embeddings = calibrate(own_model, embeddings, seed=4, keep_dense=True, **GRID)
-    assert max(each.recall[5].mean for each in with_embeddings.plans) > best + 0.05
+    assert max(entry.recall[5].mean for entry in with_embeddings.plans) > best + 0.05
     larger = calibrate(own_model, embeddings, seed=4, items=6_000_000, **GRID)
     assert larger.items == 6_000_000
-    assert min(each.ms for each in larger.plans) > 10 * min(costs)
-    assert {each.first_stage_latents for each in larger.plans} >= {4}
+    assert min(entry.ms for entry in larger.plans) > 10 * min(costs)
+    assert {entry.first_stage_latents for entry in larger.plans} >= {4}
 
 
-def test_a_search_reaches_the_recall_it_was_asked_for(
-    own_model: CompresSAE, embeddings: FloatArray, served: EdgeIndex
+def test_a_search_reaches_its_target_recall(
+    own_model: CompresSAE, embeddings: FloatArray, built_index: EdgeIndex
 ) -> None:
-    retriever = Retriever(own_model, served)
+    retriever = Retriever(own_model, built_index)
     with pytest.raises(ConfigError, match=r"not calibrated, so no plan is known for target_recall=0\.5; run"):
         retriever.search(embeddings[0], 5, target_recall=0.5)
-    dense = served.settings.keep_dense
+    dense = built_index.settings.keep_dense
     own_model.calibration = calibrate(own_model, embeddings, items=60_000, seed=4, keep_dense=dense, **GRID)
-    asked_before = set(np.random.default_rng(4).choice(600, 150, replace=False).tolist())
-    own = np.array([row for row in range(600) if row not in asked_before])
+    calibration_rows = set(np.random.default_rng(4).choice(600, 150, replace=False).tolist())
+    own = np.array([row for row in range(600) if row not in calibration_rows])
     truth = exact_neighbours(embeddings[own], embeddings, 20, own).tolist()
     sizes = []
-    best = max(each.recall[20].low for each in own_model.calibration.plans if 20 in each.recall)
+    best = max(entry.recall[20].low for entry in own_model.calibration.plans if 20 in entry.recall)
     for target in (0.3, 0.5, best):
         hits = retriever.search_batch(embeddings[own], 20, target_recall=target)
-        rows = [[hit.id for hit in some if hit.id != row] for some, row in zip(hits, own, strict=True)]
+        rows = [[hit.id for hit in batch if hit.id != row] for batch, row in zip(hits, own, strict=True)]
         assert float(recall(rows, truth, 19).mean()) > target - 0.03
-        (made,) = retriever._queries._planner.plans(embeddings[0], search_settings(limit=20, target_recall=target))
-        sizes.append((made.prefetch, len(made.first_stage)))
-        wanted = own_model.calibration.choose(target, 20, keep_dense=dense)
-        assert (len(made.first_stage), made.prefetch) == wanted
+        (planned,) = retriever._queries._planner.plans(embeddings[0], search_settings(limit=20, target_recall=target))
+        sizes.append((planned.prefetch, len(planned.first_stage)))
+        expected = own_model.calibration.choose(target, 20, keep_dense=dense)
+        assert (len(planned.first_stage), planned.prefetch) == expected
     assert len(set(sizes)) > 1
     assert retriever.similar_to(3, 5, target_recall=0.5)
     if not dense:
@@ -190,12 +192,12 @@ def test_a_search_reaches_the_recall_it_was_asked_for(
         ({"target_recall": 0.9, "concepts": {"+3": 0.5}}, "and concepts given too"),
     ],
 )
-def test_a_target_goes_with_no_plan_of_ones_own(settings: Any, complaint: str) -> None:
+def test_a_target_excludes_other_plan_options(settings: Any, complaint: str) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
         search_settings(**settings)
 
 
-def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
+def test_invalid_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
     with pytest.raises(InvalidInputError, match="there are 20 items; a limit of 20 needs at least 22"):
         calibrate(own_model, embeddings[:20], **GRID)
     with pytest.raises(InvalidInputError, match="must be given, and at least 1"):
@@ -215,20 +217,20 @@ def test_bad_calibrations_are_refused(tmp_path: Path, own_model: CompresSAE, emb
         calibrate(own_model, embeddings, index, **GRID)
 
 
-def test_it_goes_where_its_model_goes(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
-    found = dataclasses.replace(BY_HAND, fingerprint=own_model.fingerprint)
-    found.save(tmp_path / "model")
-    assert own_model.calibration == found
+def test_a_calibration_is_saved_with_its_model(tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray) -> None:
+    calibration = dataclasses.replace(EXAMPLE, fingerprint=own_model.fingerprint)
+    calibration.save(tmp_path / "model")
+    assert own_model.calibration == calibration
     file = tmp_path / "model" / CALIBRATION_FILE
     file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
-    assert CompresSAE.load(tmp_path / "model").calibration == found
+    assert CompresSAE.load(tmp_path / "model").calibration == calibration
     own_model.save(tmp_path / "copy")
-    assert CompresSAE.load(tmp_path / "copy").calibration == found
+    assert CompresSAE.load(tmp_path / "copy").calibration == calibration
     own_model.save(tmp_path / "model")
     assert (tmp_path / "model" / CALIBRATION_FILE).exists()
     other = own_model.with_k(5, embeddings)
     assert other.calibration is None
-    other.save(tmp_path / "copy")  # another model in its place takes nothing of it along
+    other.save(tmp_path / "copy")  # another model does not keep it
     assert not (tmp_path / "copy" / CALIBRATION_FILE).exists()
 
 
@@ -238,23 +240,17 @@ async def _async_search(model: CompresSAE, embeddings: FloatArray) -> list[Any]:
     return list(await AsyncRetriever(model, index).search(embeddings[0], 5, target_recall=0.6))
 
 
-def test_async_searches_have_targets_too(own_model: CompresSAE, embeddings: FloatArray) -> None:
+def test_async_searches_accept_a_target(own_model: CompresSAE, embeddings: FloatArray) -> None:
     import asyncio
 
-    own_model.calibration = dataclasses.replace(BY_HAND, fingerprint=own_model.fingerprint)
+    own_model.calibration = dataclasses.replace(EXAMPLE, fingerprint=own_model.fingerprint)
     hits = asyncio.run(_async_search(own_model, embeddings))
     assert len(hits) == 5
     assert hits[0].id == 0
 
 
-def test_from_a_shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, own_model: CompresSAE,
-    embeddings: FloatArray,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    np.save("catalog.npy", embeddings)
-    shell = Shell(monkeypatch, capsys)
+@pytest.mark.usefixtures("catalog", "own_model")
+def test_the_command_line_calibrates_and_searches(shell: Shell, tmp_path: Path) -> None:
     shell.json("ingest catalog.npy --model model --index index")
     code, _, err = shell("search 3 --like --model model --index index --target-recall 0.5")
     assert (code, "is not calibrated" in err) == (2, True)
@@ -267,9 +263,9 @@ def test_from_a_shell(
     assert "600 items, 60 queries, times: capacity constants" in out
     hits = shell.json("search 3 --like --model model --index index --limit 4 --target-recall 0.5")
     assert len(hits) == 4
-    (tmp_path / "asked.toml").write_text("[search]\ntarget_recall = 0.5\n")
-    assert shell.json("search 3 --like --model model --index index --limit 4 --config asked.toml") == hits
-    code, _, err = shell("search 3 --like --model model --index index --limit 4 --config asked.toml --prefetch 40")
+    (tmp_path / "target.toml").write_text("[search]\ntarget_recall = 0.5\n")
+    assert shell.json("search 3 --like --model model --index index --limit 4 --config target.toml") == hits
+    code, _, err = shell("search 3 --like --model model --index index --limit 4 --config target.toml --prefetch 40")
     assert code == 0, err
     code, _, err = shell("search 3 --like --model model --index index --prefetch 40 --target-recall 0.5")
     assert (code, "and prefetch given too" in err) == (2, True)

@@ -31,7 +31,7 @@ from .support.shell import Shell
 
 @pytest.fixture
 def named(model: CompresSAE, codes: SparseCodes) -> CompresSAE:
-    """The model, with a name for each even latent; every fourth one's sign is turned round."""
+    """Return the model with concepts for even latents, whose sign is -1 for multiples of four and +1 otherwise."""
     signs = {latent: -1 if latent % 4 == 0 else 1 for latent in range(0, model.latents, 2)}
     concepts = [Concept(n, sign, f"concept {n}", f"concept {n}", (), 1, 0, 0.1, ()) for n, sign in signs.items()]
     model = copy.copy(model)
@@ -73,7 +73,7 @@ def test_shares_are_the_products_of_atoms_and_codes(
             assert share.opposed == (value * (-1 if latent % 4 == 0 else 1) < 0)
 
 
-def test_many_hits_are_explained_in_one_call(named: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_explain_accepts_hits_of_several_searches(named: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     retriever = Retriever(named, index)
     hits = [
         *retriever.search(embeddings[3], 5),
@@ -84,7 +84,9 @@ def test_many_hits_are_explained_in_one_call(named: CompresSAE, index: EdgeIndex
     assert retriever.explain([]) == []
 
 
-def test_embeddings_leave_a_remainder(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_scores_by_stored_embeddings_leave_a_remainder(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
     with EdgeIndex.create(tmp_path / "dense", model, IndexSettings(keep_dense=True)) as index:
         index.upsert(range(600), model.encode(embeddings), dense=embeddings)
         retriever = Retriever(model, index)
@@ -95,7 +97,9 @@ def test_embeddings_leave_a_remainder(tmp_path: Path, model: CompresSAE, embeddi
         assert abs(explanation.remainder) > 1e-3
 
 
-def test_an_item_written_again_is_seen(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_an_item_changed_after_the_search_leaves_a_remainder_or_is_missing(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
+) -> None:
     retriever = Retriever(model, index)
     hits = retriever.search(embeddings[3], 2)
     index.upsert([hits[0].id], model.encode(embeddings[500]))
@@ -105,7 +109,7 @@ def test_an_item_written_again_is_seen(model: CompresSAE, index: EdgeIndex, embe
         hits[1].explain()
 
 
-def test_where_a_hit_comes_from_is_no_part_of_its_value(
+def test_the_origin_of_a_hit_is_not_part_of_its_value(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
 ) -> None:
     (hit,) = Retriever(model, index).search(embeddings[3], 1)
@@ -122,7 +126,7 @@ def test_where_a_hit_comes_from_is_no_part_of_its_value(
 def test_async_hits_are_explained_by_their_retriever(
     model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
 ) -> None:
-    async def ask() -> None:
+    async def run() -> None:
         index = await AsyncQdrantIndex.create(AsyncQdrantClient(":memory:"), "items", model)
         await index.upsert(range(60), codes[:60])
         retriever = AsyncRetriever(model, index)
@@ -133,16 +137,12 @@ def test_async_hits_are_explained_by_their_retriever(
         with pytest.raises(InvalidInputError, match=r"await retriever.explain\(\[hit\]\)"):
             hits[0].explain()
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
-def test_a_shell_shows_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, named: CompresSAE,
-    embeddings: FloatArray,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    shell = Shell(monkeypatch, capsys)
+def test_the_command_line_explains_hits(
+    shell: Shell, tmp_path: Path, named: CompresSAE, embeddings: FloatArray
+) -> None:
     assert named.concepts is not None
     named.save(tmp_path / "model")
     np.save(tmp_path / "x.npy", embeddings[:200])
@@ -162,8 +162,8 @@ def test_a_shell_shows_why(
     for hit in within:
         assert any(share["latent"] == 6 and share["stored"] >= 0.05 for share in hit["explanation"]["shares"])
     assert "explanation" not in json.dumps(shell.json(line))
-    for wrong in ("game", "=0.3", "game=much"):
-        code, _, err = shell(f"{line} --concept {wrong}")
-        assert (code, f"--concept is '{wrong}'" in err) == (2, True)
+    for invalid in ("game", "=0.3", "game=much"):
+        code, _, err = shell(f"{line} --concept {invalid}")
+        assert (code, f"--concept is '{invalid}'" in err) == (2, True)
     code, _, err = shell(f"{line} --concept 'concpt 6=1'")
     assert (code, "did you mean 'concept 6'" in err) == (2, True)

@@ -112,7 +112,7 @@ def test_invalid_settings_are_refused(model: CompresSAE, embeddings: FloatArray)
         ModelConfig(dim=3, latents=4, k=5)
     with pytest.raises(DimensionError):
         model.encode(np.ones(3))
-    with pytest.raises(InvalidInputError, match="over 7 latents"):
+    with pytest.raises(InvalidInputError, match="codes have 7 latents but model"):
         model.decode(SparseCodes([[1]], [[1.0]], 7))
 
 
@@ -128,7 +128,7 @@ def test_with_k_keeps_the_atoms_and_changes_k(model: CompresSAE, embeddings: Flo
     expected = np.abs(dense).sum(axis=0)[used] / (dense != 0).sum(axis=0)[used]
     np.testing.assert_allclose(wide.latent_magnitude.numpy()[used], expected, rtol=1e-5)
     assert wide.history is not None
-    assert wide.history.notes[-1] == "k=9 was chosen after a training with k=6"
+    assert wide.history.notes[-1] == "k=9 was set after training with k=6"
     assert model.k == 6
     with pytest.raises(ConfigError, match="k is 97 but there are 96 latents"):
         model.with_k(97, embeddings)
@@ -197,7 +197,7 @@ def _edit(path: Path, **changes: Any) -> None:
         (lambda p: (p / "config.json").write_text("{"), r"cannot read .*config\.json"),
         (lambda p: _edit(p, format=99), "format 99, this version reads 1; upgrade"),
         (lambda p: _edit(p, k=5), "fingerprint"),
-        (lambda p: _edit(p, latents=50), "doesn't fit"),
+        (lambda p: _edit(p, latents=50), "does not match its config"),
         (lambda p: _edit(p, fingerprint="m-000000000000"), "altered"),
         (lambda p: next(p.glob("weights-*")).write_bytes(b"x"), "truncated or altered"),
         (lambda p: next(p.glob("weights-*")).unlink(), "cannot read the weights"),

@@ -51,19 +51,19 @@ def _vectors(model: CompresSAE, codes: SparseCodes, x: FloatArray, rows: Any, sc
 
 
 def _assert_same(a: list[Hit], b: list[Hit]) -> None:
-    """Equal to rounding: a product of several queries is summed in another order than that of one."""
+    """Assert equality up to rounding, because products of one query and of several are summed in different orders."""
     assert [(hit.id, hit.payload) for hit in a] == [(hit.id, hit.payload) for hit in b]
     np.testing.assert_allclose([hit.score for hit in a], [hit.score for hit in b], atol=1e-6)
 
 
-def test_a_first_stage_by_the_querys_own_code_scores_what_it_finds_alike(
+def test_a_first_stage_by_the_query_code_does_not_change_scores(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
 ) -> None:
     retriever = Retriever(model, index)
-    everything = {hit.id: hit.score for hit in retriever.search(embeddings[3], 600, exact=True)}
+    exhaustive = {hit.id: hit.score for hit in retriever.search(embeddings[3], 600, exact=True)}
     hits = retriever.search(embeddings[3], 50, prefetch=600, first_stage_latents=0)
     assert len(hits) == 50
-    np.testing.assert_allclose([hit.score for hit in hits], [everything[hit.id] for hit in hits], atol=1e-5)
+    np.testing.assert_allclose([hit.score for hit in hits], [exhaustive[hit.id] for hit in hits], atol=1e-5)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
@@ -74,19 +74,19 @@ def test_enough_candidates_give_the_exhaustive_ranking(
     retriever = Retriever(model, index)
     rows = [3, 77, 401]
     _, scores = similarity.top(codes, _vectors(model, codes, embeddings, rows, scoring), 5)
-    for row, wanted in zip(rows, scores, strict=True):
+    for row, expected in zip(rows, scores, strict=True):
         hits = retriever.search(embeddings[row], 5, scoring=scoring, **settings)
-        np.testing.assert_allclose([hit.score for hit in hits], wanted, atol=1e-5)
+        np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)
-def test_rescoring_here_agrees_with_the_engine(
+def test_rescoring_in_process_equals_rescoring_in_the_engine(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, scoring: Any
 ) -> None:
     retriever = Retriever(model, index)
     inside, outside = (
-        retriever.search_batch(embeddings[:20], 10, scoring=scoring, prefetch=60, rescore_in_engine=where)
-        for where in (True, False)
+        retriever.search_batch(embeddings[:20], 10, scoring=scoring, prefetch=60, rescore_in_engine=in_engine)
+        for in_engine in (True, False)
     )
     for a, b in zip(inside, outside, strict=True):
         np.testing.assert_allclose([hit.score for hit in a], [hit.score for hit in b], atol=1e-5)
@@ -97,14 +97,16 @@ def test_scores_are_products_with_the_reconstruction(
     model: CompresSAE, index: EdgeIndex, codes: SparseCodes, embeddings: FloatArray
 ) -> None:
     decoded = model.decode(codes)
-    for hit in Retriever(model, index).search(5 * embeddings[9], 4):  # the query's norm doesn't matter
+    for hit in Retriever(model, index).search(5 * embeddings[9], 4):  # the norm of the query has no effect
         assert isinstance(hit.id, int)
         assert hit.score == pytest.approx(float(decoded[hit.id] @ embeddings[9]), abs=1e-5)
         assert hit.payload == {"group": hit.id % 3}
 
 
-def test_the_query_is_coded_as_asked(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
-    """Items that the encoder coded, asked in the paper's fast mode: the cosine of two codes of the encoder."""
+def test_query_method_selects_the_encoding_of_the_query(
+    tmp_path: Path, model: CompresSAE, embeddings: FloatArray
+) -> None:
+    """In the paper's fast mode, the score is the cosine of two codes of the encoder."""
     coded = model.encode(embeddings, "encoder", scale="code")
     with EdgeIndex.create(tmp_path / "index", model, IndexSettings(scale="code")) as index:
         index.upsert(range(len(coded)), coded)
@@ -117,24 +119,24 @@ def test_the_query_is_coded_as_asked(tmp_path: Path, model: CompresSAE, embeddin
     assert other[0].score < hits[0].score
 
 
-def test_batches_are_single_searches(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_a_batch_equals_single_searches(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     retriever = Retriever(model, index)
     for batched, x in zip(retriever.search_batch(embeddings[:5], 3), embeddings[:5], strict=True):
         _assert_same(batched, retriever.search(x, 3))
     assert retriever.search_batch([], 3) == retriever.search_batch(embeddings[:0], 3) == []
 
 
-def test_filters_restrict_and_payloads_can_be_left_out(
+def test_filters_restrict_hits_and_payloads_are_optional(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
 ) -> None:
-    wanted = models.Filter(must=[models.FieldCondition(key="group", match=models.MatchValue(value=1))])
-    hits = Retriever(model, index).search(embeddings[0], 20, filter=wanted, with_payload=False)
+    group_1 = models.Filter(must=[models.FieldCondition(key="group", match=models.MatchValue(value=1))])
+    hits = Retriever(model, index).search(embeddings[0], 20, filter=group_1, with_payload=False)
     assert len(hits) == 20
     assert {int(hit.id) % 3 for hit in hits} == {1}
     assert all(hit.payload == {} for hit in hits)
 
 
-def test_similar_items_leave_the_item_out(model: CompresSAE, index: EdgeIndex, codes: SparseCodes) -> None:
+def test_similar_to_excludes_the_item(model: CompresSAE, index: EdgeIndex, codes: SparseCodes) -> None:
     retriever = Retriever(model, index)
     hits = retriever.similar_to(42, 6)
     assert len(hits) == 6
@@ -149,7 +151,7 @@ def test_similar_items_leave_the_item_out(model: CompresSAE, index: EdgeIndex, c
         retriever.similar_to(9999)
 
 
-def test_kept_embeddings_give_exact_cosines(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_stored_embeddings_give_exact_cosines(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     with EdgeIndex.create(tmp_path / "dense", model, IndexSettings(keep_dense=True)) as index:
         index.upsert(range(600), model.encode(embeddings), dense=embeddings)
         index.optimize()
@@ -163,49 +165,51 @@ def test_kept_embeddings_give_exact_cosines(tmp_path: Path, model: CompresSAE, e
         by_codes = retriever.search(embeddings[9], 5, dense_candidates=0)
         assert [hit.score for hit in by_codes] != [hit.score for hit in hits]
         assert retriever.search(embeddings[9], 5, scoring="sparse")
-        for wrong in ({"dense_candidates": 3}, {"dense_candidates": 9, "scoring": "sparse"}):
+        for invalid in ({"dense_candidates": 3}, {"dense_candidates": 9, "scoring": "sparse"}):
             with pytest.raises(InvalidInputError, match="dense_candidates"):
-                retriever.search(embeddings[9], 5, **wrong)
+                retriever.search(embeddings[9], 5, **invalid)
 
 
-def test_sync_and_async_answer_alike(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+def test_sync_and_async_retrievers_return_equal_hits(
+    model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
+) -> None:
     client = QdrantClient(":memory:")
     index = QdrantIndex.create(client, "items", model)
     index.upsert(range(60), codes[:60])
     retriever = Retriever(model, index)
-    wanted = retriever.search(embeddings[5], 4), retriever.search_batch(embeddings[:2], 3), retriever.similar_to(7, 3)
+    expected = retriever.search(embeddings[5], 4), retriever.search_batch(embeddings[:2], 3), retriever.similar_to(7, 3)
 
-    async def ask() -> Any:
+    async def run() -> Any:
         other = await AsyncQdrantIndex.create(AsyncQdrantClient(":memory:"), "items", model)
         await other.upsert(range(60), codes[:60])
-        slow = _Counted(other)
-        plans_of_a_burst = AsyncRetriever(model, slow)
-        slow.items = 1 << 20
-        await asyncio.gather(*(plans_of_a_burst.search(x, 2) for x in embeddings[:5]))
-        assert slow.candidates == [400] * 5
-        slow.items, slow.most = 60, 0
-        asking = AsyncRetriever(model, slow, in_flight=2)
+        counting = _CountingIndex(other)
+        burst_retriever = AsyncRetriever(model, counting)
+        counting.items = 1 << 20
+        await asyncio.gather(*(burst_retriever.search(x, 2) for x in embeddings[:5]))
+        assert counting.candidates == [400] * 5
+        counting.items, counting.max_running = 60, 0
+        limited = AsyncRetriever(model, counting, in_flight=2)
         with pytest.raises(IndexNotFoundError, match="item 9999"):
-            await asking.similar_to(9999)
-        burst = await asyncio.gather(*(asking.search(x, 2) for x in embeddings[:9]))
+            await limited.similar_to(9999)
+        burst = await asyncio.gather(*(limited.search(x, 2) for x in embeddings[:9]))
         assert [hits[0].id for hits in burst] == [retriever.search(x, 2)[0].id for x in embeddings[:9]]
-        assert slow.most == 2
-        found = await asking.search(embeddings[5], 4), await asking.search_batch(embeddings[:2], 3)
-        assert await asking.search_batch([]) == []
-        return *found, await asking.similar_to(7, 3)
+        assert counting.max_running == 2
+        hits = await limited.search(embeddings[5], 4), await limited.search_batch(embeddings[:2], 3)
+        assert await limited.search_batch([]) == []
+        return *hits, await limited.similar_to(7, 3)
 
-    assert asyncio.run(ask()) == wanted
+    assert asyncio.run(run()) == expected
     with pytest.raises(ModelMismatchError, match="holds codes of model"):
-        AsyncRetriever(CompresSAE(ModelConfig(24, 96, 6), seed=5), index)  # type: ignore[arg-type]  # refused before
+        AsyncRetriever(CompresSAE(ModelConfig(24, 96, 6), seed=5), index)  # type: ignore[arg-type]  # raises before it uses the index
     with pytest.raises(InvalidInputError, match="in_flight is 0"):
-        AsyncRetriever(model, index, in_flight=0)  # type: ignore[arg-type]  # refused before
+        AsyncRetriever(model, index, in_flight=0)  # type: ignore[arg-type]  # raises before it uses the index
 
 
-class _Counted:
-    """An async index that notes how many searches are under way at once."""
+class _CountingIndex:
+    """An async index that records the maximum number of concurrent searches, and the candidates of each."""
 
     def __init__(self, index: AsyncQdrantIndex) -> None:
-        self._index, self._now, self.most = index, 0, 0
+        self._index, self._running, self.max_running = index, 0, 0
         self.fingerprint, self.settings = index.fingerprint, index.settings
         self.retrieve, self.search_batch = index.retrieve, index.search_batch
         self.items, self.candidates = 60, list[int]()
@@ -216,16 +220,16 @@ class _Counted:
 
     async def search(self, plan: QueryPlan) -> list[Hit]:
         self.candidates.append(plan.prefetch)
-        self._now += 1
-        self.most = max(self.most, self._now)
+        self._running += 1
+        self.max_running = max(self.max_running, self._running)
         await asyncio.sleep(0.001)
         try:
             return await self._index.search(plan)
         finally:
-            self._now -= 1
+            self._running -= 1
 
 
-def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_text_queries_are_embedded(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
     def embed(texts: Sequence[str], /) -> FloatArray:
         return embeddings[[int(text) for text in texts]]
 
@@ -236,13 +240,11 @@ def test_text_queries_go_through_the_embedder(model: CompresSAE, index: EdgeInde
         Retriever(model, index).search("17")
 
 
-def test_the_event_loop_goes_on_while_a_text_is_embedded(
-    model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
-) -> None:
-    went_on = threading.Event()
+def test_embedding_does_not_block_the_event_loop(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
+    resumed = threading.Event()
 
     def embed(texts: Sequence[str], /) -> FloatArray:
-        assert went_on.wait(20), "nothing else was done meanwhile"
+        assert resumed.wait(20), "the event loop was blocked"
         return embeddings[[int(text) for text in texts]]
 
     async def run() -> None:
@@ -251,7 +253,7 @@ def test_the_event_loop_goes_on_while_a_text_is_embedded(
         await index.upsert(range(20), codes[:20])
         retriever = AsyncRetriever(model, index, embed)
         searching = asyncio.gather(retriever.search("17", 3), retriever.search_batch(["17"], 3))
-        asyncio.get_running_loop().call_soon(went_on.set)
+        asyncio.get_running_loop().call_soon(resumed.set)
         one, (same,) = await searching
         assert one == same == await retriever.search(embeddings[17], 3)
         await client.close()
@@ -270,19 +272,19 @@ def test_the_event_loop_goes_on_while_a_text_is_embedded(
         ({"colour": 1}, "no setting colour; it has limit"),
     ],
 )
-def test_bad_settings_are_named(
+def test_invalid_settings_are_refused(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, settings: Any, complaint: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
         Retriever(model, index).search(embeddings[0], **settings)
 
 
-def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_default_candidates(model: CompresSAE, embeddings: FloatArray) -> None:
     codes_only, kept = QueryPlanner(model), QueryPlanner(model, keep_dense=True)
 
     def plan(planner: QueryPlanner, **settings: Any) -> tuple[int, int]:
-        (made,) = planner.plans(embeddings[0], search_settings(**settings))
-        return made.prefetch, made.dense_candidates
+        (planned,) = planner.plans(embeddings[0], search_settings(**settings))
+        return planned.prefetch, planned.dense_candidates
 
     assert plan(codes_only, limit=10) == (100, 0)
     assert plan(codes_only, limit=100) == (300, 0)
@@ -295,33 +297,33 @@ def test_default_plans(model: CompresSAE, embeddings: FloatArray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "limit", "k", "keep_dense", "wanted"),
+    ("items", "limit", "k", "keep_dense", "expected"),
     [
         (0, 10, 6, False, (1280, 100)), (65_536, 100, 32, False, (1280, 300)), (262_144, 100, 32, False, (640, 600)),
         (1 << 20, 10, 32, False, (320, 400)), (1 << 20, 100, 32, True, (320, 1600)), (10**9, 10, 8, False, (64, 2000)),
         (9, 100, 33, False, (1280, 400)), (9, 100, 64, False, (1280, 500)), (9, 100, 64, True, (1280, 600)),
     ],
 )  # fmt: skip
-def test_default_plans_are_of_the_catalog_and_the_codes(
-    items: int, limit: int, k: int, keep_dense: bool, wanted: tuple[int, int]
+def test_default_plans_depend_on_the_catalog_and_the_codes(
+    items: int, limit: int, k: int, keep_dense: bool, expected: tuple[int, int]
 ) -> None:
-    assert default_plan(items, limit, k, keep_dense=keep_dense) == wanted
-    served = Workload(items=max(items, 1), dim=24, k=k, limit=limit, keep_dense=keep_dense)
-    assert served.plan == wanted
+    assert default_plan(items, limit, k, keep_dense=keep_dense) == expected
+    workload = Workload(items=max(items, 1), dim=24, k=k, limit=limit, keep_dense=keep_dense)
+    assert workload.plan == expected
 
 
-class _Sized:
-    """An index that says it has so many items, and how often it was asked and with what plans."""
+class _IndexOfSize:
+    """An index that reports a given number of items, and records counts and plans."""
 
     def __init__(self, index: EdgeIndex, items: int) -> None:
-        self._index, self.items, self.asked, self.plans = index, items, 0, list[QueryPlan]()
+        self._index, self.items, self.counts, self.plans = index, items, 0, list[QueryPlan]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)
 
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         assert (filter, exact) == (None, False)
-        self.asked += 1
+        self.counts += 1
         return self.items
 
     def search(self, plan: QueryPlan) -> list[Hit]:
@@ -329,31 +331,31 @@ class _Sized:
         return self._index.search(plan)
 
 
-def test_the_default_plan_is_of_the_size_of_the_index(
+def test_the_default_plan_follows_the_size_of_the_index(
     model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    counted = _Sized(index, 0)
+    counted = _IndexOfSize(index, 0)
     retriever = Retriever(model, counted)
     retriever.search(embeddings[0])
     retriever.search(embeddings[0])
     assert [plan.prefetch for plan in counted.plans] == [100, 100]
-    assert counted.asked == 1
+    assert counted.counts == 1
     counted.items = 1 << 20
-    now += 11  # an index that was empty is asked again soon
+    now += 11  # the size of an empty index is requested again soon
     retriever.search(embeddings[0])
     retriever.search(embeddings[0], prefetch=70)
     retriever.search(embeddings[0], exact=True)
     assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100]
-    assert counted.asked == 2
+    assert counted.counts == 2
     now += 601
     counted.items = 1 << 22
     retriever.search(embeddings[0])
-    assert (counted.plans[-1].prefetch, counted.asked) == (800, 3)
+    assert (counted.plans[-1].prefetch, counted.counts) == (800, 3)
 
 
-def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:
+def test_invalid_queries_are_refused(model: CompresSAE, index: EdgeIndex) -> None:
     retriever = Retriever(model, index)
     with pytest.raises(DimensionError, match="3 dimensions but model"):
         retriever.search([1, 2, 3])
@@ -363,7 +365,7 @@ def test_bad_queries_are_named(model: CompresSAE, index: EdgeIndex) -> None:
         retriever.search_batch([[1.0], [1.0, 2.0]])
 
 
-def test_another_models_index_is_refused(index: EdgeIndex) -> None:
+def test_an_index_of_another_model_is_refused(index: EdgeIndex) -> None:
     other = CompresSAE(ModelConfig(24, 96, 6), seed=9)
     with pytest.raises(ModelMismatchError, match=f"{index.fingerprint}.*{other.fingerprint}"):
         Retriever(other, index)

@@ -22,21 +22,21 @@ SCORINGS: list[Any] = ["asymmetric", "reconstructed", "sparse"]
 
 @pytest.fixture(scope="module")
 def named(model: CompresSAE) -> CompresSAE:
-    """The model with concepts "game" (latent 5), "away" (latent 8, negative side) and "both" (latents 11 and 12)."""
-    given = [(5, 1, "game"), (8, -1, "away"), (11, 1, "both"), (12, -1, "Both")]
+    """Return the model with concepts "game" (latent 5), "away" (latent 8, sign -1) and "both" (latents 11 and 12)."""
+    named_latents = [(5, 1, "game"), (8, -1, "away"), (11, 1, "both"), (12, -1, "Both")]
     model = copy.copy(model)
-    concepts = tuple(Concept(latent, sign, name, name, (), 1, 0, 0.1, ()) for latent, sign, name in given)
+    concepts = tuple(Concept(latent, sign, name, name, (), 1, 0, 0.1, ()) for latent, sign, name in named_latents)
     model.concepts = Concepts(model.fingerprint, 600, concepts)
     return model
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, model: CompresSAE, codes: SparseCodes) -> Any:
-    """An index that the examples of a property share: values at uint8, payload `group` = id modulo 3."""
-    with EdgeIndex.create(tmp_path_factory.mktemp("steering") / "index", model) as made:
-        made.upsert(range(len(codes)), codes, [{"group": i % 3} for i in range(len(codes))])
-        made.optimize()
-        yield made
+    """Return an index for all examples of property tests: uint8 values, payload `group` = id modulo 3."""
+    with EdgeIndex.create(tmp_path_factory.mktemp("steering") / "index", model) as index:
+        index.upsert(range(len(codes)), codes, [{"group": i % 3} for i in range(len(codes))])
+        index.optimize()
+        yield index
 
 
 def _strengths(codes: SparseCodes, latent: int, sign: int) -> FloatArray:
@@ -45,12 +45,12 @@ def _strengths(codes: SparseCodes, latent: int, sign: int) -> FloatArray:
 
 @pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize("name", ["game", "away", "+5", "-5"])
-def test_weight_0_changes_nothing(
+def test_a_weight_of_0_changes_nothing(
     named: CompresSAE, index: EdgeIndex, embeddings: FloatArray, scoring: Any, name: str
 ) -> None:
     retriever = Retriever(named, index)
-    for more in ({}, {"first_stage_latents": 3}, {"exact": True}, {"first_stage_latents": 0}):
-        plain: Any = {"scoring": scoring} | more
+    for options in ({}, {"first_stage_latents": 3}, {"exact": True}, {"first_stage_latents": 0}):
+        plain: Any = {"scoring": scoring} | options
         assert retriever.search(embeddings[3], 9, concepts={name: 0}, **plain) == retriever.search(
             embeddings[3], 9, **plain
         )
@@ -92,7 +92,7 @@ def test_more_weight_never_moves_an_item_with_the_concept_down(
     named: CompresSAE, shared: EdgeIndex, embeddings: FloatArray, codes: SparseCodes, row: int, latent: int, sign: int,
     weights: list[float],
 ) -> None:  # fmt: skip
-    """Against items without the concept, an item that has it only rises with the weight, and so does its score."""
+    """With the weight, items that have the concept gain score and rise among the items that do not have it."""
     retriever = Retriever(named, shared)
     strengths = _strengths(codes, latent, sign)
     key = f"{'+' if sign > 0 else '-'}{latent}"
@@ -100,20 +100,20 @@ def test_more_weight_never_moves_an_item_with_the_concept_down(
         {hit.id: hit.score for hit in retriever.search(embeddings[row], 600, exact=True, concepts={key: weight})}
         for weight in weights
     )
-    having = [i for i in np.flatnonzero(strengths > 0).tolist() if i in less and i in more]
-    without = [i for i in np.flatnonzero(strengths == 0).tolist() if i in less and i in more]
-    scores = [np.array([found[i] for i in having]) for found in (less, more)]
+    with_concept = [i for i in np.flatnonzero(strengths > 0).tolist() if i in less and i in more]
+    without_concept = [i for i in np.flatnonzero(strengths == 0).tolist() if i in less and i in more]
+    scores = [np.array([scores_of[i] for i in with_concept]) for scores_of in (less, more)]
     assert (scores[1] >= scores[0] - 2e-6).all()
-    others = [np.array([found[i] for i in without]) for found in (less, more)]
+    others = [np.array([scores_of[i] for i in without_concept]) for scores_of in (less, more)]
     below = [(others[n][None, :] < scores[n][:, None] + 4e-6).sum(axis=1) for n in (0, 1)]
     strictly = (others[0][None, :] < scores[0][:, None] - 4e-6).sum(axis=1)
     assert (below[1] >= strictly).all()
 
 
-def test_top_hits_fill_with_the_concept(
+def test_more_weight_gives_more_hits_with_the_concept(
     named: CompresSAE, shared: EdgeIndex, embeddings: FloatArray, codes: SparseCodes
 ) -> None:
-    """Through the ordinary two stages, however few latents the first one has."""
+    """The search has the usual two stages, and few latents in the first."""
     retriever = Retriever(named, shared)
     strengths = _strengths(codes, 5, 1)
     shares = []
@@ -125,7 +125,7 @@ def test_top_hits_fill_with_the_concept(
 
 
 @pytest.mark.parametrize("first_stage_latents", [0, 1, 7, None])
-def test_steered_latents_are_in_both_stages(
+def test_steered_latents_are_part_of_both_stages(
     model: CompresSAE, embeddings: FloatArray, first_stage_latents: int | None
 ) -> None:
     planner = QueryPlanner(model)
@@ -148,26 +148,26 @@ def test_steered_latents_are_in_both_stages(
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("strength", [0.0, 0.08])
 @pytest.mark.parametrize(("name", "latent", "sign"), [("game", 5, 1), ("away", 8, -1), ("-5", 5, -1)])
-def test_within_finds_the_best_of_all_items_that_have_the_concept(
+def test_within_finds_all_items_that_have_the_concept(
     named: CompresSAE, shared: EdgeIndex, embeddings: FloatArray, codes: SparseCodes, name: str, latent: int, sign: int,
     strength: float, inside: bool,
 ) -> None:  # fmt: skip
     retriever = Retriever(named, shared)
     strengths = _strengths(codes, latent, sign)
-    wanted = np.flatnonzero((strengths > 0) & (strengths >= strength))
+    expected = np.flatnonzero((strengths > 0) & (strengths >= strength))
     scores = named.decode(codes) @ embeddings[3]
     settings: Any = {"within": name, "within_strength": strength, "rescore_in_engine": inside}
     hits = retriever.search(embeddings[3], 600, **settings)
-    assert {hit.id for hit in hits} == set(wanted.tolist())
-    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores[wanted])[::-1], atol=1e-5)
+    assert {hit.id for hit in hits} == set(expected.tolist())
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores[expected])[::-1], atol=1e-5)
     only = models.Filter(must=[models.FieldCondition(key="group", match=models.MatchValue(value=1))])
     filtered = retriever.search(embeddings[3], 600, filter=only, exact=True, **settings)
-    assert {hit.id for hit in filtered} == {i for i in wanted.tolist() if i % 3 == 1}
+    assert {hit.id for hit in filtered} == {i for i in expected.tolist() if i % 3 == 1}
     few = retriever.search(embeddings[3], 2, prefetch=2, **settings)
     assert {hit.id for hit in few} <= {hit.id for hit in hits}
 
 
-def test_within_and_steering_go_together(
+def test_within_and_steering_combine(
     named: CompresSAE, shared: EdgeIndex, embeddings: FloatArray, codes: SparseCodes
 ) -> None:
     retriever = Retriever(named, shared)
@@ -180,7 +180,7 @@ def test_within_and_steering_go_together(
     assert {hit.id for hit in similar} == {hit.id for hit in hits} - {3}
 
 
-def test_kept_embeddings_dont_undo_steering(tmp_path: Path, named: CompresSAE, embeddings: FloatArray) -> None:
+def test_stored_embeddings_do_not_undo_steering(tmp_path: Path, named: CompresSAE, embeddings: FloatArray) -> None:
     with EdgeIndex.create(tmp_path / "dense", named, IndexSettings(keep_dense=True)) as index:
         index.upsert(range(600), named.encode(embeddings), dense=embeddings)
         retriever = Retriever(named, index)
@@ -197,7 +197,7 @@ def test_kept_embeddings_dont_undo_steering(tmp_path: Path, named: CompresSAE, e
 
 
 @pytest.mark.parametrize(
-    ("wrong", "complaint"),
+    ("options", "complaint"),
     [
         ({"concepts": {"gmae": 1.0}}, "no concept 'gmae'; did you mean 'game'"),
         ({"within": "awya"}, "did you mean 'away'"),
@@ -208,21 +208,23 @@ def test_kept_embeddings_dont_undo_steering(tmp_path: Path, named: CompresSAE, e
         ({"within": "game", "within_strength": -1}, "within_strength is -1"),
     ],
 )
-def test_mistakes_are_named(
-    named: CompresSAE, index: EdgeIndex, embeddings: FloatArray, wrong: Any, complaint: str
+def test_invalid_concepts_are_refused(
+    named: CompresSAE, index: EdgeIndex, embeddings: FloatArray, options: Any, complaint: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=complaint):
-        Retriever(named, index).search(embeddings[0], **wrong)
+        Retriever(named, index).search(embeddings[0], **options)
 
 
-def test_without_concepts_latents_have_numbers(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray) -> None:
+def test_without_concepts_latents_are_given_by_number(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray
+) -> None:
     retriever = Retriever(model, index)
     assert retriever.search(embeddings[0], concepts={"+5": 0.3})
     with pytest.raises(InvalidInputError, match="no concept 'game': the model has none yet"):
         retriever.search(embeddings[0], concepts={"game": 0.3})
 
 
-def test_concepts_come_with_a_saved_model(named: CompresSAE, tmp_path: Path) -> None:
+def test_concepts_are_saved_with_their_model(named: CompresSAE, tmp_path: Path) -> None:
     named.save(tmp_path / "model")
     loaded = CompresSAE.load(tmp_path / "model")
     assert loaded.concepts == named.concepts
@@ -230,10 +232,10 @@ def test_concepts_come_with_a_saved_model(named: CompresSAE, tmp_path: Path) -> 
     assert CompresSAE.load(tmp_path / "copy").concepts == named.concepts
     edited = (tmp_path / "copy" / "concepts.json").read_text().replace('"name": "game"', '"name": "play"')
     (tmp_path / "copy" / "concepts.json").write_text(edited)
-    loaded.save(tmp_path / "copy")  # what was edited since isn't written over
+    loaded.save(tmp_path / "copy")  # does not overwrite edited concepts
     again = CompresSAE.load(tmp_path / "copy").concepts
     assert again is not None
     assert again.named("play")[0].latent == 5
-    CompresSAE(named.config, seed=8).save(tmp_path / "copy")  # another model: its names don't fit
+    CompresSAE(named.config, seed=8).save(tmp_path / "copy")  # another model, which has no concepts
     assert CompresSAE.load(tmp_path / "copy").concepts is None
     assert (tmp_path / "copy" / f"concepts-{named.fingerprint}.json").read_text() == edited

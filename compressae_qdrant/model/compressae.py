@@ -1,4 +1,4 @@
-"""CompresSAE: the encoder and the dictionary that turn dense embeddings into k-sparse codes and back."""
+"""CompresSAE: the model that encodes dense embeddings into k-sparse codes and decodes them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ __all__ = ["CompresSAE"]
 class CompresSAE(nn.Module):
     """A k-sparse autoencoder with signed codes (CompresSAE, arXiv 2505.11388).
 
-    `e = W_enc x + b_enc`; the code keeps the k entries of largest |e| with their signs; `x_hat = sum_j v_j W_j`. Rows
-    of the decoder W have unit norm, and there is no decoder bias.
+    The encoder computes `e = W_enc x + b_enc` and keeps the k entries of largest |e| with their signs. The decoder
+    computes `x_hat = sum_j v_j W_j`; rows of W have unit norm, and there is no decoder bias.
 
-    A new model has random atoms and an encoder tied to them; `train` gives one that fits a catalog.
+    A new model has random atoms and an encoder with the same weights. Use `train` to fit a model to a catalog.
+
+    Args:
+        config: shape of the model.
+        seed: random seed of the atoms.
     """
 
     encoder_weight: nn.Parameter
@@ -44,11 +48,11 @@ class CompresSAE(nn.Module):
     encoder_bias: nn.Parameter
     """(h,) b_enc."""
     atoms: nn.Parameter
-    """(h, d) W: the dictionary, unit-norm rows."""
+    """(h, d) W, the dictionary: rows of unit norm."""
     latent_use: Tensor
-    """(h,) share of the training items whose code uses each latent; sums to k. Zero until trained."""
+    """(h,) share of the training items whose code uses each latent; sums to k. Zero before training."""
     latent_magnitude: Tensor
-    """(h,) mean |value| of each latent in the codes that use it, at projection scale. One until trained."""
+    """(h,) mean |value| of each latent in the codes that use it, at projection scale. One before training."""
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -84,18 +88,21 @@ class CompresSAE(nn.Module):
 
     @property
     def posting_mass(self) -> float:
-        """`sum_j p_j^2` over the training items, p_j the share that uses latent j. Even use would give k^2/h; the
-        postings that a query of one code walks grow with it. Zero until trained."""
+        """`sum_j p_j^2`, where p_j is the share of training items that use latent j. Even use gives k^2/h.
+
+        The postings that a search by the query's own code reads grow with it. Zero before training.
+        """
         return float(self.latent_use.double().square().sum())
 
     @property
     def concepts(self) -> Concepts | None:
-        """What its latents stand for, where `find_concepts` or `compressae concepts` has been run: read from the
-        directory that the model came from at first use.
+        """Names and statistics of the latents, or None before `find_concepts` or `compressae concepts` was run.
+
+        They are read from the model's directory at first use.
 
         Raises:
-            ModelFileError: the file was damaged by an edit.
-            ModelMismatchError: it is of another model.
+            ModelFileError: the file is invalid, perhaps after an edit.
+            ModelMismatchError: the file belongs to another model.
         """
         if self._concepts is None and self.directory is not None:
             self._concepts = Concepts.load(self.directory, self.fingerprint)
@@ -107,12 +114,13 @@ class CompresSAE(nn.Module):
 
     @property
     def calibration(self) -> Calibration | None:
-        """What its query plans find and cost, where `compressae calibrate` has been run: read from the directory that
-        the model came from at first use.
+        """Recall and cost of query plans, or None before `compressae calibrate` was run.
+
+        It is read from the model's directory at first use.
 
         Raises:
             ModelFileError: the file is damaged.
-            ModelMismatchError: it is of another model.
+            ModelMismatchError: the file belongs to another model.
         """
         if self._calibration is None and self.directory is not None:
             self._calibration = Calibration.load(self.directory, self.fingerprint)
@@ -124,12 +132,12 @@ class CompresSAE(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Short stable hash of the weights and of k: codes of equal fingerprints can be compared.
+        """Short stable hash of the weights and of k. Only codes of equal fingerprints can be compared.
 
-        `m-` and 12 hexadecimal digits of SHA-256 over (d, h, k) and the little-endian float32 weights.
+        It consists of `m-` and 12 hexadecimal digits of SHA-256 over (d, h, k) and the little-endian float32 weights.
         """
         weights = (self.atoms, self.encoder_weight, self.encoder_bias)
-        # A tensor made in inference mode counts no versions; nothing trains it either.
+        # A tensor created in inference mode has no version counter, and nothing trains it.
         versions = tuple((0 if w.is_inference() else w._version, w.data_ptr()) for w in weights)
         if self._fingerprint is None or self._fingerprint[0] != versions:
             digest = hashlib.sha256(repr((self.dim, self.latents, self.k)).encode())
@@ -139,23 +147,23 @@ class CompresSAE(nn.Module):
         return self._fingerprint[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The autoencoder itself: (n, d) unit-norm embeddings to their (n, d) reconstructions."""
+        """Reconstruct (n, d) unit-norm embeddings by the encoder and the decoder: (n, d), differentiable."""
         indices, values = signed_topk(torch.addmm(self.encoder_bias, x, self.encoder_weight.t()), self.k)
         return sparse_decode(indices, values, self.atoms)
 
     def code(
         self, x: Tensor, method: Method = "pursuit", atoms_per_step: int = ATOMS_PER_STEP
     ) -> tuple[Tensor, Tensor]:
-        """Codes of one batch as tensors, on the model's device, values undivided ("raw").
+        """Encode one batch as tensors on the model's device, with raw values.
 
         Args:
             x: (n, d) float32, unit norm.
-            method: see `Method`.
-            atoms_per_step: pursuit only; see `pursuit.pursue`.
+            method: how to encode; see `Method`.
+            atoms_per_step: atoms of a pursuit step; see `pursuit.pursue`.
 
         Returns:
-            (n, k) int64 indices, in no order, and (n, k) float32 values. No gradient flows through them: that is what
-            `forward` is for.
+            (n, k) int64 indices, unordered, and (n, k) float32 values. They carry no gradient; use `forward` for
+            training.
         """
         return self._coder().code(x, method, atoms_per_step)
 
@@ -169,31 +177,34 @@ class CompresSAE(nn.Module):
         scale: Scale = "projection",
         batch_size: int | None = None,
     ) -> SparseCodes:
-        """Codes of embeddings, in batches, so that memory beyond the result doesn't grow with n. On a GPU the rows of
-        the next batch are on their way while one is coded.
+        """Encode embeddings in batches, so that memory beyond the result does not grow with n.
+
+        On a GPU, the next batch is copied to the device while a batch is encoded.
 
         Args:
-            X: (n, d) or (d,) real numbers, an array or a memory map of any float type, whose rows are L2-normalised
-                here; or `UnitRows`, which are normalised already.
-            method: "pursuit" for the best codes, "refit" or "encoder" for the fastest; see `Method`.
-            atoms_per_step: of pursuit; 1 is the best and slowest, 4 as good to 0.003 recall@100.
-            scale: of the values, see `Scale`. The default ranks best: an item that is reconstructed badly is trusted
-                less, instead of being stretched to the norm of the others.
-            batch_size: rows at once; None takes what suits the device, 512 on a CPU and 16,384 on a GPU.
+            X: (n, d) or (d,) array or memory map of real numbers, whose rows are L2-normalised first; or `UnitRows`.
+            method: "pursuit" for the best codes, "refit" or "encoder" for faster encoding; see `Method`.
+            atoms_per_step: atoms of a pursuit step. 1 is best and slowest; 4 loses less than 0.003 recall@100.
+            scale: scale of the values; see `Scale`. The default ranks best, because a badly reconstructed item has a
+                smaller norm and ranks lower.
+            batch_size: rows of a batch. The default depends on the device: 512 on a CPU, 16,384 on a GPU.
 
         Returns:
-            The codes, row i of X at row i.
+            The codes; row i belongs to row i of X.
 
         Raises:
-            DimensionError: X has another number of dimensions than the model.
-            InvalidInputError: a row is zero, NaN or infinite (named), X is empty, or a setting is unknown.
+            DimensionError: X does not have the model's number of dimensions.
+            InvalidInputError: a row is zero, or holds NaN or an infinite value (the message names the first such row);
+                X is empty; or an argument is invalid.
         """
         if method not in get_args(Method):
             raise InvalidInputError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
         if scale not in get_args(Scale):
             raise InvalidInputError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
         if atoms_per_step < 1 or (batch_size is not None and batch_size < 1):
-            raise InvalidInputError(f"atoms_per_step={atoms_per_step}, batch_size={batch_size}; both must be >= 1")
+            raise InvalidInputError(
+                f"atoms_per_step={atoms_per_step}, batch_size={batch_size}; both must be at least 1"
+            )
         whose = f"model {self.fingerprint!r}"
         rows: npt.NDArray[np.floating] | UnitRows
         if isinstance(X, UnitRows):
@@ -218,14 +229,21 @@ class CompresSAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: SparseCodes, *, batch_size: int = 8192) -> FloatArray:
-        """Reconstructions `sum_j v_j W_j` of codes: (n, d) float32, with the norm that the codes' scale gives.
+        """Decode codes to their reconstructions `sum_j v_j W_j`.
+
+        Args:
+            codes: codes of this model.
+            batch_size: codes of a batch.
+
+        Returns:
+            (n, d) float32; the scale of the codes determines the norms.
 
         Raises:
-            InvalidInputError: the codes are over another number of latents.
+            InvalidInputError: the codes have another number of latents than the model.
         """
         if codes.latents != self.latents:
             raise InvalidInputError(
-                f"codes are over {codes.latents} latents but model {self.fingerprint!r} has {self.latents}; "
+                f"codes have {codes.latents} latents but model {self.fingerprint!r} has {self.latents}; "
                 "decode with the model that encoded them"
             )
         decoded = np.empty((len(codes), self.dim), np.float32)
@@ -238,9 +256,9 @@ class CompresSAE(nn.Module):
         return decoded
 
     def save(self, directory: str | Path) -> None:
-        """Write the model to a directory: config.json, a safetensors file, its training history and baseline if any.
+        """Write the model to a directory, with its history, baseline, concepts and calibration if it has them.
 
-        A crash leaves the old model or the new one, never a mixture. See `model_files` for the format.
+        After a crash, the directory holds the old model or the new one. See `model.storage` for the format.
         """
         calibration = None
         with contextlib.suppress(ModelFileError, ModelMismatchError):
@@ -255,7 +273,7 @@ class CompresSAE(nn.Module):
         """Read a model written by `save`.
 
         Raises:
-            ModelFileError: nothing is there, or it is truncated, altered, or in a newer format.
+            ModelFileError: there is no model, or it is truncated or altered or has a newer format.
         """
         path = Path(directory)
         stored = read_model(path)
@@ -264,12 +282,12 @@ class CompresSAE(nn.Module):
             model.load_state_dict(dict(stored.state))
         except RuntimeError as exc:
             raise ModelFileError(
-                f"the weights file of the model at {path} doesn't fit its config.json ({exc}); copy the model again"
+                f"the weights file of the model at {path} does not match its config.json ({exc}); copy the model again"
             ) from exc
         if model.fingerprint != stored.fingerprint:
             raise ModelFileError(
                 f"the model at {path} has fingerprint {model.fingerprint!r} but its config.json says "
-                f"{stored.fingerprint!r}; one of its files was altered, copy the model again"
+                f"{stored.fingerprint!r}; one of the files was altered; copy the model again"
             )
         model.directory = path
         model.history, model.baseline = stored.history, stored.baseline
@@ -277,35 +295,35 @@ class CompresSAE(nn.Module):
 
     @torch.no_grad()
     def with_k(self, k: int, items: npt.ArrayLike) -> CompresSAE:
-        """A model with the same atoms and encoder whose codes have another number of non-zeros.
+        """Create a model with the same atoms and encoder and another number of non-zeros.
 
-        One training serves several sizes of index. Codes of more non-zeros than the atoms were trained for rank as well
-        as codes on atoms trained for that many; codes of half as many lose 0.005 recall@100 (EXPERIMENTS.md), which a
-        training of their own avoids. The encoder alone (`method="encoder"`) was fitted to the old k.
+        One training thus serves indexes of several sizes. Codes with more non-zeros than in training rank as well as
+        those of a model trained for them. Codes with half as many lose 0.005 recall@100 (EXPERIMENTS.md), which
+        training for that k avoids. The encoder (`method="encoder"`) remains fitted to the old k.
 
         Args:
             k: non-zeros of a code, at most h.
-            items: (n, d) embeddings of the catalog; their codes give the new model the statistics of its latents, for
-                which 20,000 are plenty.
+            items: (n, d) embeddings from the catalog, from whose codes the statistics of the latents are computed;
+                20,000 are enough.
 
         Returns:
-            A model with its own fingerprint. Codes of the two can't be in one index.
+            A model with a fingerprint of its own. An index cannot mix codes of the two models.
 
         Raises:
             ConfigError: k is out of range.
-            DimensionError, InvalidInputError: the items are unusable.
+            DimensionError, InvalidInputError: the items are invalid.
         """
         model = CompresSAE(ModelConfig(self.dim, self.latents, k)).to(self.atoms.device)
         model.load_state_dict(self.state_dict())
         model.measure_latents(model.encode(items))
         if self.history is not None:
-            note = f"k={k} was chosen after a training with k={self.k}"
+            note = f"k={k} was set after training with k={self.k}"
             model.history = replace(self.history, notes=[*self.history.notes, note])
         return model.eval()
 
     @torch.no_grad()
     def measure_latents(self, codes: SparseCodes) -> None:
-        """Replace the statistics of the latents by those of some items' codes at projection scale."""
+        """Compute the statistics of the latents (`latent_use`, `latent_magnitude`) from codes at projection scale."""
         flat = codes.indices.reshape(-1)
         counts = np.bincount(flat, minlength=self.latents)
         strength = np.bincount(flat, np.abs(codes.values).reshape(-1), minlength=self.latents)
@@ -313,5 +331,5 @@ class CompresSAE(nn.Module):
         self.latent_magnitude.copy_(torch.from_numpy(strength / np.maximum(counts, 1)))
 
     def extra_repr(self) -> str:
-        """Shape and fingerprint, for `repr`."""
+        """Return shape and fingerprint, for `repr`."""
         return f"dim={self.dim}, latents={self.latents}, k={self.k}, fingerprint={self.fingerprint!r}"
