@@ -192,7 +192,7 @@ def test_a_file_of_another_model_is_renamed(found: Concepts, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ('"sign": 1', '"sign" 1', "no JSON.*line 2 column"),
+        ('"sign": 1', '"sign" 1', "not valid JSON.*line 2 column"),
         ('"format": 1', '"format": 2', "concept format 2"),
         ('"terms"', '"trems"', "KeyError: 'terms'"),
         ('"sign": 1', '"sign": 0', "latent 0 has sign 0"),

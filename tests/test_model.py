@@ -93,7 +93,7 @@ def test_codes_do_not_depend_on_the_batch_size(model: CompresSAE, embeddings: Fl
         (lambda x: np.where(np.arange(len(x))[:, None] == 7, np.nan, x), "row 7 holds NaN"),
         (lambda x: np.where(np.arange(len(x))[:, None] == 530, np.inf, x), "row 530 holds NaN or an infinite"),
         (lambda x: np.where(np.arange(len(x))[:, None] == 3, 0, x), "row 3 is all zero"),
-        (lambda x: x[:0], "not empty"),
+        (lambda x: x[:0], "not be empty"),
         (lambda x: x[None], r"\(items, dimensions\)"),
         (lambda x: np.array([["a"]]), "real numbers"),
     ],

@@ -64,9 +64,9 @@ def test_the_atoms_whose_removal_costs_least_are_dropped() -> None:
         errors = {}
         for dropped in range(4):
             rest = [place for place in range(4) if place != dropped]
-            support = support[row : row + 1, rest]
-            values = refit(x[row : row + 1], atoms, support)
-            errors[dropped] = float((x[row] - sparse_decode(support, values, atoms)[0]).norm())
+            subset = support[row : row + 1, rest]
+            values = refit(x[row : row + 1], atoms, subset)
+            errors[dropped] = float((x[row] - sparse_decode(subset, values, atoms)[0]).norm())
         assert {0, 1, 2, 3} - set(left) == {min(errors, key=errors.__getitem__)}
 
 
