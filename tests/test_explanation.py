@@ -160,7 +160,7 @@ def test_the_command_line_explains_hits(
     within = shell.json(f"{line} --within 'concept 6' --within-strength 0.05 --explain")
     assert within
     for hit in within:
-        assert any(share["latent"] == 6 and share["stored"] >= 0.05 for share in hit["explanation"]["shares"])
+        assert any(share["latent"] == 6 and share["item_value"] >= 0.05 for share in hit["explanation"]["shares"])
     assert "explanation" not in json.dumps(shell.json(line))
     for invalid in ("game", "=0.3", "game=much"):
         code, _, err = shell(f"{line} --concept {invalid}")

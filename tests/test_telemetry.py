@@ -170,7 +170,7 @@ def test_failures_and_retries_are_counted(
 def test_prometheus_exposes_the_metrics_named_in_the_readme(
     model: CompresSAE, index: EdgeIndex, catalog: Path, embeddings: FloatArray
 ) -> None:
-    """Every metric in the queries of the README exists."""
+    """Every metric in the queries of the documentation exists."""
     provider = MeterProvider([PrometheusMetricReader()])
     telemetry.use_provider(provider)
     server, thread = start_http_server(0, "127.0.0.1")
@@ -194,8 +194,8 @@ def test_prometheus_exposes_the_metrics_named_in_the_readme(
     assert re.search(r'db_client_operation_duration_seconds_count\{.*db_operation_name="search".*\} 2\.0', scraped)
     assert re.search(r"compressae_ingest_items_total\{.*\} 600\.0", scraped)
     names = set(re.findall(r"^(\w+)[{ ]", scraped, re.MULTILINE))
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b((?:db_client|compressae_search|compressae_ingest|compressae_retries)_\w+)", readme))
+    page = (Path(__file__).parents[1] / "docs/how-to/operate-on-a-server.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b((?:db_client|compressae_search|compressae_ingest|compressae_retries)_\w+)", page))
     assert len(named) >= 8
     assert named - names == set()
 
