@@ -1,7 +1,7 @@
-"""A new model without downtime: build beside the live collection, verify, switch an alias in one step, or switch back.
+"""Deploy a new model without downtime: build a collection beside the live one, verify it, and switch an alias.
 
-An alias names what is live: `items` points to `items-<fingerprint>`. After a switch, `items-previous` points to what
-was live before, so a rollback needs no memory of its own.
+The alias `items` points to the live collection `items-<fingerprint>`. After a switch, `items-previous` points to the
+collection that was live before, so a rollback needs no other state.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from .vectors import exact_neighbours
 
 __all__ = ["DeployReport", "collection_of", "deploy", "drop_previous", "rollback"]
 
-_VERIFIED: Final = 10_000
-"""Rows that verification searches among: exact dense search of a whole large catalog would outlast its load."""
+_VERIFIED_ROWS: Final = 10_000
+"""Rows that verification searches; exact dense search of a large catalog would take longer than loading it."""
 
 
 @dataclass(frozen=True)
 class DeployReport:
-    """What was built and switched to."""
+    """Result of a deployment."""
 
     collection: str
     previous: str | None
-    """What the alias pointed to before."""
+    """Collection that the alias pointed to before; None if there was none."""
     items: int
     recall: float
-    """Recall@10 of the new collection against exact dense search, on a sample."""
+    """Recall@10 of the new collection on a sample, relative to exact dense search."""
     live_recall: float | None
-    """The same of the live one, where its model was given."""
+    """Recall@10 of the live collection, if its model was given."""
 
 
 def deploy(
@@ -67,35 +67,36 @@ def deploy(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
 ) -> DeployReport:
-    """Load a source into a new collection for `model`, verify it, and point the alias there.
+    """Load a source into a new collection for `model`, verify it, and switch the alias to it.
 
-    Interrupted, the same call goes on with the same collection. Nothing that serves is touched before the switch.
+    After an interruption, the same call resumes with the same collection. The live collection is not changed.
 
     Args:
         source: the catalog.
         model: the new model.
-        client: to the server.
-        alias: what queries go to. It must be an alias or a free name, not a collection.
-        live_model: the model of what is live; with it the new recall may not be lower by more than `tolerance`.
-        settings: of the new collection.
-        journal: file that notes the progress of the load.
-        queries: items of the source that verification searches for.
-        least_recall: recall@10 below which there is no switch.
-        tolerance: how much lower than the live recall is still accepted.
-        retry: what to do while a server fails.
-        on_batch: called for each batch that is in.
+        client: client of the server.
+        alias: alias that queries use. It must be an alias or an unused name, not a collection.
+        live_model: model of the live collection. If given, the new recall may be lower than the live recall by at most
+            `tolerance`.
+        settings: settings of the new collection.
+        journal: file that records the progress of the load.
+        queries: number of items of the source used as verification queries.
+        least_recall: minimum recall@10 for the switch.
+        tolerance: accepted decrease of recall@10 relative to the live collection.
+        retry: how to retry when the server fails.
+        on_batch: called after each batch is written.
 
     Raises:
-        ConfigError: the alias is the name of a collection, or what is live is of this model: loading would change it.
-        VerificationError: items are missing, or recall is too low. The alias is as it was.
-        IngestError: the load stopped.
+        ConfigError: the alias is the name of a collection, or the live collection already has codes of this model.
+        VerificationError: items are missing, or recall is too low. The alias is not changed.
+        IngestError: the load failed.
     """
     name = f"{alias}-{model.fingerprint}"
     previous = collection_of(client, alias)
     if previous is None and run_call(client, alias, exists_call(alias)):
-        raise ConfigError(f"{alias!r} is a collection; an alias needs a name of its own, choose another")
+        raise ConfigError(f"{alias!r} is the name of a collection; choose another name for the alias")
     if previous == name:
-        raise ConfigError(f"codes of this model are live already ({name!r}); bring a changed catalog in by sync")
+        raise ConfigError(f"collection {name!r} of this model is already live; use sync to update its items")
     try:
         index = QdrantIndex.open(client, name, model)
     except IndexNotFoundError:
@@ -105,34 +106,39 @@ def deploy(
     lowest = least_recall if report.live_recall is None else max(least_recall, report.live_recall - tolerance)
     if report.recall < lowest:
         raise VerificationError(
-            f"collection {name!r} has recall@10 {report.recall:.3f}, at least {lowest:.3f} is wanted; alias {alias!r} "
-            f"still points to {previous!r}; train longer, or accept less"
+            f"collection {name!r} has recall@10 {report.recall:.3f}, but at least {lowest:.3f} is required; alias "
+            f"{alias!r} still points to {previous!r}; train the model longer, or lower the required recall"
         )
     _point(client, {alias: name, f"{alias}-previous": previous})
     return report
 
 
 def rollback(client: QdrantClient, alias: str) -> tuple[str, str]:
-    """Point the alias back to what was live before, in one step. Doing it again undoes it.
+    """Switch the alias back to the previous collection, in one step. A second rollback undoes the first.
 
     Returns:
-        What is live now, and what was.
+        The collection that is live now, and the one that was live before.
 
     Raises:
-        IndexNotFoundError: there is nothing to go back to.
+        IndexNotFoundError: there is no previous collection.
     """
     live, before = collection_of(client, alias), collection_of(client, f"{alias}-previous")
     if live is None or before is None:
-        raise IndexNotFoundError(f"alias {alias!r} has no previous collection to go back to; deploy one first")
+        raise IndexNotFoundError(
+            f"alias {alias!r} has no previous collection to switch back to; deploy a new one first"
+        )
     _point(client, {alias: before, f"{alias}-previous": live})
     return before, live
 
 
 def drop_previous(client: QdrantClient, alias: str) -> str:
-    """Delete what was live before the last switch, and give its name.
+    """Delete the collection that was live before the last switch.
+
+    Returns:
+        Its name.
 
     Raises:
-        IndexNotFoundError: there is none.
+        IndexNotFoundError: there is no previous collection.
     """
     before = collection_of(client, f"{alias}-previous")
     if before is None:
@@ -143,12 +149,12 @@ def drop_previous(client: QdrantClient, alias: str) -> str:
 
 
 def collection_of(client: QdrantClient, alias: str) -> str | None:
-    """The collection that an alias points to; None if there is no such alias."""
+    """The collection that an alias points to, or None if the alias does not exist."""
     return run_call(client, alias, target_call(alias))
 
 
 def _point(client: QdrantClient, targets: Mapping[str, str | None]) -> None:
-    """Point aliases to collections, or delete them, all in one step."""
+    """Point aliases to collections, or delete those with None, in one step."""
     with client_errors("read the aliases of", next(iter(targets))):
         existing = {each.alias_name for each in client.get_aliases().aliases}
     changes: list[Any] = []
@@ -167,37 +173,40 @@ def _verify(
     source: Source, model: CompresSAE, index: QdrantIndex, client: QdrantClient, previous: str | None,
     live_model: CompresSAE | None, queries: int,
 ) -> DeployReport:  # fmt: skip
-    """Count the new collection, and compare both with exact dense search on the first rows of the source."""
+    """Check the item count of the new collection, and measure recall of both on the first rows of the source."""
     ids: list[ItemId] = []
     parts: list[FloatArray] = []
-    seen: list[npt.NDArray[np.uint64]] = []
+    digests: list[npt.NDArray[np.uint64]] = []
     for batch in source.batches(2048):
-        if len(ids) < _VERIFIED:
+        if len(ids) < _VERIFIED_ROWS:
             ids += batch.ids
             parts.append(batch.embeddings)
-        seen.append(id_digests(batch.ids))
-    wanted = len(np.unique(np.concatenate(seen))) if seen else 0
+        digests.append(id_digests(batch.ids))
+    expected = len(np.unique(np.concatenate(digests))) if digests else 0
     items = index.count()
-    if items != wanted or not ids:
+    if items != expected or not ids:
         raise VerificationError(
-            f"collection {index.collection!r} has {items:,} items, the source {wanted:,}; nothing was "
-            "switched; run it again with restart, or delete that collection"
+            f"collection {index.collection!r} has {items:,} items but the source has {expected:,}; the alias was not "
+            "switched; delete that collection and its journal, and deploy again"
         )
     vectors = np.concatenate(parts)
-    asked = np.random.default_rng(0).choice(len(vectors), min(queries, len(vectors)), replace=False)
+    query_rows = np.random.default_rng(0).choice(len(vectors), min(queries, len(vectors)), replace=False)
     depth = min(10, len(vectors) - 1)
-    truth = [[ids[row] for row in near] for near in exact_neighbours(vectors[asked], vectors, depth, asked).tolist()]
+    truth = [
+        [ids[row] for row in near]
+        for near in exact_neighbours(vectors[query_rows], vectors, depth, query_rows).tolist()
+    ]
     points: list[Any] = list(point_ids(ids, repeats=True))
-    among = None if len(points) == items else models.Filter(must=[models.HasIdCondition(has_id=points)])
+    verified = None if len(points) == items else models.Filter(must=[models.HasIdCondition(has_id=points)])
 
-    def measured(retriever: Retriever) -> float:
-        found = []
-        for row in asked.tolist():
-            hits = retriever.search(vectors[row], depth + 1, filter=among, exact=True, with_payload=False)
-            found.append([hit.id for hit in hits if hit.id != ids[row]][:depth])
-        return float(recall(found, truth, depth).mean())
+    def measure_recall(retriever: Retriever) -> float:
+        retrieved = []
+        for row in query_rows.tolist():
+            hits = retriever.search(vectors[row], depth + 1, filter=verified, exact=True, with_payload=False)
+            retrieved.append([hit.id for hit in hits if hit.id != ids[row]][:depth])
+        return float(recall(retrieved, truth, depth).mean())
 
     live = None
     if live_model is not None and previous is not None:
-        live = measured(Retriever(live_model, QdrantIndex.open(client, previous, live_model)))
-    return DeployReport(index.collection, previous, items, measured(Retriever(model, index)), live)
+        live = measure_recall(Retriever(live_model, QdrantIndex.open(client, previous, live_model)))
+    return DeployReport(index.collection, previous, items, measure_recall(Retriever(model, index)), live)

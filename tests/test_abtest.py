@@ -1,6 +1,6 @@
 """A/B tests: assignment, confidence sequences by simulation, sample ratio, events.
 
-COMPRESSAE_SIMULATIONS=full runs 2,000 A/A and 500 A/B experiments; a run of all tests does a part.
+COMPRESSAE_SIMULATIONS=full runs 2,000 A/A and 500 A/B experiments; by default, fewer are run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CTR = 0.1
 
 
 def _experiment(random: np.random.Generator, users: int, looks: int, lift: float) -> list[tuple[Moments, Moments]]:
-    """Sums of both variants after each batch. Users differ in how much they see and how gladly they click."""
+    """Sums of both variants after each batch. Users differ in their numbers of exposures and their click rates."""
     after, sums = [], [Moments(), Moments()]
     for _ in range(looks):
         for variant, factor in enumerate((1.0, 1.0 + lift)):
@@ -50,7 +50,7 @@ def _experiment(random: np.random.Generator, users: int, looks: int, lift: float
     return after
 
 
-def test_a_watched_aa_test_is_hardly_ever_significant_and_a_z_test_often_is() -> None:
+def test_repeated_looks_give_few_false_positives_unlike_a_z_test() -> None:
     experiments, users = (2000, 20_000) if FULL else (300, 10_000)
     random = np.random.default_rng(0)
     ours = naive = 0
@@ -64,12 +64,12 @@ def test_a_watched_aa_test_is_hardly_ever_significant_and_a_z_test_often_is() ->
     assert naive / experiments > 0.05
 
 
-def test_a_true_lift_is_covered_and_found() -> None:
+def test_a_true_lift_is_covered_and_detected() -> None:
     experiments = 500 if FULL else 40
     random = np.random.default_rng(1)
     pilot = Moments.of(*_users(random, 200_000))
     planned = required_users(CTR, 0.015, variance=pilot.variance)
-    covered = found = 0
+    covered = detected = 0
     for _ in range(experiments):
         looks = [compare(a, b, planned=planned) for a, b in _sums(random, planned, 25, 0.015, pilot)]
         covered += all(
@@ -77,9 +77,9 @@ def test_a_true_lift_is_covered_and_found() -> None:
             and look.relative_interval[0] <= 0.015 <= look.relative_interval[1]
             for look in looks
         )
-        found += any(look.significant for look in looks)
+        detected += any(look.significant for look in looks)
     assert covered / experiments >= 0.99 - (0 if FULL else 0.03)
-    assert found / experiments >= 0.8
+    assert detected / experiments >= 0.8
 
 
 def _users(random: np.random.Generator, users: int, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +90,7 @@ def _users(random: np.random.Generator, users: int, factor: float = 1.0) -> tupl
 def _sums(
     random: np.random.Generator, users: int, looks: int, lift: float, pilot: Moments
 ) -> list[tuple[Moments, Moments]]:
-    """As `_experiment` for millions of users: clicks of a batch by their normal limit, squares from the pilot."""
+    """Like `_experiment` for millions of users: clicks from their normal limit, squares from the pilot."""
     after, sums = [], [Moments(), Moments()]
     batch = users // looks // 2
     per_user = [value / pilot.users for value in list(vars(pilot).values())[1:]]
@@ -104,32 +104,32 @@ def _sums(
     return after
 
 
-def test_users_who_come_back_are_no_false_alarm() -> None:
-    """All users are there from the first look on and click on at every other: harder than the terms of the theory,
-    which come one by one and stay as they are."""
+def test_returning_users_give_no_false_positives() -> None:
+    """All users are present from the first look and go on clicking. This is harder than the terms of the theory, which
+    arrive one by one and do not change."""
     experiments, users, count = (1000, 1500, 50) if FULL else (60, 400, 25)
     random = np.random.default_rng(2)
     ours = 0
     for _ in range(experiments):
         often, taste = random.gamma(1.0, 10.0, (2, users)), random.beta(2, 18, (2, users))
         exposures, clicks = np.zeros((2, 2, users), np.int64)
-        found = False
+        significant = False
         for _ in range(count):
             new = random.poisson(often / count)
             exposures, clicks = exposures + new, clicks + random.binomial(new, taste)
             a, b = (Moments.of(e[e > 0], c[e > 0]) for e, c in zip(exposures, clicks, strict=True))
-            found |= compare(a, b, planned=2 * users).significant
-        ours += found
+            significant |= compare(a, b, planned=2 * users).significant
+        ours += significant
     assert ours / experiments <= 0.015 + (0 if FULL else 0.02)
 
 
-def test_the_sample_ratio_may_be_watched_too() -> None:
+def test_the_sample_ratio_check_holds_at_repeated_looks() -> None:
     chi_squared = 6.635  # its 99% quantile at one degree of freedom
     random = np.random.default_rng(4)
     ours = naive = 0
     for _ in range(300):
-        seen = np.cumsum(random.random(5000) < 0.3)[99::100]
-        looks = [{"a": int(a), "b": 100 * n - int(a)} for n, a in enumerate(seen, 1)]
+        counts = np.cumsum(random.random(5000) < 0.3)[99::100]
+        looks = [{"a": int(a), "b": 100 * n - int(a)} for n, a in enumerate(counts, 1)]
         ours += any(sample_ratio_p(look, {"a": 3, "b": 7}) < 0.01 for look in looks)
         naive += any((look["a"] - 30 * n) ** 2 / (21 * n) > chi_squared for n, look in enumerate(looks, 1))
     assert ours <= 3
@@ -138,11 +138,11 @@ def test_the_sample_ratio_may_be_watched_too() -> None:
     assert sample_ratio_p({"a": 51_000, "b": 49_000}, {"a": 1, "b": 1}) < 1e-4
     assert sample_ratio_p({"a": 10, "b": 1}, {"a": 1, "b": 0}) == 0.0
     assert sample_ratio_p({"a": 10, "b": 0}, {"a": 1, "b": 0}) == 1.0
-    with pytest.raises(InvalidInputError, match="variants"):
+    with pytest.raises(InvalidInputError, match="give the same variants"):
         sample_ratio_p({"a": 1}, {"a": 1, "b": 1})
 
 
-def test_few_users_say_nothing() -> None:
+def test_few_users_give_an_unbounded_interval() -> None:
     few = Moments.of(np.ones(50), np.ones(50))
     assert compare(few, few).interval == (-math.inf, math.inf)
     assert not compare(few, few).significant
@@ -166,26 +166,26 @@ def test_assignment_is_fixed_even_and_independent() -> None:
     assert sample_ratio_p({v: uneven.count(v) for v in "xy"}, {"x": 9, "y": 1}) > 0.001
     assert sample_ratio_p({v: uneven.count(v) for v in "xy"}, {"x": 1, "y": 1}) < 1e-9
     for wrong in ({}, {"x": -1.0, "y": 2.0}, {"x": 0.0}):
-        with pytest.raises(InvalidInputError, match="share"):
+        with pytest.raises(InvalidInputError, match="give each variant a weight"):
             assign("u", "e", wrong)
-        with pytest.raises(InvalidInputError, match="share"):
+        with pytest.raises(InvalidInputError, match="give each variant a weight"):
             sample_ratio_p(dict.fromkeys(wrong, 0), wrong)
 
 
-def test_the_vectors_that_other_languages_are_to_give() -> None:
-    """The table in the documentation; its hashes are those of sha256sum, its variants of a version in JavaScript."""
+def test_the_documented_test_vectors() -> None:
+    """The hashes in the documented table come from sha256sum, and its variants from an implementation in JavaScript."""
     rows = re.findall(
         r"^\| `(\S+)`\s*\| `(\S+)`\s*\| `(\w{16})` \| ([\d.]+) \| (\w+)\s*\| (\w+)", assignment.__doc__ or "", re.M
     )
     assert len(rows) == 5
-    for experiment, user, digest, place, even, uneven in rows:
-        assert int(digest, 16) / 2**64 == pytest.approx(float(place), abs=1e-6)
+    for experiment, user, digest, position, even, uneven in rows:
+        assert int(digest, 16) / 2**64 == pytest.approx(float(position), abs=1e-6)
         assert assign(user, experiment, {"control": 1, "codes": 1}) == even
         assert assign(user, experiment, {"a": 5, "b": 3, "c": 2}) == uneven
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_javascript_assigns_alike() -> None:
+def test_javascript_gives_the_same_assignment() -> None:
     program = """
         const {createHash} = require('crypto'), weights = {a: 0.1, b: 0.2, c: 0.7};
         for (let n = 0; n < 2000; n++) {
@@ -199,7 +199,7 @@ def test_javascript_assigns_alike() -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_events_of_any_kind(kind: str, tmp_path: Path) -> None:
+def test_events_of_any_format(kind: str, tmp_path: Path) -> None:
     rows = [("u1", "a", "exposure"), ("u1", "a", "click"), ("u2", "b", "exposure"), ("u3", "a", "exposure"),
             ("u3", "b", "exposure"), ("u4", "b", "click")]  # fmt: skip
     table = [dict(zip(("user", "variant", "event"), row, strict=True)) for row in rows]
@@ -218,8 +218,8 @@ def test_events_of_any_kind(kind: str, tmp_path: Path) -> None:
     assert (moments["a"].users, moments["a"].clicks, moments["b"].users) == (1, 1, 1)
 
 
-def test_sums_are_kept_up_with_every_event() -> None:
-    """Whatever comes in whatever order: the sums are those of all users counted anew."""
+def test_sums_are_updated_with_every_event() -> None:
+    """After any sequence of events, the sums equal those computed from all users."""
     random = np.random.default_rng(3)
     totals = UserTotals()
     for _ in range(3000):
@@ -249,7 +249,7 @@ def test_times_of_events(tmp_path: Path) -> None:
     path.write_text("".join(f'{{"user": "u", "variant": "a", "event": "click", "at": {at}}}\n' for at in (9, 8)))
     with pytest.raises(SourceError, match=r"row 1 .* sort the events"):
         list(read_events(path, "at"))
-    with pytest.raises(SourceError, match=r"row 0 .*has no when"):
+    with pytest.raises(SourceError, match=r"row 0 .*lacks when"):
         list(read_events(path, "when"))
     path.write_text('{"user": "u", "variant": "a", "event": "click", "at": "yesterday"}')
     with pytest.raises(SourceError, match=r"row 0 .*no readable time"):
@@ -273,14 +273,13 @@ def test_times_of_a_csv_are_texts(tmp_path: Path, text: str, time: datetime) -> 
 
 
 @pytest.mark.parametrize("text", ["20261331", "", "1700000000 s", "9" * 30, "1_7"])
-def test_a_text_that_is_no_time_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_text_that_is_not_a_time_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "e.csv").write_text(f"user,variant,event,at\nu,a,click,{text}\n")
     with pytest.raises(SourceError, match=r"row 0 .*no readable time"):
         list(read_events(tmp_path / "e.csv", "at"))
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    shell = Shell(monkeypatch, capsys)
+def test_the_commands(shell: Shell, tmp_path: Path) -> None:
     weights = {"control": 1.0, "codes": 1.0}
     random = np.random.default_rng(5)
     rows = []
@@ -308,12 +307,12 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert shell.json(f"{line} --weights control=1,codes=3")["sample_ratio"].startswith("MISMATCH")
     code, _, err = shell(f"{line} --weights control=1")
     assert code == 2
-    assert "at least one other variant" in err
+    assert "at least one more variant" in err
     code, _, err = shell(f"{line} --weights control=0,codes=0")
-    assert (code, "not all 0" in err) == (2, True)
+    assert (code, "at least one above 0" in err) == (2, True)
 
 
-def test_events_that_can_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_events_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither 'exposure' nor 'click'"):
         UserTotals().add(Event("u", "a", "purchase"))
     (tmp_path / "e.csv").write_text("user,event\nu,click\n")
@@ -323,14 +322,14 @@ def test_events_that_can_not_be_read(tmp_path: Path) -> None:
         (tmp_path / "e.csv").write_text(f"user,variant,event\n{row}\n")
         with pytest.raises(SourceError, match=r"row 0 .*lacks a user, variant or event"):
             list(read_events(tmp_path / "e.csv"))
-    with pytest.raises(SourceError, match="no events"):
+    with pytest.raises(SourceError, match="no file of events"):
         list(read_events(tmp_path / "none.csv"))
 
 
-def test_sizes_beyond_all_bounds_are_told() -> None:
+def test_required_users_refuses_arguments_out_of_range() -> None:
     bad: list[tuple[float, float | None, str]] = [
-        (1e-9, None, "takes more than 1e15 users"),
-        (math.nan, None, "a lift not 0"),
+        (1e-9, None, "takes more than 1e15 users to detect"),
+        (math.nan, None, "finite and not 0"),
         (0.1, 0.0, "variance is 0"),
     ]
     for lift, variance, complaint in bad:

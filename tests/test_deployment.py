@@ -81,11 +81,11 @@ def test_a_switch_between_two_look_ups_does_not_mix_models(
     drop_previous(client, "items")
     new = Retriever(newer, QdrantIndex.open(client, f"items-{newer.fingerprint}"))
     assert live.search(embeddings[5], 5) == new.search(embeddings[5], 5)
-    with pytest.raises(ModelMismatchError, match="give its model too"):
+    with pytest.raises(ModelMismatchError, match="give that model too"):
         AliasRetriever(client, "items", [model])
     with pytest.raises(IndexNotFoundError, match="other"):
         AliasRetriever(client, "other", [model])
-    with pytest.raises(IndexNotFoundError, match="no alias"):
+    with pytest.raises(IndexNotFoundError, match="is a collection, not an alias"):
         AliasRetriever(client, f"items-{newer.fingerprint}", [newer])
     client.close()
 
@@ -100,18 +100,18 @@ def test_an_async_retriever_follows_the_alias(
             await ingest_async(open_source(catalog), each, index)
         await _switch(client, model)
         live = await AsyncAliasRetriever.open(client, "items", [model, newer], refresh_seconds=3600)
-        wanted = [await AsyncRetriever(each, await AsyncQdrantIndex.open(client, f"items-{each.fingerprint}", each))
+        expected = [await AsyncRetriever(each, await AsyncQdrantIndex.open(client, f"items-{each.fingerprint}", each))
                   .search(embeddings[5], 5) for each in (model, newer)]  # fmt: skip
-        assert await live.search(embeddings[5], 5) == wanted[0]
+        assert await live.search(embeddings[5], 5) == expected[0]
         await _switch(client, newer)
-        assert (await live.search_batch(embeddings[5:6], 5))[0] == wanted[0]
+        assert (await live.search_batch(embeddings[5:6], 5))[0] == expected[0]
         await client.delete_collection(f"items-{model.fingerprint}")
-        found = await asyncio.gather(*(live.search(embeddings[5], 5) for _ in range(8)))
-        assert found == [wanted[1]] * 8
+        results = await asyncio.gather(*(live.search(embeddings[5], 5) for _ in range(8)))
+        assert results == [expected[1]] * 8
         assert (await live.similar_to(5, 3))[0].id != 5
         with pytest.raises(IndexNotFoundError, match="is not in the index"):
             await live.similar_to(100_000)
-        with pytest.raises(IndexNotFoundError, match="no alias"):
+        with pytest.raises(IndexNotFoundError, match="is a collection, not an alias"):
             await AsyncAliasRetriever.open(client, f"items-{newer.fingerprint}", [newer])
         await client.close()
 
@@ -128,17 +128,17 @@ def test_a_collection_that_fails_verification_does_not_go_live(
 ) -> None:
     client = QdrantClient(":memory:")
     deploy(open_source(catalog), model, client, "items", least_recall=0.3)
-    with pytest.raises(ConfigError, match=r"codes of this model are live already .*by sync"):
+    with pytest.raises(ConfigError, match=r"of this model is already live; use sync"):
         deploy(open_source(catalog), model, client, "items", least_recall=0.3)
     journal = tmp_path / "journal"
     with pytest.raises(VerificationError, match="still points to"):
         deploy(open_source(catalog), newer, client, "items", least_recall=1.01, journal=journal)
     assert collection_of(client, "items") == f"items-{model.fingerprint}"
     QdrantIndex.open(client, f"items-{newer.fingerprint}").delete([3])
-    with pytest.raises(VerificationError, match="has 599 items, the source 600"):
+    with pytest.raises(VerificationError, match="has 599 items but the source has 600"):
         deploy(open_source(catalog), newer, client, "items", least_recall=0.3, journal=journal)
     client.create_collection("taken", vectors_config={})
-    with pytest.raises(ConfigError, match="is a collection"):
+    with pytest.raises(ConfigError, match="is the name of a collection"):
         deploy(open_source(catalog), newer, client, "taken")
     client.close()
 
@@ -148,13 +148,13 @@ def test_a_tenant_sees_its_own_items_only(tmp_path: Path, model: CompresSAE, emb
     with EdgeIndex.create(tmp_path / "index", model, IndexSettings(tenant_field="shop")) as index:
         index.upsert(range(600), codes, [{"shop": "ab"[n % 2]} for n in range(600)])
         index.optimize()
-        mine = Retriever(model, index, tenant="a")
-        theirs = models.Filter(should=[models.FieldCondition(key="shop", match=models.MatchValue(value="b"))])
-        assert {hit.payload["shop"] for hit in mine.search(embeddings[1], 50)} == {"a"}
-        assert mine.search(embeddings[1], 50, filter=theirs) == []
-        assert {hit.payload["shop"] for hits in mine.search_batch(embeddings[:3], 9) for hit in hits} == {"a"}
-        assert {hit.payload["shop"] for hit in mine.similar_to(2, 9)} == {"a"}
+        retriever = Retriever(model, index, tenant="a")
+        other_tenant = models.Filter(should=[models.FieldCondition(key="shop", match=models.MatchValue(value="b"))])
+        assert {hit.payload["shop"] for hit in retriever.search(embeddings[1], 50)} == {"a"}
+        assert retriever.search(embeddings[1], 50, filter=other_tenant) == []
+        assert {hit.payload["shop"] for hits in retriever.search_batch(embeddings[:3], 9) for hit in hits} == {"a"}
+        assert {hit.payload["shop"] for hit in retriever.similar_to(2, 9)} == {"a"}
         with pytest.raises(IndexNotFoundError):
-            mine.similar_to(1)
+            retriever.similar_to(1)
     with EdgeIndex.create(tmp_path / "other", model) as index, pytest.raises(ConfigError, match="no tenant field"):
         Retriever(model, index, tenant="a")

@@ -41,7 +41,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def foreign() -> FloatArray:
-    """(300, 24) items of directions that the model was never trained on."""
+    """(300, 24) items in directions that the model was not trained on."""
     x = np.random.default_rng(9).normal(size=(300, 24)) * np.array([1.0] * 4 + [0.05] * 20)
     return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
 
@@ -60,7 +60,7 @@ def _use(*counts: int, items: int) -> Use:
     return Use(items, np.array(counts))
 
 
-def test_a_use_counts_latents_and_leaves_padding_out() -> None:
+def test_latent_use_does_not_count_padding() -> None:
     use = Use.of(np.array([[0, 2], [2, -1]], np.int32), 4)
     assert use.items == 2
     assert use.counts.tolist() == [1, 0, 2, 0]
@@ -78,25 +78,25 @@ def test_psi_is_the_sum_of_both_relative_entropies() -> None:
 def test_posting_mass_of_small_samples_has_no_bias() -> None:
     random = np.random.default_rng(0)
     supports = np.stack([1 + random.permutation(29)[:4] for _ in range(400)]).astype(np.int32)
-    supports[:, 0] = 0  # one latent is used by all
-    whole = Use.of(supports, 30)
-    truth = float(((whole.counts / 400) ** 2).sum())
-    picked = [posting_mass(Use.of(supports[random.integers(400, size=8)], 30)) for _ in range(4000)]
-    assert np.mean(picked) == pytest.approx(truth, abs=0.01)
+    supports[:, 0] = 0  # all items use one latent
+    population = Use.of(supports, 30)
+    truth = float(((population.counts / 400) ** 2).sum())
+    estimates = [posting_mass(Use.of(supports[random.integers(400, size=8)], 30)) for _ in range(4000)]
+    assert np.mean(estimates) == pytest.approx(truth, abs=0.01)
     assert np.mean([((Use.of(supports[random.integers(400, size=8)], 30).counts / 8) ** 2).sum() for _ in range(400)])\
         > truth + 0.2  # fmt: skip
 
 
-def test_dead_and_hot_latents_are_those_that_chance_does_not_explain() -> None:
+def test_dead_and_hot_latents_exclude_what_chance_explains() -> None:
     reference = _use(1000, 500, 20, 100, items=1000)
     now = _use(0, 260, 0, 400, items=500)
-    assert dead(now, reference).tolist() == [0, 2]  # 10 were expected of latent 2
+    assert dead(now, reference).tolist() == [0, 2]  # 10 uses of latent 2 were expected
     assert hot(now, reference).tolist() == [3]
     assert hot(reference, reference).size == dead(reference, reference).size == 0
-    assert dead(_use(0, 0, 0, 0, items=4), reference).size == 0  # 4 items could miss any of them
+    assert dead(_use(0, 0, 0, 0, items=4), reference).size == 0  # 4 items are too few to expect any latent
 
 
-def test_training_leaves_a_baseline_of_held_out_items(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_training_makes_a_baseline_of_held_out_items(model: CompresSAE, embeddings: FloatArray) -> None:
     baseline = model.baseline
     assert baseline is not None
     assert (len(baseline), baseline.pools, baseline.recalls.shape) == (60, (50,), (1, 60))
@@ -108,7 +108,7 @@ def test_training_leaves_a_baseline_of_held_out_items(model: CompresSAE, embeddi
     assert train(embeddings, tiny).baseline is None
 
 
-def test_a_baseline_goes_with_its_model(model: CompresSAE, embeddings: FloatArray, tmp_path: Path) -> None:
+def test_a_baseline_is_saved_with_its_model(model: CompresSAE, embeddings: FloatArray, tmp_path: Path) -> None:
     model.save(tmp_path / "m")
     loaded = CompresSAE.load(tmp_path / "m").baseline
     assert loaded is not None
@@ -119,14 +119,14 @@ def test_a_baseline_goes_with_its_model(model: CompresSAE, embeddings: FloatArra
     file = tmp_path / "m" / "baseline.safetensors"
     content = file.read_bytes()
     file.unlink()
-    assert CompresSAE.load(tmp_path / "m").baseline is None  # as a model of an older version
+    assert CompresSAE.load(tmp_path / "m").baseline is None  # like a model saved by an older version
     file.write_bytes(content[:-100])
     with pytest.raises(ModelFileError, match="not a readable baseline"):
         CompresSAE.load(tmp_path / "m")
     other = train(embeddings, TrainConfig(latents=32, k=4, steps=1, rounds=0, encoder_steps=0, held_out=60))
     other.save(tmp_path / "other")
     file.write_bytes((tmp_path / "other" / "baseline.safetensors").read_bytes())
-    assert CompresSAE.load(tmp_path / "m").baseline is None  # a save was killed in between
+    assert CompresSAE.load(tmp_path / "m").baseline is None  # as after a save that was interrupted
     with pytest.raises(ModelMismatchError, match="make one"):
         check(model, observe(model, embeddings), Baseline.load(file))
     other.baseline = None
@@ -134,7 +134,7 @@ def test_a_baseline_goes_with_its_model(model: CompresSAE, embeddings: FloatArra
     assert not (tmp_path / "other" / "baseline.safetensors").exists()
 
 
-def test_items_like_the_training_pass_and_others_do_not(
+def test_items_like_the_training_items_pass_and_others_drift(
     model: CompresSAE, fresh: FloatArray, foreign: FloatArray, embeddings: FloatArray
 ) -> None:
     assert model.baseline is not None
@@ -153,8 +153,8 @@ def test_items_like_the_training_pass_and_others_do_not(
             Tolerances(**wrong)
 
 
-def test_segments_are_compared_with_themselves(model: CompresSAE, fresh: FloatArray, foreign: FloatArray) -> None:
-    """A segment that was always hard to encode is no drift; a new one that is hard is."""
+def test_segments_are_compared_with_the_same_segment(model: CompresSAE, fresh: FloatArray, foreign: FloatArray) -> None:
+    """A segment that was always hard to encode is not drift; a new segment that is hard to encode is."""
     both = np.concatenate([fresh[:150], foreign[:150]])
     names = ["easy"] * 150 + ["hard"] * 150
     baseline = make_baseline(model, both, source="both", segments=names, field="kind")
@@ -168,23 +168,24 @@ def test_segments_are_compared_with_themselves(model: CompresSAE, fresh: FloatAr
     assert set(report.segments) == {"easy", "new"}
     assert "new: cosine_loss" in report.reasons
     assert "psi" not in report.segments["new"].checks
-    assert "new" in report.segments["new"].left_out["latents"]
+    assert "not in the baseline" in report.segments["new"].left_out["latents"]
     rare = make_baseline(model, both, source="both", segments=["easy"] * 260 + ["new"] * 40, field="kind")
     part = check(model, observe(model, again, mixed), rare).segments["new"]
-    assert (part.checks, part.left_out["everything"][:27]) == ({}, "the baseline holds only 40 ")
+    assert part.checks == {}
+    assert part.left_out["everything"].startswith("the baseline has only 40 of its items")
     assert model.baseline is not None
     with pytest.raises(ConfigError, match="--make-baseline --segment"):
         check(model, observe(model, again, mixed), model.baseline)
 
 
 def test_items_without_a_segment_are_in_none(model: CompresSAE, fresh: FloatArray) -> None:
-    """An empty text is a value like another; None isn't."""
+    """An empty text is a value like any other; None means no segment."""
     baseline = make_baseline(model, fresh, source="x", segments=[""] * 60 + [None] * 240, field="kind")
     assert len(baseline.of_segment("") or ()) == 60
 
 
 def test_a_segment_of_few_queries_has_no_recall(model: CompresSAE, fresh: FloatArray, tmp_path: Path) -> None:
-    """One value has no error to compare by, and what isn't a number is no JSON."""
+    """A single value has no standard error, and NaN is not valid JSON."""
     names = ["most"] * 240 + ["rare"] * 60
     baseline = make_baseline(model, fresh, source="x", segments=names, field="kind")
     recalls = baseline.recalls.copy()
@@ -192,59 +193,63 @@ def test_a_segment_of_few_queries_has_no_recall(model: CompresSAE, fresh: FloatA
     one = dataclasses.replace(baseline, recalls=recalls)
     report = check(model, observe(model, fresh, names), one)
     assert "recall" in report.segments["most"].checks
-    assert report.segments["rare"].left_out["recall"].startswith("fewer than 5 of its items were drawn")
+    assert report.segments["rare"].left_out["recall"] == "the spot check drew fewer than 5 of its items"
     append_report(tmp_path / "history.jsonl", report, model=model.fingerprint, source="x", time=NOW)
 
 
-def test_recall_is_that_of_each_item_in_its_own_pool(model: CompresSAE, embeddings: FloatArray) -> None:
-    seen = observe(model, embeddings[:130])
-    found = pool_recalls(model, seen, 60, 200, seed=1)
-    assert np.isfinite(found).sum() == 120  # two pools of 60; ten items are in none
+def test_recall_of_an_item_is_measured_in_its_own_pool(model: CompresSAE, embeddings: FloatArray) -> None:
+    observation = observe(model, embeddings[:130])
+    recalls = pool_recalls(model, observation, 60, 200, seed=1)
+    assert np.isfinite(recalls).sum() == 120  # two pools of 60; ten items are in neither
     order = np.random.default_rng([1, 60]).permutation(130)
     pool, item = order[:60], order[0]
     exact = [row for row in np.argsort(-embeddings[pool] @ embeddings[item]) if pool[row] != item][:10]
-    x_hat = model.decode(seen.codes)
+    x_hat = model.decode(observation.codes)
     coded = [row for row in np.argsort(-x_hat[pool] @ embeddings[item]) if pool[row] != item][:10]
-    assert found[item] == pytest.approx(len(set(exact) & set(coded)) / 10)
+    assert recalls[item] == pytest.approx(len(set(exact) & set(coded)) / 10)
 
 
-def test_what_an_index_tells(model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, tmp_path: Path) -> None:
+def test_measures_available_from_an_index(
+    model: CompresSAE, index: EdgeIndex, embeddings: FloatArray, tmp_path: Path
+) -> None:
     assert model.baseline is not None
-    whole = observe(model, embeddings)
-    assert whole.losses is not None
-    seen = observe_index(model, index, 1000, field="group")
+    from_embeddings = observe(model, embeddings)
+    assert from_embeddings.losses is not None
+    observation = observe_index(model, index, 1000, field="group")
     grouped = make_baseline(model, embeddings, source="all", segments=[str(i % 3) for i in range(600)], field="group")
-    assert seen.losses is not None
-    assert seen.segments is not None
-    assert np.allclose(np.sort(seen.losses), np.sort(whole.losses), atol=1e-5)
-    assert Use.of(seen.supports, 96).counts.tolist() == Use.of(whole.supports, 96).counts.tolist()
-    report = check(model, seen, grouped)
+    assert observation.losses is not None
+    assert observation.segments is not None
+    assert np.allclose(np.sort(observation.losses), np.sort(from_embeddings.losses), atol=1e-5)
+    assert Use.of(observation.supports, 96).counts.tolist() == Use.of(from_embeddings.supports, 96).counts.tolist()
+    report = check(model, observation, grouped)
     assert "keep_dense" in report.left_out["recall"]
     assert set(report.segments) == {"0", "1", "2"}
     assert len(observe_index(model, index, 100)) == 100
 
-    def stored(settings: IndexSettings, name: str) -> CodeIndex:
-        made = EdgeIndex.create(tmp_path / name, model, settings)
+    def stored_index(settings: IndexSettings, name: str) -> CodeIndex:
+        index = EdgeIndex.create(tmp_path / name, model, settings)
         codes = model.encode(embeddings, scale=settings.scale)
-        made.upsert(range(len(codes)), codes, dense=embeddings if settings.keep_dense else None)
-        return made
+        index.upsert(range(len(codes)), codes, dense=embeddings if settings.keep_dense else None)
+        return index
 
-    with stored(IndexSettings(scale="reconstruction"), "unit") as unit:
+    with stored_index(IndexSettings(scale="reconstruction"), "unit") as unit:
         report = check(model, observe_index(model, unit, 1000), model.baseline)
-    assert "don't tell the loss" in report.left_out["cosine_loss"]
+    assert "the loss cannot be computed" in report.left_out["cosine_loss"]
     assert {"psi", "posting_mass"} <= set(report.checks)
-    with stored(IndexSettings(scale="reconstruction", keep_dense=True), "dense") as dense:
-        seen = observe_index(model, dense, 1000)
-    assert seen.losses is not None
-    assert np.allclose(np.sort(seen.losses), np.sort(whole.losses), atol=2e-3)  # embeddings are kept in half precision
-    assert "recall" in check(model, seen, model.baseline).checks
+    with stored_index(IndexSettings(scale="reconstruction", keep_dense=True), "dense") as dense:
+        observation = observe_index(model, dense, 1000)
+    assert observation.losses is not None
+    assert np.allclose(
+        np.sort(observation.losses), np.sort(from_embeddings.losses), atol=2e-3
+    )  # embeddings are float16
+    assert "recall" in check(model, observation, model.baseline).checks
 
 
-def test_codes_of_fewer_latents_are_padded_not_counted(model: CompresSAE, tmp_path: Path) -> None:
+def test_padding_of_stored_codes_is_not_counted(model: CompresSAE, tmp_path: Path) -> None:
     with EdgeIndex.create(tmp_path / "i", model) as index:
         index.upsert([1], SparseCodes([[0, 5, 7, 8, 9, 10]], [[0.5, 0.5, 0, 0, 0, 0]], 96, "projection"))
-        seen = observe_index(model, index, 10)
-    assert sorted(seen.supports[0].tolist()) == [-1, -1, -1, -1, 0, 5]
+        observation = observe_index(model, index, 10)
+    assert sorted(observation.supports[0].tolist()) == [-1, -1, -1, -1, 0, 5]
 
 
 def test_a_history_survives_a_kill(model: CompresSAE, fresh: FloatArray, foreign: FloatArray, tmp_path: Path) -> None:
@@ -262,20 +267,14 @@ def test_a_history_survives_a_kill(model: CompresSAE, fresh: FloatArray, foreign
     assert entries[0]["checks"]["psi"]["drifted"] is False
     plot_history(entries, tmp_path / "m.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SourceError, match="no report"):
+    with pytest.raises(SourceError, match="no reports to plot"):
         plot_history([], tmp_path / "m.png")
     path.write_text("[1]\n")
     with pytest.raises(SourceError, match="line 1 "):
         read_history(path)
 
 
-def test_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: CompresSAE,
-    fresh: FloatArray, foreign: FloatArray,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    shell = Shell(monkeypatch, capsys)
+def test_the_command(shell: Shell, tmp_path: Path, model: CompresSAE, fresh: FloatArray, foreign: FloatArray) -> None:
     for name, rows in (("fresh", fresh), ("foreign", foreign)):
         lines = [json.dumps({"id": n, "embedding": x.tolist(), "kind": name}) for n, x in enumerate(rows)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -301,8 +300,8 @@ def test_the_command(
     report = shell.json("monitor foreign.jsonl --model model --segment kind")
     assert (report["drifted"], list(report["segments"])) == (False, ["foreign"])
     shell("ingest foreign.jsonl --model model --index index")
-    seen = shell.json("monitor --index index --model model")
-    assert (seen["drifted"], list(seen["left_out"])) == (False, ["recall"])
+    report = shell.json("monitor --index index --model model")
+    assert (report["drifted"], list(report["left_out"])) == (False, ["recall"])
     for wrong, message in (
         ("--model model", "either a source"),
         ("fresh.jsonl --index index --model model", "either a source"),

@@ -1,4 +1,4 @@
-"""Online A/B tests: who sees which variant, and what may be concluded while one watches."""
+"""Online A/B tests: assign users to variants, and analyse the results at any time during the test."""
 
 from .assignment import assign
 from .events import Event, UserTotals, read_events

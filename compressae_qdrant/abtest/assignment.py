@@ -1,11 +1,16 @@
-"""Which variant a user sees: decided by a hash, so that every service decides alike and nothing is stored.
+"""Assign users to variants by a hash, so that every service computes the same variant and nothing is stored.
 
-In any language: the first 8 bytes of SHA-256 of the UTF-8 text `experiment + ":" + user`, read as a big-endian unsigned
-integer, made a double (rounded to the nearest) and divided by 2^64, is a place in [0, 1]. Times the sum of the weights,
-it falls to the first variant, in the order given, of which the running sum of weights is greater; to the last of weight
-above 0 if to none. Whoever implements it should get:
+To implement it in any language:
 
-| experiment   | user        | first 8 bytes      | place    | control=1, codes=1 | a=5, b=3, c=2 |
+1. Take the first 8 bytes of the SHA-256 of the UTF-8 text `experiment + ":" + user` as a big-endian unsigned integer.
+2. Convert it to a double (round to nearest) and divide by 2^64. The result is a position in [0, 1].
+3. Multiply the position by the sum of the weights.
+4. Choose the first variant, in the given order, whose running sum of weights is greater than the product. If there is
+   none, choose the last variant with a weight above 0.
+
+Test vectors:
+
+| experiment   | user        | first 8 bytes      | position | control=1, codes=1 | a=5, b=3, c=2 |
 |--------------|-------------|--------------------|----------|--------------------|---------------|
 | `codes-2026` | `user-42`   | `3adf7dc4e9da29fb` | 0.229973 | control            | a             |
 | `codes-2026` | `user-43`   | `edb1eb5f1472666c` | 0.928496 | codes              | c             |
@@ -27,32 +32,34 @@ __all__ = ["assign", "check_weights"]
 
 
 def assign(user: str, experiment: str, weights: Mapping[str, float]) -> str:
-    """The variant of a user, always the same.
+    """Return the variant of a user. The same arguments always give the same variant.
 
     Args:
         user: id of the user.
-        experiment: name of the experiment, the salt: another experiment splits users independently.
-        weights: share of each variant, in a fixed order; they are divided by their sum.
+        experiment: name of the experiment. It salts the hash, so experiments split users independently.
+        weights: weight of each variant, in a fixed order. Its share is the weight divided by the sum.
 
     Raises:
         InvalidInputError: there is no variant, or a weight is negative or not finite, or all are zero.
     """
     check_weights(weights)
-    edges = list(itertools.accumulate(weights.values()))  # added one by one, as any language does
+    edges = list(itertools.accumulate(weights.values()))  # plain sums, which every language rounds alike
     digest = hashlib.sha256(f"{experiment}:{user}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64 * edges[-1]
+    position = int.from_bytes(digest[:8], "big") / 2**64 * edges[-1]
     for variant, edge in zip(weights, edges, strict=True):
-        if place < edge:
+        if position < edge:
             return variant
-    return [variant for variant, weight in weights.items() if weight > 0][-1]  # rounding at the very end
+    return [variant for variant, weight in weights.items() if weight > 0][-1]  # the position was rounded up to 1
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse weights that split nothing.
+    """Check that weights describe a split.
 
     Raises:
         InvalidInputError: there is no variant, or a weight is negative or not finite, or all are zero.
     """
     total = sum(weights.values())
     if not total > 0 or not math.isfinite(total) or min(weights.values()) < 0:
-        raise InvalidInputError(f"weights are {dict(weights)}; give each variant a share of at least 0, not all 0")
+        raise InvalidInputError(
+            f"weights are {dict(weights)}; give each variant a weight of at least 0, and at least one above 0"
+        )

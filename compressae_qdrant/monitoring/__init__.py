@@ -1,4 +1,4 @@
-"""Watching a model in service: is it still good enough for what comes in?"""
+"""Monitoring: detect when new items differ from the items that a model was trained for."""
 
 from ..model.observation import Observation, make_baseline, observe
 from .checks import Check, Report, Tolerances, check

@@ -1,11 +1,11 @@
-"""check(): a batch against the baseline; every measure beside what chance gives for so many items.
+"""check(): compare a batch of items with the baseline of its model, measure by measure.
 
-A measure has drifted if it is beyond its threshold: what is expected of so many items, plus the larger of a tolerance
-(less than that is not worth an alarm) and 4 standard errors (less than that is chance). Mean losses and recalls have
-the usual standard error of a difference (Welch). For measures of latent use, expectation and error are those of 100
-permutations: items of batch and baseline pooled and dealt anew into sets of the two sizes. If both are of one kind, all
-dealings are equally likely, so nothing needs assuming of how latents are spread or how many items there are (Pitman,
-"Significance tests which may be applied to samples from any populations", 1937).
+A measure has drifted if it is beyond its threshold: the value expected for a batch of this size, plus the larger of a
+tolerance (smaller changes do not matter) and 4 standard errors (smaller changes may be chance). Mean losses and recalls
+use the standard error of a difference of means (Welch). For latent use, the expected value and the error come from 100
+permutations: the items of batch and baseline are pooled and split at random into sets of the two sizes. If both come
+from one distribution, all splits are equally likely, so the test assumes nothing about the distribution of latents or
+the number of items (Pitman, "Significance tests which may be applied to samples from any populations", 1937).
 """
 
 from __future__ import annotations
@@ -27,79 +27,83 @@ from .latent_use import Use, dead, hot, posting_mass, use_measures
 __all__ = ["Check", "Report", "Tolerances", "check"]
 
 _PERMUTATIONS: Final = 100
-_LEAST_QUERIES: Final = 5
-"""Of a segment, on either side, before their mean recall and its error say something."""
-_NAMED: Final = 20
-"""Latents named in a report; their number is given in full."""
+_MIN_QUERIES: Final = 5
+"""Minimum number of queries of a segment, in the batch and in the baseline, for comparing their mean recalls."""
+_MAX_LISTED: Final = 20
+"""Maximum number of hot or dead latents that a report lists; the checks count all of them."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What is not worth an alarm, however sure it is. In small batches chance is more than that, and counts instead."""
+    """Changes that do not count as drift, even if they are significant.
+
+    In small batches the standard errors are larger than these tolerances, and decide instead.
+    """
 
     loss: float = 0.1
-    """Rise of the mean cosine loss, as a share of the baseline's."""
+    """Increase of the mean cosine loss, relative to the baseline."""
     psi: float = 0.1
-    """Stability index beyond what samples of the same give; 0.1 is where its inventors begin to speak of a change."""
+    """Population stability index above the value expected without drift. 0.1 is the usual limit for a change (Siddiqi,
+    Credit Risk Scorecards, 2006)."""
     posting_mass: float = 0.1
-    """Rise, as a share of the baseline's: queries would walk so much longer postings."""
+    """Increase of the posting mass, relative to the baseline: queries read postings longer by this share."""
     latents: float = 0.005
-    """Dead latents, and hot latents, as a share of all."""
+    """Increase of the number of dead latents, and of hot latents, as a share of all latents."""
     recall: float = 0.02
-    """Fall of recall@10 in the spot check."""
+    """Decrease of recall@10 in the spot check."""
     errors: float = 4.0
-    """Standard errors that are taken for chance: one batch in 30,000 is beyond 4 for a normal measure."""
+    """Standard errors within which a change counts as chance. A normal measure exceeds 4 in one batch of 30,000."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"tolerance {name} is {value}; it must be a number of at least 0")
+                raise ConfigError(f"tolerance {name} is {value}; give a finite number of at least 0")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One measure of a batch."""
+    """One measure of a batch, compared with the baseline."""
 
     value: float
     expected: float
-    """Of a batch of this size from the baseline's items."""
+    """Value expected for a batch of this size without drift."""
     threshold: float
-    """Beyond it the measure has drifted; above, or below for recall."""
+    """Limit for drift: a larger value has drifted; for recall, a smaller one."""
     drifted: bool
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the monitor found in one batch, or in one segment of it."""
+    """Result of the comparison of a batch, or of one segment of it, with the baseline."""
 
     items: int
     checks: dict[str, Check]
-    """By measure: cosine_loss, psi, posting_mass, dead_latents, hot_latents, recall."""
+    """Check of each measure by name: cosine_loss, psi, posting_mass, dead_latents, hot_latents, recall."""
     left_out: dict[str, str]
-    """Measures that can't be had, and why."""
+    """Reason for each measure that is not available."""
     hot_latents: list[int]
-    """The most surprisingly frequent latents, at most 20."""
+    """Numbers of the latents used far more than expected, at most 20; the largest deviation first."""
     dead_latents: list[int]
-    """The most missed latents, at most 20."""
+    """Numbers of the unused latents, at most 20; the largest expected use first."""
     segments: dict[str, Report] = field(default_factory=dict)
     baseline: str = ""
-    """What it was compared with."""
+    """Source of the baseline that the batch was compared with."""
 
     @property
     def drifted(self) -> bool:
-        """Whether any measure has, here or in a segment."""
+        """Whether any measure has drifted, in the batch or in a segment."""
         return bool(self.reasons)
 
     @property
     def reasons(self) -> list[str]:
-        """Names of the measures that have drifted; those of a segment as `segment: measure`."""
+        """Names of the measures that have drifted; those of segments are written `segment: measure`."""
         own = [name for name, check in self.checks.items() if check.drifted]
         return own + [f"{name}: {reason}" for name, part in self.segments.items() for reason in part.reasons]
 
 
 def check(
     model: CompresSAE,
-    seen: Observation,
+    observation: Observation,
     baseline: Baseline,
     tolerances: Tolerances = Tolerances(),
     *,
@@ -107,78 +111,87 @@ def check(
 ) -> Report:
     """Compare a batch with the baseline of its model.
 
-    Where the observation has segments, each of at least 50 items is compared too: with the same segment of the
-    baseline if that holds 50 of its items. A segment that the baseline doesn't know at all is new; its loss and recall
-    are compared with the baseline as a whole.
+    If the observation has segments, each segment of at least 50 items is also compared, with the same segment of the
+    baseline if the baseline has at least 50 items of it. The loss and recall of a segment that is not in the baseline
+    are compared with the whole baseline.
+
+    Args:
+        model: the model of the baseline.
+        observation: the batch.
+        baseline: what the batch is compared with.
+        tolerances: changes that do not count as drift.
+        seed: random seed of the permutations and of the spot check's queries.
 
     Raises:
-        ModelMismatchError: the baseline is another model's.
-        ConfigError: there are segments, but the baseline was made without: what is usual for one can't be known.
-        InvalidInputError: there are fewer than 50 items.
+        ModelMismatchError: the baseline belongs to another model.
+        ConfigError: the observation has segments, but the baseline was made without segments.
+        InvalidInputError: the observation has fewer than 50 items.
     """
     if baseline.fingerprint != model.fingerprint:
         raise ModelMismatchError(
-            f"the baseline is of model {baseline.fingerprint!r} but model {model.fingerprint!r} was given; make one "
-            "by compressae monitor --make-baseline"
+            f"the baseline belongs to model {baseline.fingerprint!r}, not to {model.fingerprint!r}; make one with "
+            "compressae monitor --make-baseline"
         )
-    if len(seen) < MIN_ITEMS:
+    if len(observation) < MIN_ITEMS:
         raise InvalidInputError(
-            f"{len(seen)} items say nothing about a drift; collect at least {MIN_ITEMS} before monitoring"
+            f"{len(observation)} items are too few to detect drift; collect at least {MIN_ITEMS} items"
         )
-    if seen.segments is not None and baseline.labels is None:
+    if observation.segments is not None and baseline.labels is None:
         raise ConfigError(
-            "the baseline knows no segments, so what is usual for one can't be told; make one, from items that the "
-            "model was not trained on, by compressae monitor --make-baseline --segment FIELD"
+            "the baseline has no segments to compare with; make one with segments, from items that the model was not "
+            "trained on: compressae monitor --make-baseline --segment FIELD"
         )
-    recalls, place = None, 0
-    if seen.embeddings is not None:
-        place = max(at for at, size in enumerate(baseline.pools) if size <= len(seen))
-        recalls = pool_recalls(model, seen, baseline.pools[place], QUERIES, seed=seed)
-    supports = seen.supports
+    recalls, pool = None, 0
+    if observation.embeddings is not None:
+        pool = max(n for n, size in enumerate(baseline.pools) if size <= len(observation))
+        recalls = pool_recalls(model, observation, baseline.pools[pool], QUERIES, seed=seed)
+    supports = observation.supports
     random = np.random.default_rng(seed)
 
-    def compare(rows: npt.NDArray[np.int64], against: Baseline, whole: bool) -> Report:
+    def compare(rows: npt.NDArray[np.int64], against: Baseline, *, with_latents: bool) -> Report:
         checks: dict[str, Check] = {}
         left_out: dict[str, str] = {}
-        if seen.losses is None:
-            left_out["cosine_loss"] = seen.missing
+        if observation.losses is None:
+            left_out["cosine_loss"] = observation.missing
         else:
-            checks["cosine_loss"] = _loss(seen.losses[rows], against, tolerances)
-        if whole:
+            checks["cosine_loss"] = _loss(observation.losses[rows], against, tolerances)
+        if with_latents:
             checks |= _use_checks(supports[rows], against, tolerances, random)
         else:
-            left_out["latents"] = "the segment is new; its latents have nothing to be compared with"
+            left_out["latents"] = "the segment is not in the baseline, so its latent use cannot be compared"
         if recalls is None:
-            left_out["recall"] = seen.missing
-        elif min(np.isfinite(some).sum() for some in (recalls[rows], against.recalls[place])) >= _LEAST_QUERIES:
-            checks["recall"] = _recall(recalls[rows], against.recalls[place], tolerances)
+            left_out["recall"] = observation.missing
+        elif min(np.isfinite(values).sum() for values in (recalls[rows], against.recalls[pool])) >= _MIN_QUERIES:
+            checks["recall"] = _recall(recalls[rows], against.recalls[pool], tolerances)
         else:
-            left_out["recall"] = f"fewer than {_LEAST_QUERIES} of its items were drawn for the spot check"
+            left_out["recall"] = f"the spot check drew fewer than {_MIN_QUERIES} of its items"
         use, reference = Use.of(supports[rows], model.latents), Use.of(against.supports, model.latents)
-        most_hot, most_dead = (f(use, reference)[:_NAMED].tolist() if whole else [] for f in (hot, dead))
-        return Report(len(rows), checks, left_out, most_hot, most_dead, baseline=against.source)
+        hot_latents, dead_latents = (
+            find(use, reference)[:_MAX_LISTED].tolist() if with_latents else [] for find in (hot, dead)
+        )
+        return Report(len(rows), checks, left_out, hot_latents, dead_latents, baseline=against.source)
 
-    report = compare(np.arange(len(seen)), baseline, True)
-    for name, rows in _by_segment(seen.segments).items():
+    report = compare(np.arange(len(observation)), baseline, with_latents=True)
+    for name, rows in _by_segment(observation.segments).items():
         own = baseline.of_segment(name)
         if own is None:
-            report.segments[name] = compare(rows, baseline, False)
+            report.segments[name] = compare(rows, baseline, with_latents=False)
         elif len(own) >= MIN_ITEMS:
-            report.segments[name] = compare(rows, own, True)
+            report.segments[name] = compare(rows, own, with_latents=True)
         else:
-            why = f"the baseline holds only {len(own)} of its items; {MIN_ITEMS} are needed"
-            report.segments[name] = Report(len(rows), {}, {"everything": why}, [], [], baseline=own.source)
+            reason = f"the baseline has only {len(own)} of its items; {MIN_ITEMS} are needed"
+            report.segments[name] = Report(len(rows), {}, {"everything": reason}, [], [], baseline=own.source)
     return report
 
 
 def _by_segment(segments: Sequence[str | None] | None) -> dict[str, npt.NDArray[np.int64]]:
-    """Rows of each segment that is large enough, the largest first."""
-    rows: dict[str, list[int]] = {}
+    """Rows of each segment with enough items to compare, the largest segment first."""
+    rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(segments or ()):
         if name is not None:
-            rows.setdefault(name, []).append(row)
-    large = sorted((item for item in rows.items() if len(item[1]) >= MIN_ITEMS), key=lambda item: -len(item[1]))
-    return {name: np.array(found, np.int64) for name, found in large}
+            rows_of.setdefault(name, []).append(row)
+    large = sorted((item for item in rows_of.items() if len(item[1]) >= MIN_ITEMS), key=lambda item: -len(item[1]))
+    return {name: np.array(rows, np.int64) for name, rows in large}
 
 
 def _loss(losses: npt.NDArray[np.float32], against: Baseline, tolerances: Tolerances) -> Check:
@@ -186,15 +199,15 @@ def _loss(losses: npt.NDArray[np.float32], against: Baseline, tolerances: Tolera
     return _above(losses.mean(), expected, _error(losses, against.losses), tolerances.loss * expected, tolerances)
 
 
-def _recall(recalls: npt.NDArray[np.float32], known: npt.NDArray[np.float32], tolerances: Tolerances) -> Check:
-    mine, theirs = (values[np.isfinite(values)] for values in (recalls, known))
-    value, expected = float(mine.mean()), float(theirs.mean())
-    threshold = expected - max(tolerances.recall, tolerances.errors * _error(mine, theirs))
+def _recall(recalls: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], tolerances: Tolerances) -> Check:
+    batch, baseline = (values[np.isfinite(values)] for values in (recalls, reference))
+    value, expected = float(batch.mean()), float(baseline.mean())
+    threshold = expected - max(tolerances.recall, tolerances.errors * _error(batch, baseline))
     return Check(value, expected, threshold, value < threshold)
 
 
 def _error(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Standard error of the difference of the means of at least two values each."""
+    """Standard error of the difference of two means, each of at least two values."""
     return math.sqrt(float(a.var(ddof=1)) / len(a) + float(b.var(ddof=1)) / len(b))
 
 
@@ -202,26 +215,26 @@ def _use_checks(
     supports: npt.NDArray[np.int32], against: Baseline, tolerances: Tolerances, random: np.random.Generator
 ) -> dict[str, Check]:
     use, reference = Use.of(supports, against.latents), Use.of(against.supports, against.latents)
-    found, mass = use_measures(use, reference), posting_mass(reference)
+    measured, reference_mass = use_measures(use, reference), posting_mass(reference)
     pooled = np.concatenate([supports, against.supports])
     total = use.counts + reference.counts
-    fewer = min(use.items, reference.items)
-    drawn: dict[str, list[float]] = {name: [] for name in found}
+    smaller = min(use.items, reference.items)
+    permuted: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(_PERMUTATIONS):
-        few = Use.of(pooled[random.permutation(len(pooled))[:fewer]], against.latents)
-        many = Use(len(pooled) - fewer, total - few.counts)
-        batch, rest = (few, many) if fewer == use.items else (many, few)
+        few = Use.of(pooled[random.permutation(len(pooled))[:smaller]], against.latents)
+        many = Use(len(pooled) - smaller, total - few.counts)
+        batch, rest = (few, many) if smaller == use.items else (many, few)
         for name, value in use_measures(batch, rest).items():
-            drawn[name].append(value - posting_mass(rest) + mass if name == "posting_mass" else value)
+            permuted[name].append(value - posting_mass(rest) + reference_mass if name == "posting_mass" else value)
     allowed = {
         "psi": tolerances.psi,
-        "posting_mass": tolerances.posting_mass * mass,
+        "posting_mass": tolerances.posting_mass * reference_mass,
         "dead_latents": tolerances.latents * against.latents,
         "hot_latents": tolerances.latents * against.latents,
     }
     return {
-        name: _above(value, np.mean(drawn[name]), np.std(drawn[name], ddof=1), allowed[name], tolerances)
-        for name, value in found.items()
+        name: _above(value, np.mean(permuted[name]), np.std(permuted[name], ddof=1), allowed[name], tolerances)
+        for name, value in measured.items()
     }
 
 

@@ -1,6 +1,6 @@
-"""Items as the monitor sees them: the latents of their codes, and as much of the rest as can be had.
+"""Samples for monitoring: which measures are available depends on where the items come from.
 
-| from                                        | latents, posting mass | cosine loss | recall |
+| items from                                  | latents, posting mass | cosine loss | recall |
 |---------------------------------------------|-----------------------|-------------|--------|
 | embeddings                                  | yes                   | yes         | yes    |
 | an index with `keep_dense`                  | yes                   | yes         | yes    |
@@ -8,7 +8,7 @@
 | an index at scale "raw"                     | yes                   | no          | no     |
 | at "reconstruction" or "code"               | yes                   | no          | no     |
 
-At projection scale a stored code still tells its loss: its reconstruction has the norm cos(x, x_hat).
+At projection scale the loss follows from the stored code: its reconstruction has norm cos(x, x_hat).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _READ: Final = 1024
 def observe_index(
     model: CompresSAE, index: CodeIndex, size: int, *, field: str | None = None, seed: int = 0
 ) -> Observation:
-    """A random sample of an index's items, from what is stored. Every id is read, and the codes of the sample.
+    """Observe a random sample of the items in an index. All ids are read, and the stored codes of the sample.
 
     Raises:
         InvalidInputError: the index is empty.
     """
     ids, _ = reservoir_sample(itertools.chain.from_iterable(index.scan()), size, np.random.default_rng(seed))
     if not ids:
-        raise InvalidInputError("the index is empty; there is nothing to monitor")
+        raise InvalidInputError("the index is empty; load items before monitoring it")
     records: list[Record] = []
     for start in range(0, len(ids), _READ):
         records += index.retrieve(ids[start : start + _READ])
@@ -59,14 +59,16 @@ def observe_index(
     if scale == "projection":
         missing = "the index keeps no embeddings (keep_dense)"
         return Observation(codes, projection_losses(model, codes), None, segments, missing)
-    missing = f"the index keeps no embeddings (keep_dense), and values at scale {scale!r} don't tell the loss"
+    missing = (
+        f"the index keeps no embeddings (keep_dense), and the loss cannot be computed from values at scale {scale!r}"
+    )
     return Observation(codes, None, None, segments, missing)
 
 
 def sample_source(
     source: Source, size: int, *, field: str | None = None, seed: int = 0
 ) -> tuple[FloatArray, list[str | None] | None]:
-    """A random sample of a source, streamed: (at most size, d) embeddings, and the segment of each if asked for.
+    """Draw a random sample of a source in one pass: (at most size, d) embeddings, and segments if `field` is given.
 
     Raises:
         InvalidInputError: the source is empty.
@@ -79,12 +81,12 @@ def sample_source(
 
     kept, _ = reservoir_sample(rows(), size, np.random.default_rng(seed))
     if not kept:
-        raise InvalidInputError("the source has no usable rows; there is nothing to monitor")
+        raise InvalidInputError("the source has no usable rows; monitor a source with items")
     return np.stack([row for row, _ in kept]), None if field is None else [segment for _, segment in kept]
 
 
 def _codes_of(records: Sequence[Record], k: int, latents: int) -> SparseCodes:
-    """Stored codes as one value, padded by zeros where padding was left out."""
+    """Stored codes as one value; codes stored without their padding are padded with zeros again."""
     indices, values = np.empty((len(records), k), np.int32), np.zeros((len(records), k), np.float32)
     for row, record in enumerate(records):
         used = len(record.indices)
