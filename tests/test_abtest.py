@@ -300,7 +300,7 @@ def test_the_commands(shell: Shell, tmp_path: Path) -> None:
     assert 200 <= report["variants"]["codes"]["first_significant_users"] < 4000
     code, out, _ = shell(line)
     assert code == 0
-    assert re.search(r"codes .*significant", out)
+    assert re.search(r"codes .*% +significant", out)
     pq.write_table(pa.Table.from_pylist(rows[:60]), tmp_path / "few.parquet")
     few = shell.json(f"ab analyse {tmp_path}/few.parquet --plot {tmp_path}/few.png")["variants"]["codes"]
     assert (few["interval"], few["significant"]) == ([None, None], False)

@@ -197,7 +197,7 @@ def test_nothing_is_measured_on_an_empty_index(
     EdgeIndex.create(tmp_path / "index", model).close()
     code, out, err = shell(f"{command} --model model --index index")
     assert (code, out, err.strip().count("\n")) == (2, "", 0)
-    assert "the index is empty; ingest the catalog" in err
+    assert "the index is empty; load the catalog" in err
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_costs_are_shown_only_where_there_are_prices(shell: Shell, tmp_path: Pat
     (tmp_path / "prices.toml").write_text("ram_gib = 4\ndisk_gib = 0.1\nvcpu = 25\n")
     code, out, _ = shell(f"{asked} --prices prices.toml --plot plan.png")
     assert code == 0
-    assert "USD a" in out
+    assert "USD per" in out
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = shell(f"{asked} --prices none.toml")
     assert code == 2
@@ -52,8 +52,8 @@ def test_a_narrow_terminal_cuts_nothing(shell: Shell, monkeypatch: pytest.Monkey
 
 
 def test_long_postings_and_what_to_do_about_them(shell: Shell) -> None:
-    assert "--first-stage-latents make it shorter" in shell("plan --items 1000000000 --dim 384")[1]
-    assert "--first-stage-latents make it shorter" not in shell("plan --items 1000000 --dim 384")[1]
+    assert "fewer --first-stage-latents make it faster" in shell("plan --items 1000000000 --dim 384")[1]
+    assert "fewer --first-stage-latents make it faster" not in shell("plan --items 1000000 --dim 384")[1]
 
 
 def test_settings_that_make_no_sense_are_one_line(shell: Shell) -> None:

@@ -1,4 +1,4 @@
-"""What `compressae --help` and the help of every command say: quick, complete, and true of the library."""
+"""The help of `compressae` and of every command: it loads fast, is complete, and agrees with the library."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def _group() -> CommandGroup:
 def _commands() -> dict[str, Any]:
     """Every command under its name; those of `ab` as "ab size"."""
     group = _group()
-    found: dict[str, Any] = {}
+    commands: dict[str, Any] = {}
     for name in COMMANDS:
         command = group.get_command(None, name)
         inner = getattr(command, "commands", None)
-        found |= {name: command} if inner is None else {f"{name} {each}": inner[each] for each in inner}
-    return found
+        commands |= {name: command} if inner is None else {f"{name} {each}": inner[each] for each in inner}
+    return commands
 
 
 def _help(command: Any, name: str) -> str:
@@ -46,7 +46,7 @@ def _help(command: Any, name: str) -> str:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """All of it in one process of its own, as this one has loaded everything."""
+    """Run in a separate process, because this one has loaded everything."""
     lines = [["--help"], *([name, "--help"] for name in COMMANDS), ["ab", "size", "--help"]]
     code = (
         "import sys\nfrom compressae_qdrant.cli import main\n"
@@ -77,8 +77,36 @@ def test_every_command_has_an_example_that_parses(name: str) -> None:
     assert f"Example:\n  {command.epilog}\n" in f"{_help(command, name)}\n"
 
 
+@pytest.mark.parametrize("name", _commands())
+def test_every_option_has_a_help_text_that_is_a_sentence(name: str) -> None:
+    for parameter in _commands()[name].params:
+        text = parameter.help
+        assert text, parameter.name
+        assert text[0].isupper(), text
+        assert text.endswith("."), text
+        assert "or:" not in text, text
+
+
+@pytest.mark.parametrize("words", [[], ["ab"]], ids=["compressae", "ab"])
+def test_the_list_of_commands_is_not_cut(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _group().main([*words, "--help"], prog_name="compressae", terminal_width=80)
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    listed = " ".join(out.partition("Commands:" if words else "Build and search:")[2].split())
+    assert "..." not in listed
+    assert "…" not in listed
+    summaries = (
+        {name: entry.help for name, entry in COMMANDS.items()}
+        if not words
+        else {name: command.short_help for name, command in _group().get_command(None, "ab").commands.items()}
+    )
+    for name, summary in summaries.items():
+        assert f"{name} {summary}" in listed
+
+
 def test_one_option_has_one_declaration() -> None:
-    """Options of one name mean one thing: those of `options.py` are not declared again with another text."""
+    """Shared options have the same help text in every command."""
     texts: dict[str, set[str]] = {}
     for command in _commands().values():
         for parameter in command.params:
@@ -99,7 +127,7 @@ def test_one_option_has_one_declaration() -> None:
         assert len(texts[option]) == 1, option
 
 
-def test_defaults_and_choices_in_help_are_the_librarys() -> None:
+def test_help_shows_the_defaults_and_choices_of_the_library() -> None:
     assert options.ATOMS_PER_STEP == ATOMS_PER_STEP
     training, shown = TrainConfig(), _shown("train")
     for name in ("k", "steps", "rounds", "seed", "batch_size"):
@@ -108,7 +136,7 @@ def test_defaults_and_choices_in_help_are_the_librarys() -> None:
     assert ingest["method"].metavar == f"[{'|'.join(get_args(Method))}]"
     assert sorted(ingest["datatype"].metavar.strip("[]").split("|")) == sorted(get_args(Datatype))
     assert ingest["datatype"].show_default == IndexSettings().datatype
-    assert sorted(search["scoring"].metavar.strip("[]").split("|")) == sorted(set(get_args(Scoring)) - {"explain"})
+    assert sorted(search["scoring"].metavar.strip("[]").split("|")) == sorted(get_args(Scoring))
     assert search["first_stage_latents"].show_default.startswith(f"{FIRST_STAGE},")
     assert _shown("calibrate")["limit"].show_default == ", ".join(map(str, LIMITS))
 

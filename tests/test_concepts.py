@@ -268,13 +268,9 @@ def test_unusable_calls_are_named(source: Source, model: CompresSAE, tmp_path: P
         find_concepts(open_source(tmp_path / "empty.jsonl", on_error="skip"), model)
 
 
-def test_the_command_finds_shows_and_searches(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, embeddings: FloatArray,
-    topics: list[str], model: CompresSAE,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    shell = Shell(monkeypatch, capsys)
+def test_the_command_finds_lists_and_searches_concepts(
+    shell: Shell, tmp_path: Path, embeddings: FloatArray, topics: list[str], model: CompresSAE
+) -> None:
     rows = [{"id": n, "embedding": x.tolist(), "title": topics[n]} for n, x in enumerate(embeddings[:200])]
     (tmp_path / "catalog.jsonl").write_text("\n".join(map(json.dumps, rows)))
     model.save(tmp_path / "model")

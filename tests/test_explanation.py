@@ -155,7 +155,7 @@ def test_the_command_line_explains_hits(
         assert {share["name"] for share in explanation["shares"]} - {None}
     code, out, _ = shell(f"{line} --explain")
     assert code == 0
-    assert "why" in out
+    assert "explanation" in out
     assert "concept " in out
     within = shell.json(f"{line} --within 'concept 6' --within-strength 0.05 --explain")
     assert within

@@ -284,8 +284,8 @@ def test_the_command(shell: Shell, tmp_path: Path, model: CompresSAE, fresh: Flo
     code, out, _ = shell("monitor foreign.jsonl --model model --history h.jsonl --plot h.png")
     assert code == 1
     assert "DRIFT" in out
-    assert "300 items against items held out of the training: drift: cosine_loss" in out
-    assert "coded worse: train on a catalog that has them" in out
+    assert "300 items compared with items held out of the training: drift: cosine_loss" in out
+    assert "The model encodes these items worse. Train a model on a catalog that includes them" in out
     assert len(Path("h.jsonl").read_text().splitlines()) == 2
     assert Path("h.png").exists()
     code, out, _ = shell("monitor foreign.jsonl --model model --json --tolerance errors=1e9")
@@ -309,7 +309,7 @@ def test_the_command(shell: Shell, tmp_path: Path, model: CompresSAE, fresh: Flo
         ("fresh.jsonl --model model --segment id", "by 'id'"),
         ("fresh.jsonl --model model --tolerance loss", "--tolerance"),
         ("fresh.jsonl --model model --tolerance colour=1", "colour"),
-        ("--index index --model model --make-baseline", "a baseline is made from embeddings"),
+        ("--index index --model model --make-baseline", "--make-baseline needs embeddings, not --index"),
     ):
         code, _, err = shell(f"monitor {wrong}")
         assert code == 2

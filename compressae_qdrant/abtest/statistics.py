@@ -158,8 +158,9 @@ def sample_ratio_p(users: Mapping[str, int], weights: Mapping[str, float]) -> fl
     """p-value of the hypothesis that users were assigned with these weights, valid however often it is looked at.
 
     Do not trust a test with a value below 0.001. The p-value is the inverse of a Bayes factor that compares these
-    weights with all weights, taken as equally likely (Lindon & Malek, "Anytime-Valid Inference for Multinomial Count Data",
-    NeurIPS 2022, arXiv 2011.03567). A chi-squared test that is repeated every day gives a false alarm sooner or later.
+    weights with all weights, taken as equally likely (Lindon & Malek, "Anytime-Valid Inference for Multinomial Count
+    Data", NeurIPS 2022, arXiv 2011.03567). A chi-squared test that is repeated every day gives a false alarm sooner or
+    later.
 
     Raises:
         InvalidInputError: users and weights name different variants, or a weight is negative or not finite, or all

@@ -1,4 +1,4 @@
-"""compressae: everything that the package does, from a shell."""
+"""The command line `compressae`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point. An error of ours becomes one line and exit code 2, never a traceback; --debug shows it."""
-    # Here, as it brings torch: a misspelt option needn't wait for a broken install to explain itself.
+    """Run the command line. An error of the package gives one line and exit code 2; --debug shows the traceback."""
+    # Imported here so that an import error of a broken installation is raised by the call, not by the entry point.
     from .program import app
 
     debug = "--debug" in sys.argv[1:]
@@ -23,9 +23,9 @@ def main() -> None:
             raise
         _fail(str(exc))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it was, if it keeps a checkpoint or a journal")
+        _fail("interrupted; run the same command again to resume it, if it keeps a checkpoint or a journal")
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"compressae: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 (a command line talks)
+    print(f"compressae: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 (the output of a command line)
     raise SystemExit(2)

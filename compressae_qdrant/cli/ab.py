@@ -1,4 +1,4 @@
-"""compressae ab: assignment, size and analysis of an online A/B test."""
+"""compressae ab: assign users, plan the size and analyse the events of an online A/B test."""
 
 from __future__ import annotations
 
@@ -23,16 +23,24 @@ if TYPE_CHECKING:
 
 __all__ = ["ab"]
 
-WeightsOption = Annotated[str, typer.Option("--weights", help="Variants and shares, the control first.")]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="Variants with their weights as NAME=WEIGHT,NAME=WEIGHT; the control first.")
+]
+AlphaOption = Annotated[
+    float,
+    typer.Option("--alpha", help="Probability of any false result, over all looks and variants together, from 0 to 1."),
+]
 
 
 def assign(
-    user: Annotated[str, typer.Argument(help="Id of a user.")],
-    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Name of the experiment: the salt.")],
+    user: Annotated[str, typer.Argument(help="User id.")],
+    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Name of the experiment. It salts the hash.")],
     weights: WeightsOption = "control=1,codes=1",
     json_output: JsonOption = False,
 ) -> None:
-    """The variant of a user: SHA-256 of "experiment:user", the same in every service and language.
+    """Print the variant of a user.
+
+    The variant is computed from the SHA-256 of "experiment:user", so every service and language gives the same.
 
     Example:
         compressae ab assign user-42 --experiment codes-2026
@@ -43,16 +51,20 @@ def assign(
 
 
 def size(
-    rate: Annotated[float, typer.Option(help="Clicks per exposure today.")],
-    lift: Annotated[float, typer.Option(help="Relative lift to find, 0.015 for +1.5%.")],
+    rate: Annotated[float, typer.Option(help="Current click rate of the control, in clicks per exposure.")],
+    lift: Annotated[float, typer.Option(help="Relative lift to detect: 0.015 for +1.5%.")],
     variance: Annotated[
-        float | None, typer.Option(help="Of a user's rate, as `analyse --json` reports it; else one exposure a user.")
+        float | None,
+        typer.Option(
+            help="Variance of a user's click rate, as `compressae ab analyse --json` reports it.",
+            show_default="that of one exposure per user",
+        ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Chance of ever being wrong.")] = 0.01,
-    power: Annotated[float, typer.Option(help="Chance to find it.")] = 0.8,
+    alpha: AlphaOption = 0.01,
+    power: Annotated[float, typer.Option(help="Probability of detecting the lift, from 0 to 1.")] = 0.8,
     json_output: JsonOption = False,
 ) -> None:
-    """Users of both variants together that a lift takes.
+    """Estimate how many users, of both variants together, are needed to detect a lift.
 
     Example:
         compressae ab size --rate 0.08 --lift 0.015
@@ -64,20 +76,25 @@ def size(
 
 
 def analyse(
-    events: Annotated[Path, typer.Argument(help=".parquet, .csv or .jsonl with user, variant, event, in time order.")],
+    events: Annotated[
+        Path,
+        typer.Argument(
+            help="File of events (.parquet, .csv or .jsonl) with the columns user, variant and event, sorted by time."
+        ),
+    ],
     weights: WeightsOption = "control=1,codes=1",
-    planned: Annotated[int, typer.Option(help="Users at which the test is planned to end; fix it before.")] = 100_000,
-    alpha: Annotated[
-        float, typer.Option(help="Chance of ever being wrong, over all looks and variants together.")
-    ] = 0.01,
+    planned: Annotated[
+        int, typer.Option(help="Number of users at which the test is planned to end. Fix it before the test starts.")
+    ] = 100_000,
+    alpha: AlphaOption = 0.01,
     time: Annotated[
-        str | None, typer.Option(help="Column of times (ISO 8601 or seconds since 1970), for the axis of the plot.")
+        str | None, typer.Option(help="Column of times (ISO 8601 or seconds since 1970) for the time axis of the plot.")
     ] = None,
-    looks: Annotated[int, typer.Option(help="Events between two points of the plot.")] = 20_000,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the effect over time with its band.")] = None,
+    looks: Annotated[int, typer.Option(help="Number of events between two points of the plot.")] = 20_000,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to write a plot of the lift over time to.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Click rates, lifts with confidence sequences that hold at every look, and the sample ratio check.
+    """Analyse events: click rates, lifts with confidence sequences valid at every look, and the sample ratio check.
 
     Example:
         compressae ab analyse events.parquet --planned 2000000 --plot effect.png
@@ -86,7 +103,7 @@ def analyse(
 
     shares = _weights(weights)
     if looks < 1:
-        raise ConfigError(f"--looks is {looks}; look after one event at least")
+        raise ConfigError(f"--looks is {looks}; it must be at least 1")
     control, *others = shares
     level = alpha / len(others)
     totals, path = UserTotals(), []
@@ -104,7 +121,7 @@ def analyse(
         "rate": {name: moments[name].rate for name in shares if name in moments},
         "users_in_several_variants": len(totals.crossed),
         "sample_ratio_p": p,
-        "sample_ratio": "ok" if p >= 0.001 else "MISMATCH: assignment or logging is broken, don't trust the lifts",
+        "sample_ratio": "ok" if p >= 0.001 else "MISMATCH: assignment or logging is faulty; do not trust the lifts",
         "variance": {name: moments[name].variance for name in moments},
         "confidence": 1 - alpha,
     }
@@ -112,14 +129,14 @@ def analyse(
         _draw(plot, path, others, alpha)
         facts["plot"] = str(plot)
     if json_output:
-        found = path[-1].compared
-        show(facts | {"variants": {name: _facts(name, found[name], path) for name in found}}, True)
+        compared = path[-1].compared
+        show(facts | {"variants": {name: _facts(name, compared[name], path) for name in compared}}, True)
         return
     show(facts, False)
-    table = Table("against the control", "lift", "relative", f"{1 - alpha:.0%} at all looks", "", box=None)
+    table = Table("variant", "lift", "relative lift", f"{1 - alpha:.0%} interval at all looks", "", box=None)
     for name, last in path[-1].compared.items():
         low, high = (f"{edge:+.2%}" for edge in last.relative_interval)
-        verdict = "significant" if last.significant else "not decided"
+        verdict = "significant" if last.significant else "not significant"
         table.add_row(name, f"{last.lift:+.4%}", f"{last.relative_lift:+.2%}", f"{low} .. {high}", verdict)
     Console().print(table)
 
@@ -131,7 +148,7 @@ class _Look:
 
 
 def _facts(name: str, last: Comparison, path: list[_Look]) -> dict[str, Any]:
-    """A comparison as JSON has it: an edge at infinity, where there is nothing to say yet, is null."""
+    """Facts of a comparison for JSON. Infinite and undefined numbers become null."""
     facts: dict[str, Any] = dataclasses.asdict(last)
     for key, value in facts.items():
         if isinstance(value, tuple):
@@ -149,7 +166,9 @@ def _compared(totals: UserTotals, control: str, others: list[str], alpha: float,
     moments = totals.moments()
     unknown = set(moments) - {control, *others}
     if unknown:
-        raise ConfigError(f"events are of variants that --weights doesn't name: {', '.join(sorted(unknown))}")
+        raise ConfigError(
+            f"events have variants that --weights does not name: {', '.join(sorted(unknown))}; add them to --weights"
+        )
     return {
         name: compare(moments[control], moments[name], alpha=alpha, planned=planned)
         for name in others
@@ -168,7 +187,7 @@ def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> Non
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     timed = all(look.time is not None for look in path)
-    reach = 0.0
+    limit = 0.0
     for name in others:
         looks = [look for look in path if name in look.compared]
         points = [(look, look.compared[name]) for look in looks]
@@ -177,14 +196,14 @@ def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> Non
         (line,) = axes.plot(x, [100 * point.relative_lift for _, point in points], label=name)
         low, high = ([100 * point.relative_interval[side] for _, point in points] for side in (0, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
-        tail = points[len(points) // 10 :]  # the band of the very first looks is too wide to see the rest beside it
-        reach = max([reach, *(100 * abs(edge) for _, point in tail for edge in point.relative_interval)])
-    if reach:
-        axes.set_ylim(-1.05 * reach, 1.05 * reach)
+        tail = points[len(points) // 10 :]  # the band of the first looks is much wider than the rest
+        limit = max([limit, *(100 * abs(edge) for _, point in tail for edge in point.relative_interval)])
+    if limit:
+        axes.set_ylim(-1.05 * limit, 1.05 * limit)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("time of the last event" if timed else "users so far")
-    axes.set_ylabel("relative lift of the click rate, %")
-    axes.set_title(f"Effect with its {100 * (1 - alpha):g}% confidence sequence, valid at every look")
+    axes.set_xlabel("time of the last event" if timed else "users")
+    axes.set_ylabel("relative lift of the click rate (%)")
+    axes.set_title(f"Relative lift with {100 * (1 - alpha):g}% confidence sequence, valid at every look")
     if timed:
         figure.autofmt_xdate()
     axes.legend()
@@ -201,7 +220,7 @@ def _weights(text: str) -> dict[str, float]:
     except ValueError as exc:
         raise ConfigError(f"--weights is {text!r}; write it as control=1,codes=1") from exc
     if len(weights) < 2:
-        raise ConfigError(f"--weights is {text!r}; a test has a control and at least one other variant")
+        raise ConfigError(f"--weights is {text!r}; name the control and at least one more variant")
     check_weights(weights)
     return weights
 

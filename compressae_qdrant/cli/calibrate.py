@@ -1,4 +1,4 @@
-"""compressae calibrate: what each query plan finds and costs, so that searches can ask for a recall."""
+"""compressae calibrate: measure recall and cost of query plans, so that searches can name a recall."""
 
 from __future__ import annotations
 
@@ -37,22 +37,47 @@ def calibrate(
     source: SourceArgument,
     model: ModelOption,
     index: Annotated[
-        str | None, typer.Option("--index", "-i", help="An index of the catalog: times are measured on it.")
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="LOCATION",
+            help="Index of the catalog to measure times on. Without it, times are estimated.",
+        ),
     ] = None,
-    items: Annotated[int | None, typer.Option(help="Without --index: of the whole catalog.")] = None,
-    sample: Annotated[int, typer.Option(help="Items to measure recall on, at most.")] = 65_536,
-    queries: Annotated[int, typer.Option(help="Items of the sample that are searched for.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 17,
+    items: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of items in the whole catalog. Used only without --index.", show_default="rows of SOURCE"
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Maximum number of items to measure recall on.")] = 65_536,
+    queries: Annotated[int, typer.Option(help="Number of items of the sample used as queries.")] = 500,
+    seed: Annotated[int, typer.Option(help="Random seed for drawing the sample and the queries.")] = 17,
     limit: Annotated[
         list[int] | None,
-        typer.Option("--limit", "-n", help="Hits to measure recall at.", show_default="1, 10, 20, 50, 100"),
+        typer.Option(
+            "--limit",
+            "-n",
+            help="Number of hits to measure recall at. May be repeated.",
+            show_default="1, 10, 20, 50, 100",
+        ),
     ] = None,
     keep_dense: Annotated[
-        bool, typer.Option("--keep-dense", help="Without --index: embeddings on disk rescore the best hits.")
+        bool,
+        typer.Option(
+            "--keep-dense",
+            help="Rescore the top hits with the original embeddings kept on disk. Used only without --index.",
+        ),
     ] = False,
     method: MethodOption = "pursuit",
     constants: Annotated[
-        Path | None, typer.Option(help="Without --index: measurements of scripts/bench_capacity.py on your hardware.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Measurements of scripts/bench_capacity.py on your hardware. Used only without --index.",
+            show_default="the measurements shipped with the package",
+        ),
     ] = None,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -78,7 +103,7 @@ def calibrate(
 
     coder, chosen = CompresSAE.load(model), parse_method(method)
     catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
-    rows, there = draw_embeddings(catalog, sample, seed=seed)
+    rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
         console=Console(stderr=True, highlight=False), disable=json_output,
@@ -86,18 +111,21 @@ def calibrate(
     with bar, contextlib.ExitStack() as stack:
         task = bar.add_task("calibrate", total=1.0)
         opened = None if index is None else stack.enter_context(open_index(index, coder))
-        found = measure(
-            coder, rows, opened, items=items or there, limits=limit or LIMITS, queries=queries, seed=seed,
+        calibration = measure(
+            coder, rows, opened, items=items or catalog_rows, limits=limit or LIMITS, queries=queries, seed=seed,
             keep_dense=keep_dense, method=chosen, constants=load_constants(constants),
-            progress=lambda doing, share: bar.update(task, description=doing, completed=share),
+            progress=lambda stage, share: bar.update(task, description=stage, completed=share),
         )  # fmt: skip
         bar.update(task, completed=1.0)
-    found.save(model)
-    by_target = {n: {target: plan for target in _TARGETS if (plan := _chosen(found, target, n))} for n in found.limits}
+    calibration.save(model)
+    by_target = {
+        n: {target: plan for target in _TARGETS if (plan := _cheapest_plan(calibration, target, n))}
+        for n in calibration.limits
+    }
     if json_output:
         print_json({
-            "file": str(model / CALIBRATION_FILE), "items": found.items, "queries": found.queries,
-            "keep_dense": found.keep_dense, "times": found.times, "plans": len(found.plans),
+            "file": str(model / CALIBRATION_FILE), "items": calibration.items, "queries": calibration.queries,
+            "keep_dense": calibration.keep_dense, "times": calibration.times, "plans": len(calibration.plans),
             "targets": {
                 n: {
                     target: {
@@ -110,7 +138,7 @@ def calibrate(
             },
         })  # fmt: skip
         return
-    table = Table("hits", "target", "latents", "candidates", "recall", "surely", "ms of a core", box=None)
+    table = Table("hits", "target", "latents", "candidates", "recall", "recall, 95% sure", "ms of one core", box=None)
     for column in table.columns:
         column.justify = "right"
     for n, plans in by_target.items():
@@ -122,16 +150,19 @@ def calibrate(
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        f"{found.items:,} items, {found.queries:,} queries, times: {found.times}; {model / CALIBRATION_FILE}",
+        f"{calibration.items:,} items, {calibration.queries:,} queries, times: {calibration.times}; "
+        f"saved to {model / CALIBRATION_FILE}",
         markup=False,
     )
 
 
-def _chosen(found: Calibration, target: float, limit: int) -> CalibratedPlan | None:
+def _cheapest_plan(calibration: Calibration, target: float, limit: int) -> CalibratedPlan | None:
     try:
-        first_stage_latents, prefetch = found.choose(target, limit, keep_dense=found.keep_dense)
+        first_stage_latents, prefetch = calibration.choose(target, limit, keep_dense=calibration.keep_dense)
     except InvalidInputError:
         return None
     return next(
-        plan for plan in found.plans if (plan.first_stage_latents, plan.prefetch) == (first_stage_latents, prefetch)
+        plan
+        for plan in calibration.plans
+        if (plan.first_stage_latents, plan.prefetch) == (first_stage_latents, prefetch)
     )

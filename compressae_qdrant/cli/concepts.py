@@ -1,4 +1,4 @@
-"""compressae concepts: what the latents of a model stand for."""
+"""compressae concepts: find and list what the latents of a model stand for."""
 
 from __future__ import annotations
 
@@ -36,16 +36,27 @@ _TITLES: Final = 3
 def concepts(
     model: ModelOption,
     source: Annotated[
-        str | None, typer.Argument(help="Catalog to find the concepts on; without one, those found before are shown.")
+        str | None,
+        typer.Argument(help="Catalog to find concepts in. Without it, the concepts stored with the model are listed."),
     ] = None,
-    search: Annotated[str | None, typer.Option("--search", "-s", help="Only those with this word.")] = None,
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Concepts to show, the most used first.")] = 20,
-    keep: Annotated[int, typer.Option(help="Strongest items of each concept to keep.")] = 20,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", "-s", help="List only concepts with this word in the name, the terms or the titles of items."
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option("--top", "-n", min=1, help="Maximum number of concepts to list, the most used first.")
+    ] = 20,
+    keep: Annotated[int, typer.Option(help="Number of strongest items to store for each concept.")] = 20,
     fields: Annotated[
         str | None,
-        typer.Option(help="Payload fields that give the names, as title,text; all texts if left out."),
+        typer.Option(
+            help="Payload fields that the names are made from, separated by commas: title,text.",
+            show_default="all fields that hold texts",
+        ),
     ] = None,
-    stop_words: Annotated[bool, typer.Option(help="Whether texts are English, whose small words name nothing.")] = True,
+    stop_words: Annotated[bool, typer.Option(help="Leave English stop words (the, of, and) out of the names.")] = True,
     method: MethodOption = "pursuit",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -69,44 +80,46 @@ def concepts(
     from ..model.concepts import Concepts
 
     coder = CompresSAE.load(model)
-    found = Concepts.load(model, coder.fingerprint) if source is None else None
+    known = Concepts.load(model, coder.fingerprint) if source is None else None
     if source is not None:
         catalog = open_catalog(
             source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
             metadata=metadata, skip_bad_rows=skip_bad_rows,
         )  # fmt: skip
         with progress_bar("concepts", catalog.rows, quiet=json_output) as advance:
-            found = find_concepts(
+            known = find_concepts(
                 catalog, coder, keep=keep, fields=None if fields is None else fields.split(","),
                 stop_words="english" if stop_words else None, known=Concepts.load_previous(model, coder.fingerprint),
                 method=parse_method(method), on_batch=advance,
             )  # fmt: skip
-        found.save(model)
-    if found is None:
-        raise ConfigError(f"the model at {model} has no concepts yet; find them on a catalog: compressae concepts "
+        known.save(model)
+    if known is None:
+        raise ConfigError(f"the model at {model} has no concepts yet; find them in a catalog: compressae concepts "
                           f"catalog.parquet --model {model}")  # fmt: skip
-    shown = (found.most_used() if search is None else found.search(search))[:top]
+    shown = (known.most_used() if search is None else known.search(search))[:top]
     if json_output:
         listed = [dataclasses.asdict(concept) for concept in shown]
-        print_json({"fingerprint": found.fingerprint, "items": found.items, "concepts": listed})
+        print_json({"fingerprint": known.fingerprint, "items": known.items, "concepts": listed})
         return
     if not shown:
-        Console(stderr=True).print(as_is(f"no concept has {search!r} in its name, its terms or its items' titles"))
+        Console(stderr=True).print(
+            as_is(f"no concept has {search!r} in its name, its terms or the titles of its items")
+        )
         return
     table = Table("latent", "name", box=None)
-    for column in ("main of", "items", "share", "strength"):
+    for column in ("main in", "items", "share", "strength"):
         table.add_column(column, justify="right")
     table.add_column("strongest items")
     for concept in shown:
         table.add_row(
             concept.key, as_is(concept.name), f"{concept.main:,}", f"{concept.items:,}",
-            f"{concept.items / found.items:.2%}", f"{concept.strength:.3f}", as_is("; ".join(_titles(concept, search))),
+            f"{concept.items / known.items:.2%}", f"{concept.strength:.3f}", as_is("; ".join(_titles(concept, search))),
         )  # fmt: skip
     Console().print(table)
 
 
 def _titles(concept: Concept, search: str | None) -> list[str]:
-    """A few titles of its strongest items; first those that have the word which is searched for."""
+    """The first titles of the strongest items; those with the search word come first."""
     titles = list(dict.fromkeys(item.title for item in concept.strongest))
     if search is not None:
         titles.sort(key=lambda title: search.casefold() not in title.casefold())

@@ -119,7 +119,7 @@ def rollback(
     drop: Annotated[
         bool,
         typer.Option(
-            "--drop-previous", help="Delete the previous collection for good, and leave the alias as it is."
+            "--drop-previous", help="Delete the previous collection permanently, and do not change the alias."
         ),
     ] = False,
     json_output: JsonOption = False,

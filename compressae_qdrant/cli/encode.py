@@ -34,7 +34,7 @@ def encode(
     source: SourceArgument,
     model: ModelOption,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="safetensors file to write the codes to, in the "
+        Path, typer.Option("--out", "-o", metavar="FILE", help="File (safetensors) to write the codes to, in the "
                            "catalog's order.")
     ],
     method: MethodOption = "pursuit",

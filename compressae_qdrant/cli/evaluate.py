@@ -41,34 +41,42 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _BYTES: Final = {
-    "dense_bytes_per_item": "bytes an item: dense",
+    "dense_bytes_per_item": "bytes per item: dense vectors",
     "index_bytes_per_item": "  index, in memory",
-    "total_bytes_per_item": "  all, on disk",
+    "total_bytes_per_item": "  index and payloads, on disk",
 }
 _FEW_ITEMS: Final = 10
-"""A latent: with fewer, the fixed part of a posting list shows in the bytes of an item."""
-_LEAST_QUERIES: Final = 10
-"""Of a segment that is said to be worse than the whole."""
+"""Items per latent below which the fixed size of a posting list adds visibly to the bytes per item."""
+_MIN_QUERIES: Final = 10
+"""Minimum number of queries of a segment that is marked as worse than the whole catalog."""
 
 
 def evaluate(
     source: SourceArgument,
     model: ModelOption,
     index: IndexOption,
-    queries: Annotated[int, typer.Option(help="Items of the catalog to search for, drawn at random.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    queries: Annotated[int, typer.Option(help="Number of random items of the catalog used as queries.")] = 500,
+    seed: Annotated[int, typer.Option(help="Random seed for drawing the queries.")] = 0,
     segment: Annotated[
-        str | None, typer.Option(help="Payload field: recall for each of its values, with at least 20 queries each.")
+        str | None,
+        typer.Option(help="Payload field: also measure recall for each of its values, with at least 20 queries each."),
     ] = None,
     agree: Annotated[
         list[str] | None,
-        typer.Option(help="Payload field (repeat for more): how often hits share its value, beside dense search."),
+        typer.Option(
+            help="Payload field: measure how often hits share the query's value of it, compared with dense search. May "
+            "be repeated."
+        ),
     ] = None,
     baselines: Annotated[
         bool,
-        typer.Option("--baselines", help="Also measure dense, quantised, PCA and truncated vectors. Needs --out."),
+        typer.Option(
+            "--baselines", help="Also measure dense, quantised, PCA-reduced and truncated vectors. Needs --out."
+        ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Directory for a table and plots.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Directory to write a table and plots to.")
+    ] = None,
     scoring: ScoringOption = "asymmetric",
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
@@ -115,12 +123,12 @@ def evaluate(
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
     with open_index(index, coder) as opened:
         if not opened.count():
-            raise InvalidInputError("the index is empty; ingest the catalog before it is evaluated")
+            raise InvalidInputError("the index is empty; load the catalog with compressae ingest first")
         ids, bench = _read(catalog, fields, queries, seed, segment, source)
         config = SearchConfig("this index", "ours", *searches(Retriever(coder, opened), settings, ids))
-        found, (p50, p95) = timed_search(config.search, bench.queries, DEPTH + 1)
+        retrieved, (p50, p95) = timed_search(config.search, bench.queries, DEPTH + 1)
         size = opened.info()
-        facts = _facts(bench, bench.without_own(found), agree or [], segment)
+        facts = _facts(bench, bench.without_own(retrieved), agree or [], segment)
         facts |= {"p50_ms": p50, "p95_ms": p95, "items": size.items, "dense_bytes_per_item": 4 * coder.dim}
         if size.index_bytes is not None and size.total_bytes is not None:
             facts["index_bytes_per_item"] = size.index_bytes / size.items
@@ -136,20 +144,21 @@ def evaluate(
 def _read(
     catalog: Source, fields: list[str], queries: int, seed: int, segment: str | None, name: str
 ) -> tuple[dict[ItemId, int], Bench]:
-    """The row of each id, and what is measured on."""
+    """Read the catalog: the row of each id, and the benchmark."""
     import numpy as np
 
     from ..evaluation.bench import Bench
 
     batches = list(catalog.batches(8192))
     if not batches:
-        raise InvalidInputError(f"{name} has no rows; there is nothing to evaluate on")
+        raise InvalidInputError(f"{name} has no rows; evaluate on the catalog that the index was loaded from")
     payloads = [payload for batch in batches for payload in batch.payloads]
     present = {field for payload in payloads for field in payload}
     unknown = [field for field in fields if field not in present]
     if unknown:
         raise InvalidInputError(
-            f"no item of {name} has a field {', '.join(map(repr, unknown))}; there are {', '.join(sorted(present))}"
+            f"no item of {name} has the field {', '.join(map(repr, unknown))}; its fields are "
+            f"{', '.join(sorted(present))}"
         )
     ids = {id: row for row, id in enumerate(id for batch in batches for id in batch.ids)}
     columns = {field: [payload.get(field) for payload in payloads] for field in fields}
@@ -157,14 +166,14 @@ def _read(
     return ids, Bench.of(name, vectors, columns, queries, seed, segment=segment)
 
 
-def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str | None) -> dict[str, Any]:
+def _facts(bench: Bench, retrieved: list[list[int]], agree: list[str], segment: str | None) -> dict[str, Any]:
     import numpy as np
 
     from ..evaluation.bench import DEPTH
     from ..metrics import agreement, bootstrap, by_segment, paired_difference, recall
 
     drawn = bench.drawn
-    depths = {depth: recall(found, bench.truth, depth) for depth in (10, DEPTH)}
+    depths = {depth: recall(retrieved, bench.truth, depth) for depth in (10, DEPTH)}
     means = {depth: bootstrap(each[:drawn]) for depth, each in depths.items()}
     facts: dict[str, Any] = {
         "queries": drawn,
@@ -173,7 +182,7 @@ def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str 
     }
     own = bench.own[:drawn].tolist()
     for field in agree:
-        ours, dense = (agreement(rows[:drawn], own, bench.fields[field]) for rows in (found, bench.truth))
+        ours, dense = (agreement(rows[:drawn], own, bench.fields[field]) for rows in (retrieved, bench.truth))
         difference = paired_difference(ours, dense)
         facts.setdefault("agreement", {})[field] = {
             "dense": float(np.nanmean(dense)), "index": float(np.nanmean(ours)), "difference": difference.mean,
@@ -190,19 +199,21 @@ def _facts(bench: Bench, found: list[list[int]], agree: list[str], segment: str 
 
 
 def _compare(bench: Bench, config: SearchConfig, size: IndexInfo, out: Path, baselines: bool, quiet: bool) -> list[str]:
-    """Write a table and plots of the index and, if asked for, the baselines. Baselines measured before are kept."""
+    """Write a table and plots of the index and, optionally, of baselines. Baselines measured before are kept."""
     from ..evaluation.baselines import baselines as all_baselines
     from ..evaluation.comparison import run
     from ..evaluation.methods import BuiltIndex, ComparedMethod
     from ..evaluation.tables import write_report
 
     if size.index_bytes is None or size.total_bytes is None:
-        raise ConfigError("--out draws recall against bytes, which a server doesn't tell; evaluate an embedded index")
+        raise ConfigError(
+            "--out plots recall against bytes, which a Qdrant server does not report; evaluate an embedded index"
+        )
     built = BuiltIndex([config], size.index_bytes / size.items, size.total_bytes / size.items, None)
-    this = ComparedMethod((config.name,), lambda _: contextlib.nullcontext(built))
+    own = ComparedMethod((config.name,), lambda _: contextlib.nullcontext(built))
     others = all_baselines(bench.vectors.shape[1], quick=True) if baselines else []
     log = Console(stderr=True, quiet=quiet, highlight=False, markup=False).print
-    rows = run(bench, [this, *others], out, measure="both", remeasure=[config.name], log=log)
+    rows = run(bench, [own, *others], out, measure="both", remeasure=[config.name], log=log)
     return [str(file) for file in write_report(out, bench.name, rows, 4 * bench.vectors.shape[1])]
 
 
@@ -214,7 +225,9 @@ def _show(facts: dict[str, Any], latents: int) -> None:
     for depth, mean in facts["recall"].items():
         table.add_row(f"recall@{depth}", f"{mean:.4f}", _interval(facts["interval"][depth]))
     for field, each in facts.get("agreement", {}).items():
-        table.add_row(as_is(f"{field} shared, dense / index"), f"{each['dense']:.4f} / {each['index']:.4f}", "")
+        table.add_row(
+            as_is(f"hits with equal {field}, dense / index"), f"{each['dense']:.4f} / {each['index']:.4f}", ""
+        )
         table.add_row("  difference", f"{each['difference']:+.4f}", _interval(each["interval"]))
     table.add_row("latency p50 / p95", f"{facts['p50_ms']:.2f} / {facts['p95_ms']:.2f} ms", "")
     table.add_row("queries / items", f"{facts['queries']:,} / {facts['items']:,}", "")
@@ -224,8 +237,8 @@ def _show(facts: dict[str, Any], latents: int) -> None:
     console.print(table)
     if "index_bytes_per_item" in facts and facts["items"] < _FEW_ITEMS * latents:
         console.print(as_is(
-            f"A small index: what each of {latents:,} posting lists takes, however short, counts here. `compressae "
-            "plan` tells the bytes of a larger catalog."
+            f"This index is small, so the fixed size of its {latents:,} posting lists adds to the bytes per item. "
+            "Estimate a larger catalog with `compressae plan`."
         ))  # fmt: skip
     if "segments" in facts:
         least = facts["interval"][DEPTH][0]
@@ -233,10 +246,10 @@ def _show(facts: dict[str, Any], latents: int) -> None:
         segments.add_column("queries", justify="right")
         segments.add_column("")
         for each in facts["segments"]:
-            below = each["queries"] >= _LEAST_QUERIES and each["interval"][1] < least
+            below = each["queries"] >= _MIN_QUERIES and each["interval"][1] < least
             segments.add_row(
                 as_is(each["value"]), f"{each['recall']:.4f}", _interval(each["interval"]), f"{each['queries']:,}",
-                "below the whole" if below else "",
+                "below the catalog" if below else "",
             )  # fmt: skip
         console.print(segments)
     for file in facts.get("files", []):

@@ -1,4 +1,4 @@
-"""Hits of a search as a table or as JSON."""
+"""Print the hits of a search as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["show_hits", "weights_of"]
 
 _SHARES: Final = 4
+"""Shares listed for each hit."""
 
 
 def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
-    """The weights of concepts given as NAME=WEIGHT."""
+    """Parse weights of concepts given as NAME=WEIGHT; None if there are none."""
     if not options:
         return None
     weights: dict[str, float] = {}
@@ -39,31 +40,32 @@ def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
 
 
 def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_json: bool) -> None:
-    """Hits as a table or as JSON, with their explanations if there are any."""
+    """Print hits as a table or as JSON, with their explanations if given."""
     if as_json:
         listed: list[dict[str, Any]] = [{"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits]
-        for one, explanation in zip(listed, explained or (), strict=bool(explained)):
-            shares = [dataclasses.asdict(share) for share in explanation.shares]
-            one["explanation"] = {"shares": shares, "remainder": explanation.remainder}
+        for entry, explanation in zip(listed, explained or (), strict=bool(explained)):
+            entry["explanation"] = {
+                "shares": [dataclasses.asdict(share) for share in explanation.shares],
+                "remainder": explanation.remainder,
+            }
         print_json(listed)
         return
     if not hits:
-        Console(stderr=True).print("no hits: nothing in the index meets the query, its filter and --within")
+        Console(stderr=True).print("no hits: no item matches the query, --filter and --within")
         return
-    table = Table("score", "id", *([] if explained is None else ["why"]), "payload", box=None)
+    table = Table("score", "id", *([] if explained is None else ["explanation"]), "payload", box=None)
     for n, hit in enumerate(hits):
-        why = [] if explained is None else [as_is(_why(explained[n]))]
-        # A payload is data: shown as it is, never read as markup.
+        column = [] if explained is None else [as_is(_explanation_text(explained[n]))]
         payload = as_is(json.dumps(hit.payload, ensure_ascii=False))
-        table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), *why, payload)
+        table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), *column, payload)
     Console().print(table)
 
 
-def _why(explanation: Explanation) -> str:
-    """The largest shares, and the sum of all else, so that the lines add up to the score."""
+def _explanation_text(explanation: Explanation) -> str:
+    """One line for each of the largest shares and one for the rest, so that the lines add up to the score."""
     named = explanation.shares[:_SHARES]
     rest = explanation.score - sum(share.share for share in named)
-    return "\n".join([*map(_line, named), f"{rest:+.3f} all else"])
+    return "\n".join([*map(_line, named), f"{rest:+.3f} other latents"])
 
 
 def _line(share: Share) -> str:

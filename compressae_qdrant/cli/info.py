@@ -1,4 +1,4 @@
-"""compressae info: what an index or a model is."""
+"""compressae info: describe an index or a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def info(
     from ..model.compressae import CompresSAE
 
     if index is None and model is None:
-        raise ConfigError("no index or model was named; give --index, --model or both")
+        raise ConfigError("neither an index nor a model was given; give --index, --model or both")
     coder = None if model is None else CompresSAE.load(model)
     facts: dict[str, Any] = {}
     if coder is not None:

@@ -1,6 +1,6 @@
-"""What the texts of options mean: catalogs, indexes, devices, queries and filters.
+"""Parse the values of options: catalogs, indexes, devices, queries and filters.
 
-Functions import the rooms that they need themselves, so that the help of a command loads none of them.
+Functions import the packages that they need, so that the help of a command loads none of them.
 """
 
 from __future__ import annotations
@@ -148,14 +148,14 @@ def open_or_create(location: str, model: CompresSAE, requested: Mapping[str, Any
 
 
 def parse_method(name: str) -> Method:
-    """A method by its name, checked before anything is loaded or created."""
+    """Return the encoding method of this name, or raise ConfigError before anything is loaded or created."""
     from ..model.config import Method
 
     return cast("Method", _one_of(name, get_args(Method), "--method"))
 
 
 def parse_scoring(name: str) -> Scoring:
-    """A scoring by its name."""
+    """Return the scoring of this name, or raise ConfigError."""
     from ..scoring import Scoring
 
     return cast("Scoring", _one_of(name, get_args(Scoring), "--scoring"))
@@ -168,14 +168,14 @@ def _one_of(name: str, known: tuple[str, ...], option: str) -> str:
 
 
 def item_id(text: str, index: CodeIndex) -> int | str:
-    """The id of an item as written in a shell. Digits are a number if the index holds that number, else a text."""
+    """Parse an item id. Digits are a number if the index holds an item with that number, otherwise a text."""
     if not text.isdecimal() or str(int(text)) != text or int(text) >= 2**64:
         return text
     return int(text) if index.hashes([int(text)]) != [None] else text
 
 
 def parse_device(name: str) -> torch.device:
-    """A device by its name, checked by a first allocation on it."""
+    """Return the device of this name after a test allocation on it."""
     import torch
 
     try:
@@ -184,13 +184,13 @@ def parse_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as exc:
         reason = str(exc).partition("\n")[0]
         raise ConfigError(
-            f"--device is {name!r}, which can't be used here ({reason}); use cpu, cuda or cuda:1"
+            f"--device is {name!r}, which cannot be used here ({reason}); use cpu, cuda or cuda:1"
         ) from exc
     return device
 
 
 def parse_query(text: str) -> Any:
-    """A query vector where the text is a JSON array, else the text itself."""
+    """Return the query vector if the text is a JSON array, otherwise the text."""
     if not text.lstrip().startswith("["):
         return text
     import numpy as np
@@ -202,7 +202,7 @@ def parse_query(text: str) -> Any:
 
 
 def parse_filter(text: str | None) -> Any:
-    """A Qdrant filter from its JSON."""
+    """Parse a Qdrant filter from JSON."""
     if text is None:
         return None
     from pydantic import ValidationError

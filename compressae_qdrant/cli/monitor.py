@@ -1,4 +1,4 @@
-"""compressae monitor: whether new items, or what an index holds, are still what the model was trained for."""
+"""compressae monitor: detect when items differ from the items that a model was trained for."""
 
 from __future__ import annotations
 
@@ -35,40 +35,46 @@ if TYPE_CHECKING:
 __all__ = ["monitor"]
 
 _MEASURES: Final = {
-    "cosine_loss": "cosine loss, 1 - cos",
-    "psi": "psi: stability of latent use",
+    "cosine_loss": "cosine loss (1 - cos)",
+    "psi": "psi, population stability index",
     "posting_mass": "posting mass",
     "dead_latents": "dead latents",
     "hot_latents": "hot latents",
-    "recall": "recall@10, spot check",
+    "recall": "recall@10 (spot check)",
 }
 _QUALITY: Final = {"cosine_loss", "recall"}
-"""Measures of how well items are coded; the others are of which latents they use."""
+"""Measures of the quality of codes; the others measure which latents are used."""
 
 
 def monitor(
     model: ModelOption,
     source: Annotated[
-        str | None, typer.Argument(help="New items: a file, a dense collection, 'sample'; see `compressae train`.")
+        str | None,
+        typer.Argument(metavar="SOURCE", help="New items to check: any kind of source that `compressae train` reads."),
     ] = None,
     index: Annotated[
-        str | None, typer.Option("--index", "-i", help="Instead of a source: a live index, of which a sample is drawn.")
+        str | None,
+        typer.Option("--index", "-i", metavar="LOCATION", help="Live index to check a sample of, in place of SOURCE."),
     ] = None,
     segment: Annotated[
-        str | None, typer.Option(help="Payload field: compare each of its values apart, too.")
+        str | None, typer.Option(help="Payload field: also compare the items of each of its values.")
     ] = None,
-    sample: Annotated[int, typer.Option(help="Items looked at, drawn at random.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Of that draw.")] = 0,
+    sample: Annotated[int, typer.Option(help="Maximum number of items to check, drawn at random.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Random seed for drawing the items.")] = 0,
     tolerance: Annotated[
-        str, typer.Option(help="What isn't worth an alarm, as loss=0.1,psi=0.1,posting_mass=0.1,latents=0.005,"
-                          "recall=0.02,errors=4.")
+        str, typer.Option(help="Changes that do not count as drift, as NAME=VALUE,NAME=VALUE.",
+                          show_default="loss=0.1,psi=0.1,posting_mass=0.1,latents=0.005,recall=0.02,errors=4")
     ] = "",
-    history: Annotated[Path | None, typer.Option(help="File of reports to add this one to.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of every measure over the reports of the history.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to append the report to, as one line of JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG file to plot the reports of --history to.")
+    ] = None,
     make: Annotated[
         bool,
-        typer.Option("--make-baseline", help="Measure the model's baseline on the source (items that it was not "
-                     "trained on) and keep it with the model, replacing the one of its training."),
+        typer.Option("--make-baseline", help="Make a new baseline from SOURCE, which must hold items that the model "
+                     "was not trained on, and replace the baseline stored with the model."),
     ] = False,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -103,9 +109,9 @@ def monitor(
     if (source is None) == (index is None):
         raise ConfigError("give either a source of new items or --index, and not both")
     if sample < 1:
-        raise ConfigError(f"--sample is {sample}; look at one item at least")
+        raise ConfigError(f"--sample is {sample}; it must be at least 1")
     if plot is not None and history is None:
-        raise ConfigError("--plot draws the reports of a history; name its file by --history")
+        raise ConfigError("--plot plots the reports of a history; also give --history FILE")
     allowed = _tolerances(tolerance)
     coder = CompresSAE.load(model)
     if not make:
@@ -113,9 +119,12 @@ def monitor(
     if source is None:
         assert index is not None
         if make:
-            raise ConfigError("a baseline is made from embeddings; give a source of items the model was not trained on")
+            raise ConfigError(
+                "--make-baseline needs embeddings, not --index; give a source of items that the model was not "
+                "trained on"
+            )
         with open_index(index, coder) as opened:
-            seen: Observation = observe_index(coder, opened, sample, field=segment, seed=seed)
+            observation: Observation = observe_index(coder, opened, sample, field=segment, seed=seed)
     else:
         catalog = open_catalog(
             source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
@@ -123,13 +132,13 @@ def monitor(
         )  # fmt: skip
         embeddings, segments = sample_source(catalog, sample, field=segment, seed=seed)
         if make:
-            made = make_baseline(coder, embeddings, source=source, segments=segments, field=segment, seed=seed)
-            made.save(model / BASELINE_FILE)
-            show(_described(made, model), json_output)
+            baseline = make_baseline(coder, embeddings, source=source, segments=segments, field=segment, seed=seed)
+            baseline.save(model / BASELINE_FILE)
+            show(_baseline_facts(baseline, model), json_output)
             return
-        seen = observe(coder, embeddings, segments)
+        observation = observe(coder, embeddings, segments)
     assert coder.baseline is not None
-    report = check(coder, seen, coder.baseline, allowed, seed=seed)
+    report = check(coder, observation, coder.baseline, allowed, seed=seed)
     now = datetime.now(UTC)
     if history is not None:
         append_report(history, report, model=coder.fingerprint, source=source or index or "", time=now)
@@ -137,7 +146,7 @@ def monitor(
         entries, broken = read_history(history)
         plot_history(entries, plot)
         if broken:
-            Console(stderr=True).print(f"{broken} unfinished lines of {history} were left out")
+            Console(stderr=True).print(f"skipped {broken} incomplete lines of {history}")
     if json_output:
         facts = {"time": now.isoformat(timespec="seconds"), "model": coder.fingerprint, "drifted": report.drifted}
         print_json(facts | {"reasons": report.reasons} | dataclasses.asdict(report))
@@ -148,7 +157,7 @@ def monitor(
 
 
 def _check_baseline(coder: CompresSAE, model: Path, segment: str | None) -> None:
-    """Refuse a model without the baseline that this takes, before anything is read."""
+    """Check that the model has the baseline that is needed, before anything is read."""
     if coder.baseline is None:
         raise ModelFileError(
             f"the model at {model} has no baseline (it was saved by an older version, or trained on too few items); "
@@ -156,12 +165,12 @@ def _check_baseline(coder: CompresSAE, model: Path, segment: str | None) -> None
         )
     if segment is not None and coder.baseline.segment_field != segment:
         raise ConfigError(
-            f"the baseline knows no segments by {segment!r}, so what is usual for one can't be told; make one: "
+            f"the baseline was made without segments by {segment!r}; make one with them: "
             f"compressae monitor ITEMS --model {model} --make-baseline --segment {segment}"
         )
 
 
-def _described(baseline: Baseline, model: Path) -> dict[str, Any]:
+def _baseline_facts(baseline: Baseline, model: Path) -> dict[str, Any]:
     from ..model.baseline import BASELINE_FILE
 
     return {
@@ -183,10 +192,12 @@ def _tolerances(text: str) -> Tolerances:
         try:
             given[name.strip()] = float(value)
         except ValueError as exc:
-            raise ConfigError(f"--tolerance has {part!r}; write it as loss=0.1,recall=0.02") from exc
+            raise ConfigError(
+                f"--tolerance has {part!r}; write it as NAME=VALUE, such as loss=0.1,recall=0.02"
+            ) from exc
     unknown = set(given) - known
     if unknown:
-        raise ConfigError(f"--tolerance names {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+        raise ConfigError(f"--tolerance names {', '.join(sorted(unknown))}; the names are {', '.join(sorted(known))}")
     return Tolerances(**given)
 
 
@@ -196,38 +207,38 @@ def _print(report: Report, concepts: Concepts | None) -> None:
         table.add_column(column, justify="right")
     table.add_column("")
     for name, part in (("", report), *report.segments.items()):
-        for measure, found in part.checks.items():
+        for measure, result in part.checks.items():
             table.add_row(
-                as_is(name or "all"), _MEASURES.get(measure, measure), number(found.value), number(found.expected),
-                number(found.threshold), "DRIFT" if found.drifted else "ok",
+                as_is(name or "all"), _MEASURES.get(measure, measure), number(result.value), number(result.expected),
+                number(result.threshold), "DRIFT" if result.drifted else "ok",
             )  # fmt: skip
     console = Console()
     console.print(table)
     for measure, why in report.left_out.items():
-        console.print(as_is(f"{measure}: not known, {why}"))
-    for what, latents in (("hot", report.hot_latents), ("dead", report.dead_latents)):
+        console.print(as_is(f"{measure}: not measured, because {why}"))
+    for kind, latents in (("hot", report.hot_latents), ("dead", report.dead_latents)):
         if latents:
-            console.print(as_is(f"{what} latents: {', '.join(_called(latent, concepts) for latent in latents)}"))
+            console.print(as_is(f"{kind} latents: {', '.join(_latent_label(latent, concepts) for latent in latents)}"))
     verdict = f"drift: {', '.join(report.reasons)}" if report.drifted else "no drift"
-    console.print(as_is(f"{report.items:,} items against {report.baseline}: {verdict}"))
+    console.print(as_is(f"{report.items:,} items compared with {report.baseline}: {verdict}"))
     if report.drifted:
-        console.print(as_is(_next(report)))
+        console.print(as_is(_advice(report)))
 
 
-def _called(latent: int, concepts: Concepts | None) -> str:
+def _latent_label(latent: int, concepts: Concepts | None) -> str:
     concept = None if concepts is None else concepts.of_latent(latent)
     return f"{latent} ({concept.name})" if concept is not None else str(latent)
 
 
-def _next(report: Report) -> str:
-    """What to do about a drift: it depends on whether items are found worse, or other ones came."""
+def _advice(report: Report) -> str:
+    """What to do about a drift, depending on whether the quality of codes or only the use of latents changed."""
     measures = {reason.rpartition(": ")[2] for reason in report.reasons}
     if measures & _QUALITY:
         return (
-            "Items of this kind are coded worse: train on a catalog that has them (compressae train), and see what "
-            "that brings before queries go there (compressae deploy)."
+            "The model encodes these items worse. Train a model on a catalog that includes them (compressae train), "
+            "and verify it before it serves queries (compressae deploy)."
         )
     return (
-        "Other items than before, coded as well as before; searches take longer where postings grow. If they are here "
-        "to stay, train with them, or make them the baseline (--make-baseline)."
+        "The items differ from the baseline, but the model encodes them equally well. Longer postings make searches "
+        "slower. If the change is permanent, train with these items or make a new baseline (--make-baseline)."
     )

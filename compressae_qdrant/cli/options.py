@@ -68,7 +68,7 @@ EmbedderOption = Annotated[
     str | None,
     typer.Option(
         "--embedder", metavar="MODEL", rich_help_panel=CATALOG,
-        help="sentence-transformers model that embeds the texts: a name or a directory. Needs the extra 'text'.",
+        help="Model of sentence-transformers that embeds the texts: a name or a directory. Needs the extra 'text'.",
     ),
 ]  # fmt: skip
 EmbedderSettingsOption = Annotated[

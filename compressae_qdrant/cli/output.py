@@ -1,4 +1,4 @@
-"""What commands show: tables for people, JSON for programs, progress on standard error."""
+"""Output of commands: tables, JSON, and progress on standard error."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["as_is", "print_json", "progress_bar", "show"]
 
 @contextlib.contextmanager
 def progress_bar(name: str, rows: int | None, *, quiet: bool) -> Iterator[Callable[[Batch], None]]:
-    """A bar with rate and time left; call what it gives with each batch. Notices of the package are shown above it."""
+    """Show a bar with rate and time left. The yielded function advances it by a batch; log messages appear above it."""
     bar = Progress(
         TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:,.0f} items/s"),
         TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True, highlight=False), disable=quiet,
     )  # fmt: skip
     task = bar.add_task(name, total=rows, rate=0.0)
-    with bar, contextlib.nullcontext() if quiet else _noticing(bar.console):
+    with bar, contextlib.nullcontext() if quiet else _log_messages(bar.console):
         yield lambda batch: bar.update(task, completed=batch.stop, rate=bar.tasks[task].speed or 0.0)
 
 
 @contextlib.contextmanager
-def _noticing(console: Console) -> Iterator[None]:
-    """Show what the package logs: what is tried again, and that a server is still at work when all is in."""
+def _log_messages(console: Console) -> Iterator[None]:
+    """Print what the package logs, such as retries and waiting for a server to finish indexing."""
     log = logging.getLogger("compressae_qdrant")
-    handler, level = _Notices(console), log.level
+    handler, level = _ConsoleHandler(console), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
@@ -45,7 +45,7 @@ def _noticing(console: Console) -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Notices(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
@@ -55,11 +55,12 @@ class _Notices(logging.Handler):
 
 
 def as_is(text: str) -> Text:
-    """Text that is data: shown as it is, never read as markup."""
+    """Wrap text that is data, so that it is printed unchanged and never read as markup."""
     return Text(text)
 
 
 def show(facts: dict[str, Any], as_json: bool) -> None:
+    """Print facts as a table of two columns or as JSON."""
     if as_json:
         print_json(facts)
         return
@@ -74,6 +75,7 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def number(value: Any) -> str:
+    """Format a value for a table."""
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, int):
@@ -82,4 +84,5 @@ def number(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201 (a command line talks)
+    """Print a value as indented JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201 (the output of a command line)

@@ -1,4 +1,4 @@
-"""compressae plan: what a catalog takes before anything is built."""
+"""compressae plan: estimate the resources of a catalog before anything is built."""
 
 from __future__ import annotations
 
@@ -22,33 +22,50 @@ __all__ = ["plan"]
 
 _Columns: TypeAlias = "dict[str, Callable[[Estimate], str]]"
 _SLOW_MS: Final = 50
+"""Estimated p50 in ms above which advice on faster settings is printed."""
 _WIDE: Final = 120
-"""Columns of a terminal that one table fits in."""
+"""Width in columns of a terminal that shows all figures in one table."""
 
 
 def plan(
-    items: Annotated[int, typer.Option(help="Of the catalog.")],
-    dim: Annotated[int, typer.Option("--dim", "-d", help="Dimensions of the dense embeddings.")],
-    k: Annotated[list[int], typer.Option(help="Non-zeros of a code; several to compare them.")] = [32],  # noqa: B006
-    latents: Annotated[list[int], typer.Option(help="h; several to compare them.")] = [4096],  # noqa: B006
-    datatype: Annotated[str, typer.Option(help="Of index values: uint8, float16 or float32.")] = "uint8",
-    payload_bytes: Annotated[float, typer.Option(help="Of an item's payload as JSON, on average.")] = 0,
-    replicas: Annotated[int, typer.Option(help="Copies of everything, at least.")] = 1,
-    qps: Annotated[float, typer.Option(help="Queries/s at the peak.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Hits of a query.")] = 10,
+    items: Annotated[int, typer.Option(help="Number of items in the catalog.")],
+    dim: Annotated[int, typer.Option("--dim", "-d", help="Dimension of the dense embeddings.")],
+    k: Annotated[list[int], typer.Option(help="Non-zeros of a code. Repeat to compare several.")] = [32],  # noqa: B006
+    latents: Annotated[list[int], typer.Option(help="Latents of the model (h). Repeat to compare several.")] = [4096],  # noqa: B006
+    datatype: Annotated[
+        str, typer.Option(metavar="[uint8|float16|float32]", help="Type of the values in the index.")
+    ] = "uint8",
+    payload_bytes: Annotated[float, typer.Option(help="Average size of an item's payload as JSON, in bytes.")] = 0,
+    replicas: Annotated[int, typer.Option(help="Minimum number of replicas of each shard.")] = 1,
+    qps: Annotated[float, typer.Option(help="Queries per second at the peak.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Number of hits per query.")] = 10,
     first_stage_latents: FirstStageOption = None,
     prefetch: PrefetchOption = None,
-    keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Embeddings on disk beside the codes.")] = False,
-    ram: Annotated[float, typer.Option(help="Memory of a node, GiB.")] = 64,
-    vcpus: Annotated[int, typer.Option(help="Of a node.")] = 16,
-    headroom: Annotated[float, typer.Option(help="Share of a node to leave free.")] = 0.25,
+    keep_dense: Annotated[
+        bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes a dimension).")
+    ] = False,
+    ram: Annotated[float, typer.Option(help="Memory of a node in GiB.")] = 64,
+    vcpus: Annotated[int, typer.Option(help="Virtual CPUs of a node.")] = 16,
+    headroom: Annotated[
+        float, typer.Option(help="Share of a node's memory and CPU to leave free, from 0 to 1.")
+    ] = 0.25,
     prices: Annotated[
-        Path | None, typer.Option(help="TOML of ram_gib, disk_gib and vcpu: USD a month for one of each.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML file with the prices ram_gib, disk_gib and vcpu, each in USD per month and unit."
+        ),
     ] = None,
     constants: Annotated[
-        Path | None, typer.Option(help="Measurements of scripts/bench_capacity.py on your own hardware.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Measurements of scripts/bench_capacity.py on your hardware.",
+            show_default="the measurements shipped with the package",
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of bars.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG file to write a bar chart of the estimates to.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Estimate memory, disk, nodes, latency and cost of a catalog as codes and as vectors.
@@ -62,8 +79,8 @@ def plan(
     from ..capacity import plan as make_plan
     from ..capacity.chart import draw_plan
 
-    node, known = Node(ram, vcpus, headroom), load_constants(constants)
-    paid = None if prices is None else Prices.read(prices)
+    node, measured = Node(ram, vcpus, headroom), load_constants(constants)
+    unit_prices = None if prices is None else Prices.read(prices)
     workloads = [
         Workload(
             items=items, dim=dim, k=non_zeros, latents=h, datatype=datatype,  # type: ignore[arg-type]  # checked inside
@@ -73,19 +90,19 @@ def plan(
         for h in latents
         for non_zeros in k
     ]  # fmt: skip
-    codes = [make_plan(workload, known, node, paid)[0] for workload in workloads]
-    estimates = codes + make_plan(workloads[0], known, node, paid)[1:]
+    codes = [make_plan(workload, measured, node, unit_prices)[0] for workload in workloads]
+    estimates = codes + make_plan(workloads[0], measured, node, unit_prices)[1:]
     if plot is not None:
         draw_plan(plot, estimates, f"{items:,} items, d={dim}, {qps:g} queries/s, {replicas} replicas or more")
     if json_output:
         print_json({
             "workloads": [dataclasses.asdict(workload) for workload in workloads],
             "node": dataclasses.asdict(node),
-            "measured_on": known.machine,
+            "measured_on": measured.machine,
             "estimates": [dataclasses.asdict(each) for each in estimates],
         })  # fmt: skip
         return
-    _show(estimates, workloads[0], known, plot)
+    _show(estimates, workloads[0], measured, plot)
 
 
 def _show(estimates: list[Estimate], workload: Workload, constants: Constants, plot: Path | None) -> None:
@@ -93,19 +110,19 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
 
     sizes: _Columns = {
         "memory\nGiB": lambda each: _figure(each.replicas * each.resident_bytes / GIB),
-        "B an\nitem": lambda each: f"{each.resident_bytes / workload.items:,.0f}",
+        "bytes\nper item": lambda each: f"{each.resident_bytes / workload.items:,.0f}",
         "disk\nGiB": lambda each: _figure(each.replicas * each.disk_bytes / GIB),
         "recall\n@100": lambda each: "" if each.recall100 is None else f"{each.recall100:.3f}",
     }
     if estimates[0].usd is not None:
-        sizes["USD a\nmonth"] = lambda each: f"{each.usd:,.0f}"
-        sizes["by whole\nnodes"] = lambda each: f"{each.usd_nodes:,.0f}"
+        sizes["USD per\nmonth"] = lambda each: f"{each.usd:,.0f}"
+        sizes["in whole\nnodes"] = lambda each: f"{each.usd_nodes:,.0f}"
     service: _Columns = {
         "shards x\nreplicas": lambda each: f"{each.shards:,} x {each.replicas:,}",
         "segments": lambda each: f"{each.segments}",
-        "busy": lambda each: f"{each.utilisation:.0%}",
+        "CPU\nuse": lambda each: f"{each.utilisation:.0%}",
         "p50\nms": lambda each: _figure(each.p50_ms),
-        "queries/s\nof a core": lambda each: _figure(each.queries_per_core),
+        "queries/s\nper core": lambda each: _figure(each.queries_per_core),
     }
     console = Console(highlight=False)
     for columns in [sizes | service] if console.width >= _WIDE else [sizes, service]:
@@ -119,20 +136,22 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
         console.print()
     machine = constants.machine
     console.print(as_is(
-        f"Memory and disk of all replicas, one shard on a node; p50 of an idle cluster with a warm cache, without the "
-        f"network. Recall is of the benchmark's 63,666 items. Constants measured {machine['date']} on "
-        f"{machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. {machine.get('note', '')}".strip()
+        f"Memory and disk are totals of all replicas, with one shard on a node. p50 is for an idle cluster with a warm "
+        f"cache, without the network. Recall was measured on the benchmark's 63,666 items. Constants were measured on "
+        f"{machine['date']} with {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
+        f"{machine.get('note', '')}".strip()
     ))  # fmt: skip
-    mine, others = estimates[0], [each for each in estimates if not each.name.startswith("codes ")]
-    if mine.p50_ms > _SLOW_MS or mine.nodes > max(each.nodes for each in others):
+    first, others = estimates[0], [each for each in estimates if not each.name.startswith("codes ")]
+    if first.p50_ms > _SLOW_MS or first.nodes > max(each.nodes for each in others):
         console.print(as_is(
-            "Codes spend a query's time on walking postings, which grow with the items. More --latents or a smaller "
-            "--first-stage-latents make it shorter; what either does to recall, `compressae tune` measures on a sample."
+            "A search of codes spends its time on reading postings, whose length grows with the number of items. More "
+            "--latents or fewer --first-stage-latents make it faster. Measure the recall of such settings on a sample "
+            "with `compressae tune`."
         ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))
 
 
 def _figure(value: float) -> str:
-    """Three digits that count, never in powers of ten."""
+    """Format with three significant digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"

@@ -1,4 +1,4 @@
-"""compressae report: one page that shows what compression did to a catalog."""
+"""compressae report: write a page that shows what compression saved and lost."""
 
 from __future__ import annotations
 
@@ -32,20 +32,31 @@ __all__ = ["report"]
 def report(
     source: SourceArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write: one file, everything in it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.")],
     index: Annotated[
-        str | None, typer.Option("--index", "-i", help="Index of the catalog; without it, one of the sample is made.")
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="LOCATION",
+            help="Index of the catalog. Without it, a temporary index of the sample is built.",
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="rows.json of `evaluate --baselines --out`: baselines to compare with."),
+        typer.Option(
+            metavar="FILE",
+            help="File rows.json with baselines to show, written by `compressae evaluate --baselines --out`.",
+        ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Name of the catalog, as people know it.")] = None,
-    segment: Annotated[str | None, typer.Option(help="Payload field to split recall by; found if left out.")] = None,
-    sample: Annotated[int, typer.Option(help="Items to measure on, at most.")] = 20_000,
-    queries: Annotated[int, typer.Option(help="Of them, to search for.")] = 300,
-    concepts: Annotated[int, typer.Option(help="Latents in the concept browser, at most.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of sample and queries.")] = 0,
+    title: Annotated[str | None, typer.Option(help="Title of the page.", show_default="the name of SOURCE")] = None,
+    segment: Annotated[
+        str | None, typer.Option(help="Payload field to split recall by.", show_default="chosen from the fields")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Maximum number of items to measure on.")] = 20_000,
+    queries: Annotated[int, typer.Option(help="Number of items of the sample used as queries.")] = 300,
+    concepts: Annotated[int, typer.Option(help="Maximum number of latents in the concept browser.")] = 400,
+    seed: Annotated[int, typer.Option(help="Random seed for drawing the sample and the queries.")] = 0,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -88,7 +99,7 @@ def report(
 
 @contextlib.contextmanager
 def _stages(*, quiet: bool) -> Iterator[Callable[[str, int | None], Callable[[int], None]]]:
-    """A bar for each stage, one below the other."""
+    """Show a bar for each stage. The yielded function begins a stage and returns the function that advances its bar."""
     bars = Progress(
         TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), console=Console(stderr=True, highlight=False), disable=quiet,

@@ -44,7 +44,7 @@ def search(
     embedder: Annotated[
         str | None,
         typer.Option(
-            "--embedder", metavar="MODEL", help="sentence-transformers model that embeds the query: a name or a "
+            "--embedder", metavar="MODEL", help="Model of sentence-transformers that embeds the query: a name or a "
             "directory. Must be the model that embedded the catalog. Needs the extra 'text'.",
         ),
     ] = None,
@@ -54,7 +54,7 @@ def search(
         str | None,
         typer.Option(
             metavar="JSON",
-            help='Qdrant filter on payload fields: {"must": [{"key": "section", "match": {"value": "games"}}]}',
+            help='Qdrant filter on payload fields: {"must": [{"key": "section", "match": {"value": "games"}}]}.',
         ),
     ] = None,
     config: ConfigOption = None,

@@ -1,4 +1,4 @@
-"""compressae tune: settings for a byte budget or a wanted recall."""
+"""compressae tune: find settings for a memory budget or a recall."""
 
 from __future__ import annotations
 
@@ -30,29 +30,48 @@ __all__ = ["tune"]
 
 def tune(
     source: SourceArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="TOML to write the chosen settings to.")],
-    budget: Annotated[float | None, typer.Option(help="Bytes an item in memory, at most; or:")] = None,
-    recall: Annotated[float | None, typer.Option(help="Recall to reach with the fewest bytes.")] = None,
-    depth: Annotated[int, typer.Option(help="Hits, and the k of recall@k.")] = 100,
-    items: Annotated[int | None, typer.Option(help="Of the whole catalog, if the source is a part of it.")] = None,
-    sample: Annotated[int, typer.Option(help="Items to search settings on.")] = 20_000,
-    queries: Annotated[int, typer.Option(help="Items of the sample that are searched for.")] = 300,
-    k: Annotated[list[int], typer.Option(help="Non-zeros to train for.")] = [8, 16, 32, 64],  # noqa: B006
-    latents: Annotated[list[int], typer.Option(help="h to train.")] = [1024, 2048, 4096, 8192],  # noqa: B006
-    datatype: Annotated[list[str], typer.Option(help="Of index values.")] = ["uint8", "float16", "float32"],  # noqa: B006
-    steps: Annotated[int, typer.Option(help="Of each short training.")] = 200,
-    rounds: Annotated[int, typer.Option(help="Of dictionary refinement in each.")] = 6,
-    minutes: Annotated[float | None, typer.Option(help="Begin no further training after these.")] = None,
-    work: Annotated[Path, typer.Option(help="Directory of the search; the same command goes on from it.")] = Path(
-        "tune"
-    ),
-    seed: Annotated[int, typer.Option(help="Of the draw and the trainings.")] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="TOML file to write the chosen settings to.")
+    ],
+    budget: Annotated[
+        float | None, typer.Option(help="Maximum memory per item, in bytes. Give this or --recall.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option(help="Recall to reach with the least memory, from 0 to 1. Give this or --budget.")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="Number of hits that recall is measured at.")] = 100,
+    items: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of items in the whole catalog, if SOURCE is a part of it.", show_default="rows of SOURCE"
+        ),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Maximum number of items to train and measure on.")] = 20_000,
+    queries: Annotated[int, typer.Option(help="Number of items of the sample used as queries.")] = 300,
+    k: Annotated[list[int], typer.Option(help="Non-zeros of a code (k) to try. May be repeated.")] = [8, 16, 32, 64],  # noqa: B006
+    latents: Annotated[
+        list[int], typer.Option(help="Latents of the model (h) to try. May be repeated.")
+    ] = [1024, 2048, 4096, 8192],  # noqa: B006
+    datatype: Annotated[
+        list[str], typer.Option(help="Types of the values in the index to try. May be repeated.")
+    ] = ["uint8", "float16", "float32"],  # noqa: B006
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each short training.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Rounds of dictionary refinement of each short training.")] = 6,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes after which no further training is started.", show_default="no limit")
+    ] = None,
+    work: Annotated[
+        Path, typer.Option(metavar="DIRECTORY", help="Working directory, from which the same command resumes.")
+    ] = Path("tune"),
+    seed: Annotated[
+        int, typer.Option(help="Random seed for drawing the sample and the queries, and for training.")
+    ] = 0,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
     embedder: EmbedderOption = None,
     embedder_option: EmbedderSettingsOption = None,
     json_output: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Find settings that fit a memory budget or reach a recall, on a sample of the catalog.
 
     The command searches k, latents, datatype and query plan, and writes the best combination to a file for --config of
@@ -68,8 +87,8 @@ def tune(
 
     goal = Goal(budget, recall, depth)
     catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
-    rows, there = draw_embeddings(catalog, sample, seed=seed)
-    whole = items or there
+    rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
+    items = items or catalog_rows
     space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -77,42 +96,42 @@ def tune(
     )  # fmt: skip
     with bar:
         task = bar.add_task("tune", total=1.0)
-        found = search_settings(
-            rows, work, goal, TargetCatalog(whole, load_constants()), space, queries=queries, seed=seed,
+        result = search_settings(
+            rows, work, goal, TargetCatalog(items, load_constants()), space, queries=queries, seed=seed,
             minutes=minutes,
-            progress=lambda doing, share: bar.update(task, description=doing, completed=share),
+            progress=lambda stage, share: bar.update(task, description=stage, completed=share),
         )  # fmt: skip
     picture = work / "front.png"
     try:
-        chosen = choose(found.points, goal)
+        chosen = choose(result.points, goal)
     except ConfigError:
-        if found.points:
-            draw_front(picture, found.points, goal, None)
+        if result.points:
+            draw_front(picture, result.points, goal, None)
         raise
-    draw_front(picture, found.points, goal, chosen)
-    chosen.settings().write(out, _comment(chosen, goal, whole, len(rows)))
+    draw_front(picture, result.points, goal, chosen)
+    chosen.settings().write(out, _comment(chosen, goal, items, len(rows)))
     if json_output:
         print_json({
-            "chosen": chosen.to_json(), "front": [point.to_json() for point in front(found.points)],
-            "points": len(found.points), "trainings": found.trainings, "stopped": found.stopped, "left": found.left,
+            "chosen": chosen.to_json(), "front": [point.to_json() for point in front(result.points)],
+            "points": len(result.points), "trainings": result.trainings, "stopped": result.stopped, "left": result.left,
             "config": str(out), "plot": str(picture),
         })  # fmt: skip
         return
-    _show(found, chosen, goal)
+    _show(result, chosen, goal)
     console = Console(highlight=False)
     console.print(f"settings: {out}, plot: {picture}", markup=False)
     console.print(f"next: compressae train {source} --config {out} --out model", markup=False)
 
 
-def _show(found: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
+def _show(result: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
     from ..tuning import front
 
     table = Table(
-        "", "k", "h", "index", "first stage", "candidates", "B an item", f"recall@{goal.depth}", "p50 ms", box=None
+        "", "k", "h", "index", "first stage", "candidates", "bytes per item", f"recall@{goal.depth}", "p50 ms", box=None
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    shown = front(found.points)
+    shown = front(result.points)
     for point in shown if chosen in shown else sorted([*shown, chosen], key=lambda point: point.bytes):
         table.add_row(
             "chosen" if point == chosen else "", str(point.k), f"{point.latents:,}", point.datatype,
@@ -121,16 +140,17 @@ def _show(found: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
         )  # fmt: skip
     console = Console(highlight=False)
     console.print(table)
-    left = f", {found.left} left for another run" if found.left else ""
+    left = f"; {result.left} not started (--minutes)" if result.left else ""
     console.print(
-        f"{found.trainings} trainings measured in {len(found.points)} ways, {found.stopped} stopped early{left}"
+        f"{result.trainings} trainings, {len(result.points)} settings measured, {result.stopped} "
+        f"trainings stopped early{left}"
     )
 
 
 def _comment(chosen: TrialPoint, goal: Goal, items: int, sample: int) -> str:
-    wanted = f"at most {goal.budget:g} bytes an item" if goal.budget is not None else f"recall {goal.recall:g}"
+    target = f"at most {goal.budget:g} bytes per item" if goal.budget is not None else f"recall {goal.recall:g}"
     return (
-        f"compressae tune: {wanted}. After a short training on {sample:,} items: recall@{goal.depth} "
+        f"compressae tune: {target}. After a short training on {sample:,} items: recall@{goal.depth} "
         f"{chosen.recall:.4f},\n{chosen.bytes:.0f} bytes per item in memory and p50 {chosen.ms:.1f} ms planned for "
-        f"{items:,} items.\nMore items make recall lower, a full training makes it higher: evaluate what you train."
+        f"{items:,} items.\nMore items lower recall, and a full training raises it: evaluate the model that you train."
     )
