@@ -1,4 +1,4 @@
-"""Ingestion and sync into an async index: same result as the sync index, without blocking the event loop."""
+"""Ingestion and sync into an async index: run_async result as the sync index, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def catalog(tmp_path: Path, embeddings: FloatArray) -> Path:
     return tmp_path / "x.npy"
 
 
-def test_ingest_and_sync_as_the_sync_index_does(catalog: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_async_ingest_and_sync_give_the_same_index(catalog: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     with QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True) as index:
         ingest(open_source(catalog), model, index, batch_size=64)
-        wanted = [record.values.tobytes() for record in index.retrieve(range(200))]
+        expected = [record.values.tobytes() for record in index.retrieve(range(200))]
 
-    async def same() -> list[bytes]:
+    async def run_async() -> list[bytes]:
         client = AsyncQdrantClient(":memory:")
-        made = await AsyncQdrantIndex.create(client, "items", model)
-        report = await ingest_async(open_source(catalog), model, made, batch_size=64)
-        assert (report.items, await made.count()) == (200, 200)
+        index = await AsyncQdrantIndex.create(client, "items", model)
+        report = await ingest_async(open_source(catalog), model, index, batch_size=64)
+        assert (report.items, await index.count()) == (200, 200)
         np.save(catalog, embeddings[:190])
-        synced = await sync_async(open_source(catalog), model, made)
+        synced = await sync_async(open_source(catalog), model, index)
         assert (synced.changed, synced.deleted) == (190, 10)
         np.save(catalog, embeddings[:200])
-        assert (await sync_async(open_source(catalog), model, made)).added == 10
-        found = [record.values.tobytes() for record in await made.retrieve(range(200))]
+        assert (await sync_async(open_source(catalog), model, index)).added == 10
+        values = [record.values.tobytes() for record in await index.retrieve(range(200))]
         await client.close()
-        return found
+        return values
 
-    assert asyncio.run(same()) == wanted
+    assert asyncio.run(run_async()) == expected
 
 
 def test_a_blocking_index_is_a_code_index(catalog: Path, model: CompresSAE, embeddings: FloatArray) -> None:
@@ -79,7 +79,7 @@ def test_a_cancelled_ingestion_stops_and_is_resumed(catalog: Path, tmp_path: Pat
         index = await AsyncQdrantIndex.create(client, "items", model)
         task: asyncio.Task[Any]
 
-        def cancel_at_the_second(batch: Any) -> None:
+        def cancel_at_the_second_batch(batch: Any) -> None:
             if batch.start == 20:
                 loop.call_soon_threadsafe(task.cancel)
                 asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
@@ -87,7 +87,7 @@ def test_a_cancelled_ingestion_stops_and_is_resumed(catalog: Path, tmp_path: Pat
         loop = asyncio.get_running_loop()
         settings = {"journal": tmp_path / "journal", "batch_size": 20}
         task = asyncio.ensure_future(
-            ingest_async(open_source(catalog), model, index, on_batch=cancel_at_the_second, **settings)
+            ingest_async(open_source(catalog), model, index, on_batch=cancel_at_the_second_batch, **settings)
         )
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -34,7 +34,7 @@ def _payload(n: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CodeIndex, CodeIndex]]:
-    model = CompresSAE(models_config())
+    model = CompresSAE(_config())
     codes = SparseCodes(np.tile([[0, 1]], (40, 1)), np.ones((40, 2)), 8)
     path: Path = tmp_path_factory.mktemp("filters")
     client = QdrantClient(":memory:")
@@ -46,7 +46,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CodeIndex, 
     client.close()
 
 
-def models_config() -> Any:
+def _config() -> Any:
     from compressae_qdrant.model.config import ModelConfig
 
     return ModelConfig(dim=4, latents=8, k=2)
@@ -83,25 +83,25 @@ CONDITIONS: list[Any] = [
 @pytest.mark.parametrize("clause", ["must", "must_not", "should"])
 def test_both_engines_select_the_same_items(pair: tuple[CodeIndex, CodeIndex], condition: Any, clause: str) -> None:
     clauses: dict[str, Any] = {clause: [condition]}
-    wanted = models.Filter(**clauses)
-    edge, local = (index.count(wanted) for index in pair)
+    query_filter = models.Filter(**clauses)
+    edge, local = (index.count(query_filter) for index in pair)
     assert edge == local
     if clause == "must":
         assert edge > 0
 
 
 def test_min_should(pair: tuple[CodeIndex, CodeIndex]) -> None:
-    some = models.MinShould(conditions=[
+    min_should = models.MinShould(conditions=[
         F(key="word", match=models.MatchValue(value="red")), F(key="n", range=models.Range(lt=20)),
         F(key="tags", match=models.MatchValue(value="a"))], min_count=2)  # fmt: skip
-    edge, local = (index.count(models.Filter(min_should=some)) for index in pair)
+    edge, local = (index.count(models.Filter(min_should=min_should)) for index in pair)
     assert edge == local > 0
 
 
-def test_unsupported_conditions_are_named(pair: tuple[CodeIndex, CodeIndex]) -> None:
+def test_unsupported_conditions_are_refused(pair: tuple[CodeIndex, CodeIndex]) -> None:
     edge, _ = pair
-    double = F(key="n", match=models.MatchValue(value=1), range=models.Range(gt=0))
+    two_tests = F(key="n", match=models.MatchValue(value=1), range=models.Range(gt=0))
     with pytest.raises(UnsupportedFilterError, match="field 'n' has 2 tests"):
-        edge.count(models.Filter(must=[double]))
+        edge.count(models.Filter(must=[two_tests]))
     with pytest.raises(InvalidInputError, match="filter is a dict"):
         edge.count({"must": []})  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def test_a_reopened_index_is_unchanged(tmp_path: Path, model: CompresSAE, codes:
         assert (after.indices.tolist(), after.values.tolist()) == (before.indices.tolist(), before.values.tolist())
 
 
-def test_another_model_is_refused_by_name(tmp_path: Path, model: CompresSAE) -> None:
+def test_another_model_is_refused(tmp_path: Path, model: CompresSAE) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
     with pytest.raises(ModelMismatchError, match=f"{model.fingerprint}.*{OTHER.fingerprint}"):
         EdgeIndex.open(tmp_path / "index", OTHER)
@@ -59,10 +59,10 @@ def test_create_accepts_an_empty_directory(tmp_path: Path, model: CompresSAE) ->
 
 
 def test_a_failed_creation_leaves_no_files(tmp_path: Path, model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("compressae_qdrant.index.edge.index.write_text", full)
+    monkeypatch.setattr("compressae_qdrant.index.edge.index.write_text", raise_disk_full)
     with pytest.raises(CodeIndexError, match="No space left"):
         EdgeIndex.create(tmp_path / "index", model)
     assert list(tmp_path.iterdir()) == []
@@ -81,7 +81,7 @@ def test_a_second_process_cannot_open_the_index(tmp_path: Path, model: CompresSA
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "complaint"),
+    ("damage", "error", "complaint"),
     [
         (lambda p: (p / "index.json").unlink(), IndexNotFoundError, "there is no index at"),
         (lambda p: (p / "index.json").write_text("{"), CodeIndexError, "damaged"),
@@ -92,10 +92,10 @@ def test_a_second_process_cannot_open_the_index(tmp_path: Path, model: CompresSA
     ],
 )
 def test_a_damaged_index_raises_a_clear_error(
-    tmp_path: Path, model: CompresSAE, spoil: Any, error: Any, complaint: str
+    tmp_path: Path, model: CompresSAE, damage: Any, error: Any, complaint: str
 ) -> None:
     EdgeIndex.create(tmp_path / "index", model).close()
-    spoil(tmp_path / "index")
+    damage(tmp_path / "index")
     with pytest.raises(error, match=complaint):
         EdgeIndex.open(tmp_path / "index")
 
@@ -159,7 +159,7 @@ def test_a_single_string_of_ids_is_refused(index: EdgeIndex) -> None:
     index.upsert(["4", "2"], CODES)
     for call in (index.delete, index.retrieve, index.hashes):
         with pytest.raises(InvalidInputError, match=r"ids are one str, '42'; pass a sequence of ids"):
-            call("42")  # would be the items "4" and "2"
+            call("42")  # as a sequence, it would mean the items "4" and "2"
     assert index.count() == 602
 
 

@@ -57,9 +57,9 @@ from .support.recording import method_of, sent
 
 @pytest.fixture
 def client() -> Iterator[QdrantClient]:
-    made = QdrantClient(":memory:")
-    yield made
-    made.close()
+    local = QdrantClient(":memory:")
+    yield local
+    local.close()
 
 
 def test_a_collection_remembers_its_model(client: QdrantClient, model: CompresSAE) -> None:
@@ -89,34 +89,38 @@ def test_sync_and_async_give_the_same_results(model: CompresSAE, codes: SparseCo
         index.upsert(range(60), codes[:60])
         index.delete([3])
         index.optimize()
-        wanted = index.search(plans[0]), index.search_batch(plans), index.count(), index.info()
+        expected = index.search(plans[0]), index.search_batch(plans), index.count(), index.info()
 
     async def same() -> Any:
         client = AsyncQdrantClient(":memory:")
-        made = await AsyncQdrantIndex.create(client, "items", model)
-        await made.upsert(range(60), codes[:60])
-        await made.delete([3])
-        await made.optimize()
+        created = await AsyncQdrantIndex.create(client, "items", model)
+        await created.upsert(range(60), codes[:60])
+        await created.delete([3])
+        await created.optimize()
         opened = await AsyncQdrantIndex.open(client, "items", model)
         assert [record.id for record in await opened.retrieve([5, 3])] == [5]
-        found = await opened.search(plans[0]), await opened.search_batch(plans), await opened.count()
-        result = (*found, await opened.info())
+        results = await opened.search(plans[0]), await opened.search_batch(plans), await opened.count()
+        result = (*results, await opened.info())
         with pytest.raises(IndexExistsError):
             await AsyncQdrantIndex.create(client, "items", model)
         await client.close()
         return result
 
-    assert asyncio.run(same()) == wanted
+    assert asyncio.run(same()) == expected
 
 
 def test_arguments_of_calls_to_a_server(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
     settings = IndexSettings(datatype="uint8", shards=3, replicas=2, write_consistency=2, full_scan_threshold=5_000)
     manifest = Manifest.of(model, settings)
-    asked = sent(create_call("items", manifest))
-    assert (asked["shard_number"], asked["replication_factor"], asked["write_consistency_factor"]) == (3, 2, 2)
-    params = asked["sparse_vectors_config"]["code"].index
+    arguments = sent(create_call("items", manifest))
+    assert (arguments["shard_number"], arguments["replication_factor"], arguments["write_consistency_factor"]) == (
+        3,
+        2,
+        2,
+    )
+    params = arguments["sparse_vectors_config"]["code"].index
     assert (params.datatype, params.full_scan_threshold) == ("uint8", 5_000)
-    assert asked["metadata"]["compressae"]["fingerprint"] == model.fingerprint
+    assert arguments["metadata"]["compressae"]["fingerprint"] == model.fingerprint
     (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4, prefetch=20, first_stage_latents=8))
     call = Requests(Target("items"), manifest).search([plan])
     (request,) = sent(call)["requests"]
@@ -135,20 +139,20 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
         tenant_field="shop", payload_fields={"n": "integer"}, shard_keys=["eu", 7], keep_dense=True
     )
     manifest = Manifest.of(model, settings)
-    some = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
-    plain = search_settings(limit=4, prefetch=20, filter=some, first_stage_latents=8)
+    condition = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
+    plain = search_settings(limit=4, prefetch=20, filter=condition, first_stage_latents=8)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
               ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
     part = Requests(Target("items", Transport(kind, 5), "eu"), manifest)
-    theirs = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
+    adopted = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
     upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),
-               part.only_new().upsert([1], codes[:1], None, x[:1]), theirs.upsert([1], codes[:1], None)]  # fmt: skip
+               part.only_new().upsert([1], codes[:1], None, x[:1]), adopted.upsert([1], codes[:1], None)]  # fmt: skip
     return [
         create_call("items", manifest), *setup_calls("items", settings), store_manifest_call("items", manifest),
         add_vector_call("items", manifest), configure_vector_call("items", manifest), delete_call("items"),
         exists_call("items"), manifest_call("items"), adoption_call("items"), target_call("items"),
-        part.delete([1]), part.count(some), part.count(None), part.info(1), part.state(), part.start_optimisers(),
+        part.delete([1]), part.count(condition), part.count(None), part.info(1), part.state(), part.start_optimisers(),
         part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.page(9, None), part.page(9, 3),
         *(call for call in upserts if call is not None),
     ]  # fmt: skip
@@ -232,7 +236,7 @@ def _answer(status: int) -> UnexpectedResponse:
         (_RpcError(grpc.StatusCode.INVALID_ARGUMENT), CodeIndexError, "details"),
         (_RpcError(grpc.StatusCode.NOT_FOUND), IndexNotFoundError, "details"),
         (_RpcError(grpc.StatusCode.PERMISSION_DENIED), CodeIndexError, "check the API key"),
-        (ValueError("Collection items not found"), IndexNotFoundError, "not found"),
+        (ValueError("Collection items not results"), IndexNotFoundError, "not results"),
         (
             NotImplementedError("no shard keys here"),
             CodeIndexError,
@@ -254,8 +258,8 @@ def test_a_feature_that_local_mode_lacks_raises_and_leaves_no_collection(model: 
     assert not client.collection_exists("items")
 
 
-def _waited(retry_after: str, status: int) -> float | None:
-    """`retry_after` of the error that the client raises for such a response."""
+def _retry_after(retry_after: str, status: int) -> float | None:
+    """The `retry_after` of the error raised for a response with this header and status."""
     answer = httpx.Response(status, headers={"Retry-After": retry_after}, content=b"{}")
     with httpx.Client(transport=httpx.MockTransport(lambda _: answer)) as connection:
         client = ApiClient("http://host")
@@ -268,16 +272,16 @@ def _waited(retry_after: str, status: int) -> float | None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_read_as_seconds_or_as_a_date(status: int) -> None:
-    assert _waited("7", status) == 7
-    assert _waited("1.5", status) == 1.5
+    assert _retry_after("7", status) == 7
+    assert _retry_after("1.5", status) == 1.5
     in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    assert _waited(in_an_hour, status) == pytest.approx(3600, abs=60)
-    assert _waited("Wed, 21 Oct 2015 07:28:00 GMT", status) == 0
-    assert _waited("soon", status) is None
-    assert _waited("inf", status) is None
+    assert _retry_after(in_an_hour, status) == pytest.approx(3600, abs=60)
+    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT", status) == 0
+    assert _retry_after("soon", status) is None
+    assert _retry_after("inf", status) is None
 
 
-def test_an_alias_is_resolved_once(client: QdrantClient, model: CompresSAE) -> None:
+def test_an_open_index_keeps_the_collection_of_its_alias(client: QdrantClient, model: CompresSAE) -> None:
     other = CompresSAE(ModelConfig(24, 96, 6), seed=77)
     QdrantIndex.create(client, "old", model)
     QdrantIndex.create(client, "new", other)

@@ -70,23 +70,23 @@ def test_items_replaced_by_a_later_row_are_counted_and_logged(
         assert index.retrieve([3])[0].payload == {"n": 93}
         assert "10 items were replaced by a later row with the same id" in caplog.text
         source = open_source(tmp_path / "repeats.jsonl", on_error="skip")
-        again = ingest(source, model, index, batch_size=30, restart=True)
-        assert again.repeated is None  # unknown, as the index was not empty
+        repeated_run = ingest(source, model, index, batch_size=30, restart=True)
+        assert repeated_run.repeated is None  # unknown, because the index was not empty
 
 
 _RUN = """
 import sys
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
-import importlib  # the package has a function of the module's name
+import importlib  # the package has a function with the module's name
 importlib.import_module("compressae_qdrant.ingestion.ingest")._FLUSH_SECONDS = 0.0
 model = CompresSAE.load(sys.argv[1])
 index = EdgeIndex.open(sys.argv[2], model)
-seen = 0
+batches = 0
 def after(batch):
-    global seen
-    seen += 1
-    print("batch", seen, flush=True)
-    if seen == int(sys.argv[4]):
+    global batches
+    batches += 1
+    print("batch", batches, flush=True)
+    if batches == int(sys.argv[4]):
         sys.stdin.readline()  # wait here to be killed
 ingest(open_source(sys.argv[3]), model, index, batch_size=50, on_batch=after)
 """
@@ -99,7 +99,7 @@ def test_a_killed_run_is_resumed_without_lost_or_repeated_items(
     model.save(tmp_path / "model")
     with EdgeIndex.create(tmp_path / "clean", model) as clean:
         ingest(open_source(catalog), model, clean, batch_size=50)
-        wanted = _content(clean)
+        expected = _content(clean)
     EdgeIndex.create(tmp_path / "index", model).close()
     command = [sys.executable, "-c", _RUN, *map(str, (tmp_path / "model", tmp_path / "index", catalog, batches))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -112,7 +112,7 @@ def test_a_killed_run_is_resumed_without_lost_or_repeated_items(
         assert report.resumed_from == 50 * batches  # resumed, not restarted
         assert report.repeated == 0
         assert index.count() == 600
-        assert _content(index) == wanted
+        assert _content(index) == expected
 
 
 def test_a_malformed_row_stops_the_run_and_earlier_rows_are_kept(
@@ -131,7 +131,7 @@ def test_a_malformed_row_stops_the_run_and_earlier_rows_are_kept(
         assert index.count() == 99
 
 
-def test_a_repeated_id_in_a_batch_is_named(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_repeated_id_in_a_batch_is_refused(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     path = tmp_path / "twice.jsonl"
     path.write_text("\n".join(json.dumps({"id": n % 9, "embedding": embeddings[n].tolist()}) for n in range(12)))
     with (

@@ -27,14 +27,14 @@ HOPELESS = RetryPolicy(attempts=2, first_seconds=0.001)
 
 
 def _client(port: int, *, grpc: bool = False) -> QdrantClient:
-    quickly = {f"grpc.{which}_reconnect_backoff_ms": 20 for which in ("initial", "min", "max")}
+    options = {f"grpc.{which}_reconnect_backoff_ms": 20 for which in ("initial", "min", "max")}
     return QdrantClient(
-        host="127.0.0.1", port=port, grpc_port=port, prefer_grpc=grpc, grpc_options=quickly, timeout=1,
-        check_compatibility=False, verify=False,  # plain HTTP: reading the certificates takes a fifth of a second
+        host="127.0.0.1", port=port, grpc_port=port, prefer_grpc=grpc, grpc_options=options, timeout=1,
+        check_compatibility=False, verify=False,  # plain HTTP; loading certificates would take 0.2 s
     )  # fmt: skip
 
 
-def _assert_all_in(sink: Sink, codes: SparseCodes) -> None:
+def _assert_all_stored(sink: Sink, codes: SparseCodes) -> None:
     assert sorted(sink.points) == list(range(len(codes)))
     for item, point in sink.points.items():
         indices, values = codes.row(item)
@@ -55,7 +55,7 @@ def test_no_item_is_lost_or_wrong(
     with (
         serving(sink) as port,
         serving_grpc(sink) as grpc_port,
-        faulty(grpc_port if grpc else port, seed, share=0.3) as (proxied, struck),
+        faulty(grpc_port if grpc else port, seed, share=0.3) as (proxied, faults),
     ):
         sink.failures = 0.0
         QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
@@ -68,39 +68,39 @@ def test_no_item_is_lost_or_wrong(
                 break
             except IngestError as exc:
                 stops.append(str(exc))
-                found = re.search(r"Rows before (\d+) are|failed at rows 0-39 |All (600) rows", str(exc))
-                assert found is not None
-                before = int(found[1] or found[2] or 0)
+                rows = re.search(r"Rows before (\d+) are|failed at rows 0-39 |All (600) rows", str(exc))
+                assert rows is not None
+                before = int(rows[1] or rows[2] or 0)
                 assert set(range(before)) <= set(sink.points)
             except IndexUnavailableError as exc:
                 stops.append(str(exc))
     assert report.rows == 600
-    assert sink.refused or struck
-    _assert_all_in(sink, model.encode(embeddings))
+    assert sink.refused or faults
+    _assert_all_stored(sink, model.encode(embeddings))
 
 
 @pytest.mark.slow
 def test_every_kind_of_fault_occurs(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
-    """The seeded plans above contain every kind of fault: this goes through them until each has occurred."""
-    wanted = {"reset", "truncate", "delay", "drop", "429", "500", "503"}
-    seen: Counter[str] = Counter()
+    """The fault plans of the seeds above contain every kind of fault."""
+    expected = {"reset", "truncate", "delay", "drop", "429", "500", "503"}
+    occurred: Counter[str] = Counter()
     for seed in range(20):
-        if wanted <= set(seen):
+        if expected <= set(occurred):
             break
         sink = Sink(seed)
         with serving(sink) as port:
             QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
             sink.failures = 0.3
-            with faulty(port, seed, share=0.3) as (proxied, struck):
+            with faulty(port, seed, share=0.3) as (proxied, faults):
                 for _ in range(4):
                     with (
                         contextlib.suppress(IngestError, IndexUnavailableError),
                         QdrantIndex.open(_client(proxied), "items", model, owns_client=True) as index,
                     ):
                         ingest(open_source(catalog), model, index, batch_size=40, retry=QUICK)
-            seen.update({str(status): count for status, count in sink.refused.items()})
-            seen.update(struck)
-    assert wanted <= set(seen)
+            occurred.update({str(status): count for status, count in sink.refused.items()})
+            occurred.update(faults)
+    assert expected <= set(occurred)
 
 
 def test_an_unavailable_server_stops_a_run_that_is_resumed(tmp_path: Path, model: CompresSAE, catalog: Path) -> None:
@@ -129,12 +129,12 @@ def test_a_sync_retries_pages_that_fail(
     tmp_path: Path, model: CompresSAE, catalog: Path, embeddings: FloatArray
 ) -> None:
     sink = Sink(seed=1)
-    patient = RetryPolicy(attempts=40, first_seconds=0.001, longest_seconds=0.002)
+    policy = RetryPolicy(attempts=40, first_seconds=0.001, longest_seconds=0.002)
     with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
         sink.failures = 0.4
-        assert sync(open_source(catalog), model, index, retry=patient).added == 600
+        assert sync(open_source(catalog), model, index, retry=policy).added == 600
         np.save(catalog, embeddings[:350])
-        report = sync(open_source(catalog), model, index, batch_size=50, retry=patient)
+        report = sync(open_source(catalog), model, index, batch_size=50, retry=policy)
     assert (report.unchanged, report.deleted) == (350, 250)
     assert sum(sink.refused.values()) > 5
     assert sorted(sink.points) == list(range(350))
@@ -155,10 +155,10 @@ def test_an_invalid_request_is_not_retried() -> None:
 def test_waits_grow_up_to_a_limit_and_obey_the_server() -> None:
     policy = RetryPolicy(attempts=9, first_seconds=1, longest_seconds=5)
     error = IndexUnavailableError("away")
-    for failures, most in ((1, 1), (2, 2), (3, 4), (4, 5), (20, 5)):
+    for failures, limit in ((1, 1), (2, 2), (3, 4), (4, 5), (20, 5)):
         waits = [policy.wait(failures, error) for _ in range(300)]
-        assert 0.9 * most < max(waits) <= most
-        assert min(waits) < 0.1 * most
+        assert 0.9 * limit < max(waits) <= limit
+        assert min(waits) < 0.1 * limit
     assert policy.wait(1, IndexUnavailableError("busy", retry_after=7)) == 7
     with pytest.raises(ConfigError, match="attempts must be at least 1"):
         RetryPolicy(attempts=0)

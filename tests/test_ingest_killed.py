@@ -1,4 +1,4 @@
-"""An ingestion that is killed (SIGKILL) at a random moment and run again loses, repeats and changes nothing.
+"""An ingestion that is killed (SIGKILL) at a random moment and run again gives the same index as without the kill.
 
 COMPRESSAE_KILLS sets the number of kills (3 by default); 30 is a thorough run.
 """
@@ -50,7 +50,7 @@ def _content(path: Path, model: CompresSAE) -> tuple[list[int | str], list[bytes
 def clean(
     tmp_path_factory: pytest.TempPathFactory, model: CompresSAE, embeddings: FloatArray
 ) -> tuple[Path, float, list[bytes]]:
-    """A folder with the catalog and the model; the seconds of an undisturbed ingestion, and what it stored."""
+    """A folder with the catalog and the model; the duration in seconds and the content of an ingestion without a kill."""
     folder = tmp_path_factory.mktemp("clean")
     noise = np.random.default_rng(0).normal(size=(ITEMS, embeddings.shape[1]))
     np.save(folder / "catalog.npy", (np.resize(embeddings, noise.shape) + 0.2 * noise).astype(np.float32))

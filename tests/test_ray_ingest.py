@@ -1,5 +1,7 @@
-"""A real Ray Data job on this machine, compared with ingestion in one process. It runs in its own processes, because
-Ray's warnings must not become errors."""
+"""A Ray Data job on this machine, compared with ingestion in one process.
+
+The job runs in separate processes, because Ray's warnings must not become errors.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ from .support.sink import Sink, serving
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # starting Ray can take minutes on a busy machine
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "ingest_catalog.py"
-FILES, EACH = 4, 150
+FILES, ROWS_PER_FILE = 4, 150
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def folder(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> Path:
     (tmp_path / "catalog").mkdir()
     for file in range(FILES):
         rows = [{"id": n, "embedding": embeddings[n].tolist(), "title": f"item {n}"}
-                for n in range(file * EACH, (file + 1) * EACH)]  # fmt: skip
+                for n in range(file * ROWS_PER_FILE, (file + 1) * ROWS_PER_FILE)]  # fmt: skip
         if file == 0:
             rows.insert(7, {"id": 10_000, "embedding": [0.0] * 24, "title": "no direction"})
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "catalog" / f"part-{file}.parquet")
@@ -73,10 +75,10 @@ def _job(folder: Path, index: str, *more: str) -> dict[str, Any]:
 def test_a_job_writes_the_same_index_as_one_process(folder: Path, model: CompresSAE) -> None:
     report = _job(folder, str(folder / "index"))
     assert (report["items"], report["skipped"], report["files"], report["files_before"]) == (600, 1, FILES, 0)
-    with EdgeIndex.create(folder / "alone", model) as alone, EdgeIndex.open(folder / "index", model) as index:
-        ingest(open_source(folder / "catalog", on_error="skip"), model, alone, batch_size=64)
-        assert index.count() == alone.count() == 600
-        for ours, theirs in zip(index.retrieve(range(600)), alone.retrieve(range(600)), strict=True):
+    with EdgeIndex.create(folder / "single", model) as single, EdgeIndex.open(folder / "index", model) as index:
+        ingest(open_source(folder / "catalog", on_error="skip"), model, single, batch_size=64)
+        assert index.count() == single.count() == 600
+        for ours, theirs in zip(index.retrieve(range(600)), single.retrieve(range(600)), strict=True):
             assert (ours.id, ours.payload) == (theirs.id, theirs.payload)
             np.testing.assert_array_equal(ours.indices, theirs.indices)
             np.testing.assert_array_equal(ours.values, theirs.values)
@@ -143,8 +145,8 @@ def test_a_job_resumes_after_the_loaded_files(folder: Path, model: CompresSAE, e
     sink, first = Sink(), folder / "catalog" / "part-0.parquet"
     with serving(sink) as port, create_index(f"http://127.0.0.1:{port}/items", model) as index:
         ingest(open_source(first, on_error="skip"), model, index)  # like a job that was interrupted after one file
-        noted = {str(first): file_identity(first)}
-        done = {"format": 1, "model": model.fingerprint, "index": "items", "files": noted}
+        identities = {str(first): file_identity(first)}
+        done = {"format": 1, "model": model.fingerprint, "index": "items", "files": identities}
         (folder / "journal").write_text(json.dumps(done))
         report = _job(folder, f"http://127.0.0.1:{port}/items", "--cpus", "1", "--encoders", "2")
         assert set(json.loads((folder / "journal").read_text())["files"]) == {

@@ -31,12 +31,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure
 @pytest.fixture(autouse=True)
 def _planted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
-    caplog.set_level(logging.DEBUG)  # of every library underneath
+    caplog.set_level(logging.DEBUG)  # of all libraries
     yield
     assert KEY not in caplog.text
 
 
-def _assert_nowhere(*texts: str, folder: Path) -> None:
+def _assert_key_absent(*texts: str, folder: Path) -> None:
     for text in texts:
         assert KEY not in text
     for file in folder.rglob("*"):
@@ -44,7 +44,7 @@ def _assert_nowhere(*texts: str, folder: Path) -> None:
     assert KEY.encode() not in Path("/proc/self/cmdline").read_bytes()
 
 
-def test_the_key_reaches_the_server_only(
+def test_the_key_is_sent_to_the_server_only(
     tmp_path: Path, model: CompresSAE, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -57,35 +57,35 @@ def test_the_key_reaches_the_server_only(
         code, out, err = shell(f"ingest {tmp_path}/x.npy {where} --journal {tmp_path}/journal --json")
         assert code == 0, err
         index = open_index(f"http://127.0.0.1:{port}/items")
-        shown = [out, err, repr(index), str(index), *shell(f"info --index http://127.0.0.1:{port}/items --json")[1:]]
+        outputs = [out, err, repr(index), str(index), *shell(f"info --index http://127.0.0.1:{port}/items --json")[1:]]
         index.close()
     assert len(sink.points) == 100
     assert {headers.get("api-key") for _, _, headers in sink.calls} == {KEY}
     assert {method for method, path, _ in sink.calls if path.startswith("/collections/items/points")} >= {"PUT"}
-    _assert_nowhere(*shown, folder=tmp_path)
+    _assert_key_absent(*outputs, folder=tmp_path)
 
 
 def test_errors_do_not_contain_the_key(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> None:
     np.save(tmp_path / "x.npy", embeddings[:100])
     sink = Sink()
-    hopeless = RetryPolicy(attempts=2, first_seconds=0)
-    told = []
+    policy = RetryPolicy(attempts=2, first_seconds=0)
+    tracebacks = []
     with serving(sink) as port:
         with create_index(f"http://127.0.0.1:{port}/items", model) as index:
             sink.full_from = 50
             with pytest.raises(CompresSAEError) as caught:
                 ingest(open_source(tmp_path / "x.npy"), model, index, journal=tmp_path / "journal", batch_size=25,
-                       retry=hopeless)  # fmt: skip
-            told += traceback.format_exception(caught.value)
+                       retry=policy)  # fmt: skip
+            tracebacks += traceback.format_exception(caught.value)
         with serving_grpc(sink) as grpc_port, open_index(f"grpc://127.0.0.1:{grpc_port}/items") as index:
             with pytest.raises(CompresSAEError) as caught:
                 index.upsert(range(50, 60), model.encode(embeddings[50:60]))
-            told += traceback.format_exception(caught.value)
+            tracebacks += traceback.format_exception(caught.value)
     for location in (f"http://127.0.0.1:{port}/items", f"grpc://127.0.0.1:{port}/items"):
         with pytest.raises(CompresSAEError) as caught:
             open_index(location)
-        told += traceback.format_exception(caught.value)
-    _assert_nowhere(*told, folder=tmp_path)
+        tracebacks += traceback.format_exception(caught.value)
+    _assert_key_absent(*tracebacks, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ def test_a_key_in_a_location_is_refused_and_not_repeated(location: str, tmp_path
     for line in (f"info --index '{location}'", f"train '{location}' --out {tmp_path}/m"):
         code, out, err = shell(line)
         assert code == 2, (out, err)
-        _assert_nowhere(out, err, folder=tmp_path)
+        _assert_key_absent(out, err, folder=tmp_path)
 
 
 def test_grpc_sends_the_key_as_metadata(model: CompresSAE, embeddings: FloatArray) -> None:
-    seen: list[dict[str, str]] = []
+    metadata: list[dict[str, str]] = []
 
-    class Noting(rpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    class RecordMetadata(rpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         def intercept_service(self, continuation: object, details: rpc.HandlerCallDetails) -> object:
-            seen.append(dict(details.invocation_metadata))
+            metadata.append(dict(details.invocation_metadata))
             return None
 
-    server = rpc.server(ThreadPoolExecutor(1), interceptors=[Noting()])
+    server = rpc.server(ThreadPoolExecutor(1), interceptors=[RecordMetadata()])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     client, _ = connect(f"grpc://127.0.0.1:{port}/items")
@@ -120,4 +120,4 @@ def test_grpc_sends_the_key_as_metadata(model: CompresSAE, embeddings: FloatArra
         client.grpc_points.Upsert(request=grpc.UpsertPoints(collection_name="items"), timeout=5)
     client.close()
     server.stop(None).wait()
-    assert seen[0]["api-key"] == KEY
+    assert metadata[0]["api-key"] == KEY

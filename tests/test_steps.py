@@ -38,9 +38,9 @@ from .support.sink import Sink, serving
 
 @pytest.fixture
 def client() -> Iterator[QdrantClient]:
-    made = QdrantClient(":memory:")
-    yield made
-    made.close()
+    local = QdrantClient(":memory:")
+    yield local
+    local.close()
 
 
 @pytest.fixture
@@ -56,18 +56,18 @@ def _point(n: int, x: FloatArray) -> models.PointStruct:
     return models.PointStruct(id=n, vector={"text": x.tolist()}, payload={"_id": f"theirs-{n}", "n": n})
 
 
-def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def _do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "_POLL_SECONDS", 0.0)
 
 
 def test_waiting_optimisers_are_started_once(model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    _waits(monkeypatch)
+    _do_not_wait(monkeypatch)
     sink = Sink()
     with serving(sink) as port, QdrantIndex.create(_to(port), "items", model, owns_client=True) as index:
         sink.statuses = ["yellow", "yellow", "green"]
         index.optimize()
         assert not [call for call in sink.calls if call[0] == "PATCH"]
-        sink.statuses = ["yellow", "grey"]  # grey stays until something is written
+        sink.statuses = ["yellow", "grey"]  # the status stays grey until something is written
         index.optimize()
         assert len([call for call in sink.calls if call[0] == "PATCH"]) == 1
         sink.statuses = ["yellow"]
@@ -108,26 +108,26 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     assert manifest.settings == settings
     assert sent(create_call("items", manifest))["sharding_method"] == models.ShardingMethod.CUSTOM
     assert [sent(call)["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
-    whole = Requests(Target("items", Transport("rest")), manifest)
+    unsplit = Requests(Target("items", Transport("rest")), manifest)
     (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4))
-    assert sent(whole.search([plan]))["requests"][0].shard_key is None
+    assert sent(unsplit.search([plan]))["requests"][0].shard_key is None
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
-        whole.upsert([1], codes[:1], None)
+        unsplit.upsert([1], codes[:1], None)
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
-        whole.delete([1])
+        unsplit.delete([1])
     with pytest.raises(ConfigError, match="has no shard key 'us'; it has 'eu', 7"):
-        whole.of_shard("us")
-    part = whole.of_shard("eu")
+        unsplit.of_shard("us")
+    part = unsplit.of_shard("eu")
     assert sent(part.search([plan]))["requests"][0].shard_key == "eu"
     for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.page(9, None)):
         assert sent(call)["shard_key_selector"] == "eu"
     assert "shard_key_selector" not in sent(part.state())
     green = SimpleNamespace(status=models.CollectionStatus.GREEN, segments_count=1)
-    assert [each.info(3).parse(green).location for each in (whole, part)] == ["items", "items?shard_key=eu"]
+    assert [each.info(3).parse(green).location for each in (unsplit, part)] == ["items", "items?shard_key=eu"]
     upsert = part.upsert([1], codes[:1], None)
     assert upsert is not None
     assert json.loads(sent(upsert)["point_insert_operations"].model_dump_json())["shard_key"] == "eu"
-    for both in (part.only_new(), whole.only_new().of_shard("eu")):
+    for both in (part.only_new(), unsplit.only_new().of_shard("eu")):
         again = both.upsert([1], codes[:1], None)
         assert again is not None
         body = json.loads(sent(again)["point_insert_operations"].model_dump_json())
@@ -151,10 +151,10 @@ def test_codes_are_added_beside_the_dense_vectors(
     report = add_codes(dense, "items", "text", model)
     assert (report.encoded, report.points) == (50, 50)
     index = QdrantIndex.open(dense, "items", model)
-    wanted = model.encode(dense_vectors(dense), scale="projection")
+    expected = model.encode(dense_vectors(dense), scale="projection")
     for row, record in enumerate(index.retrieve(range(50))):
         assert record.id == row
-        np.testing.assert_array_equal(record.values, wanted.values[row][wanted.values[row] != 0])
+        np.testing.assert_array_equal(record.values, expected.values[row][expected.values[row] != 0])
         assert record.payload == {"_id": f"theirs-{row}", "n": row}
     (plan,) = QueryPlanner(model).plans(embeddings[3], search_settings(limit=1))
     assert index.search(plan)[0].payload["n"] == 3
@@ -171,7 +171,9 @@ def dense_vectors(client: QdrantClient) -> FloatArray:
     return np.array([point.vector["text"] for point in points], np.float32)  # type: ignore[index,call-overload]
 
 
-def test_points_deleted_meanwhile_are_left_out(dense: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:
+def test_points_deleted_during_an_upsert_are_skipped(
+    dense: QdrantClient, model: CompresSAE, codes: SparseCodes
+) -> None:
     index = QdrantIndex.adopt(dense, "items", model)
     methods: list[str] = []
 
@@ -186,7 +188,7 @@ def test_points_deleted_meanwhile_are_left_out(dense: QdrantClient, model: Compr
     assert [record.id for record in index.retrieve([1, 2])] == [1, 2]
     steps.follow(
         steps.upsert_steps(index._requests, [99], codes[:1], None, None, None), run
-    )  # none of the batch is left
+    )  # the batch has no other points
     assert methods[3:] == ["update_vectors", "retrieve"]
 
 

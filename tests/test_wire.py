@@ -54,23 +54,23 @@ def _bits(values: Any) -> bytes:
 def test_rest_bodies_preserve_every_float32(batch: CheckedBatch) -> None:
     body = json.loads(rest_body(batch, shard_key="eu").model_dump_json(by_alias=True))
     assert body["shard_key"] == "eu"
-    for sent, wanted in zip(body["points"], to_points(batch), strict=True):
-        assert (sent["id"], sent["vector"]["code"]["indices"]) == (wanted.id, wanted.indices)
-        assert _bits(sent["vector"]["code"]["values"]) == _bits(wanted.values)
-        assert _bits(sent["vector"].get("dense", [])) == _bits(wanted.dense or [])
-        assert sent["payload"] == json.loads(json.dumps(wanted.payload))
+    for sent, expected in zip(body["points"], to_points(batch), strict=True):
+        assert (sent["id"], sent["vector"]["code"]["indices"]) == (expected.id, expected.indices)
+        assert _bits(sent["vector"]["code"]["values"]) == _bits(expected.values)
+        assert _bits(sent["vector"].get("dense", [])) == _bits(expected.dense or [])
+        assert sent["payload"] == json.loads(json.dumps(expected.payload))
 
 
 @given(batches())
 def test_grpc_points_equal_those_of_the_clients_models(batch: CheckedBatch) -> None:
-    for sent, wanted in zip(grpc_points(batch), to_points(batch), strict=True):
-        vectors: dict[str, Any] = {"code": models.SparseVector(indices=wanted.indices, values=wanted.values)}
-        if wanted.dense is not None:
-            vectors["dense"] = wanted.dense
-        point = models.PointStruct(id=wanted.id, vector=vectors, payload=wanted.payload)
+    for sent, expected in zip(grpc_points(batch), to_points(batch), strict=True):
+        vectors: dict[str, Any] = {"code": models.SparseVector(indices=expected.indices, values=expected.values)}
+        if expected.dense is not None:
+            vectors["dense"] = expected.dense
+        point = models.PointStruct(id=expected.id, vector=vectors, payload=expected.payload)
         assert sent == RestToGrpc.convert_point_struct(point)
         code = grpc.PointStruct.FromString(sent.SerializeToString()).vectors.vectors.vectors["code"].sparse
-        assert _bits(list(code.values)) == _bits(wanted.values)
+        assert _bits(list(code.values)) == _bits(expected.values)
 
 
 def test_the_clients_model_can_read_a_rest_body() -> None:
@@ -89,7 +89,7 @@ def test_payload_values_of_subclasses() -> None:
         rest_body(batch._replace(payloads=[{"x": object()}]))
 
 
-def test_an_integer_too_large_for_grpc_is_named() -> None:
+def test_an_integer_too_large_for_grpc_is_refused() -> None:
     manifest = Manifest("m-0", 5, 2, IndexSettings())
     batch = check_batch([7], SparseCodes([[1]], [[1.0]], 5), [{"n": 2**63}], None, manifest)
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"n": 2**63}

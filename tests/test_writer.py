@@ -20,7 +20,7 @@ from compressae_qdrant.sources import Batch
 
 
 class SlowFirst:
-    """Takes four parallel upserts; those that start earlier finish later."""
+    """An index with four parallel upserts, in which earlier upserts finish later."""
 
     parallel_upserts = 4
     settings = IndexSettings()
@@ -53,7 +53,7 @@ def _writer(model: CompresSAE, index: Any, confirmed: list[int]) -> Writer:
     return Writer(model, index, "pursuit", 4, RetryPolicy(attempts=1), lambda batch: confirmed.append(batch.start))
 
 
-def test_a_repeated_item_ends_with_its_last_value(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_the_last_value_of_a_repeated_item_is_stored(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     with _writer(model, index, confirmed) as writer:
         writer.write(_batch([1, 2], embeddings, 0))
@@ -61,8 +61,8 @@ def test_a_repeated_item_ends_with_its_last_value(model: CompresSAE, embeddings:
         writer.write(_batch([5, 1], embeddings, 4))
         writer.drain()
     assert confirmed == [0, 2, 4]
-    wanted = model.encode(embeddings[:6])
-    assert [index.stored[n] for n in (1, 2, 3, 4, 5)] == [wanted.values[row].tobytes() for row in (5, 1, 2, 3, 4)]
+    expected = model.encode(embeddings[:6])
+    assert [index.stored[n] for n in (1, 2, 3, 4, 5)] == [expected.values[row].tobytes() for row in (5, 1, 2, 3, 4)]
 
 
 def test_an_error_names_the_first_unconfirmed_rows(model: CompresSAE, embeddings: FloatArray) -> None:
@@ -77,7 +77,7 @@ def test_an_error_names_the_first_unconfirmed_rows(model: CompresSAE, embeddings
     assert set(range(10)) <= set(index.stored)
 
 
-def test_a_permanent_error_names_them_too(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_permanent_error_also_names_them(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     index.broken, index.failure = {12}, CodeIndexError("403 Forbidden")
     with _writer(model, index, confirmed) as writer:
@@ -90,7 +90,7 @@ def test_a_permanent_error_names_them_too(model: CompresSAE, embeddings: FloatAr
     assert index.calls == [10, 10]
 
 
-def test_large_payloads_go_in_several_requests(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_large_payloads_are_split_into_several_requests(model: CompresSAE, embeddings: FloatArray) -> None:
     index, confirmed = SlowFirst(), list[int]()
     with _writer(model, index, confirmed) as writer:
         writer.write(_batch(list(range(10)), embeddings, 0, {"text": "x" * (3 << 20)}))
@@ -101,18 +101,18 @@ def test_large_payloads_go_in_several_requests(model: CompresSAE, embeddings: Fl
     np.testing.assert_array_equal(sorted(index.stored), range(10))
 
 
-def test_a_sync_ends_with_the_last_value_too(model: CompresSAE, embeddings: FloatArray) -> None:
-    """An item occurs twice: new, then as the index has it. The second row is compared with the first, not the index."""
-    index = _Hashed()
+def test_a_sync_stores_the_last_value_of_a_repeated_item(model: CompresSAE, embeddings: FloatArray) -> None:
+    """An item occurs twice: changed, then as in the index. The second row is compared with the first, not the index."""
+    index = _HashedIndex()
     before, after = _batch([1], embeddings, 0), _batch([1], embeddings, 1)
     index.fingerprint = model.fingerprint
     index.content = {1: (PreparedBatch.of(after).with_hashes("pursuit/4").hashes or [""])[0]}
-    sync(_Two([before, after]), model, index, delete=False)  # type: ignore[arg-type]
+    sync(_BatchSource([before, after]), model, index, delete=False)  # type: ignore[arg-type]
     assert index.stored[1] == model.encode(embeddings[1:2]).values[0].tobytes()
 
 
-class _Hashed(SlowFirst):
-    """As slow, and keeps content hashes."""
+class _HashedIndex(SlowFirst):
+    """A SlowFirst that stores content hashes."""
 
     fingerprint: str
     content: dict[Any, str]
@@ -131,7 +131,7 @@ class _Hashed(SlowFirst):
         pass
 
 
-class _Two:
+class _BatchSource:
     def __init__(self, parts: list[Batch]) -> None:
         self._parts = parts
 
