@@ -50,7 +50,7 @@ def _content(path: Path, model: CompresSAE) -> tuple[list[int | str], list[bytes
 def clean(
     tmp_path_factory: pytest.TempPathFactory, model: CompresSAE, embeddings: FloatArray
 ) -> tuple[Path, float, list[bytes]]:
-    """A folder with the catalog and the model; the duration in seconds and the content of an ingestion without a kill."""
+    """A folder with the catalog and the model; the seconds and the content of an ingestion that was not killed."""
     folder = tmp_path_factory.mktemp("clean")
     noise = np.random.default_rng(0).normal(size=(ITEMS, embeddings.shape[1]))
     np.save(folder / "catalog.npy", (np.resize(embeddings, noise.shape) + 0.2 * noise).astype(np.float32))
