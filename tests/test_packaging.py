@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import compressae_qdrant
 
@@ -60,6 +63,25 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def _link(name: str, site_packages: Path) -> None:
+    """Link an installed distribution, and what it requires, into another environment."""
+    waiting, linked = [name], set[str]()
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in linked:
+            continue
+        linked.add(name)
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # a requirement of another platform
+            continue
+        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            if not (site_packages / top).exists():
+                (site_packages / top).symlink_to(Path(str(found.locate_file(top))))
+        requirements = map(Requirement, found.requires or ())
+        waiting += [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
 def test_every_module_can_be_imported_without_extras() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -69,7 +91,10 @@ def test_every_module_can_be_imported_without_extras() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
-    """Build the source distribution, the wheel from it, and install the wheel without extras."""
+    """Build the source distribution, the wheel from it, and install the wheel without extras.
+
+    torch is linked from this environment, as installing it takes gigabytes.
+    """
     _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
     (sdist,), (wheel,) = (tmp_path / "dist").glob("*.tar.gz"), (tmp_path / "dist").glob("*.whl")
     assert wheel.name.startswith(f"compressae_qdrant-{compressae_qdrant.__version__}-")
@@ -80,12 +105,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     _run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
-    constraints = ROOT / "constraints.txt"
-    (torch,) = [line for line in constraints.read_text().splitlines() if line.startswith("torch==")]
-    downloaded = subprocess.run([*pip, torch], capture_output=True, text=True, check=False)
-    if downloaded.returncode and not os.environ.get("CI"):
-        pytest.skip(f"no package index to install torch from: {downloaded.stderr.strip().splitlines()[-1]}")
-    assert downloaded.returncode == 0, downloaded.stderr
-    _run(*pip, "--constraint", constraints, wheel, cwd=tmp_path)
+    _link("torch", tmp_path / "venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages")
+    _run(*pip, "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     assert _run(python, "-c", FIRST_STEPS, *OPTIONAL, cwd=tmp_path).strip() == compressae_qdrant.__version__
-    assert "Commands" in _run(tmp_path / "venv" / "bin" / "compressae", "--help", cwd=tmp_path)
+    assert "Usage: compressae" in _run(tmp_path / "venv" / "bin" / "compressae", "--help", cwd=tmp_path)
