@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from safetensors.numpy import save_file
 
 from .errors import InvalidCodeError, InvalidInputError, ModelFileError
 from .files import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["BYTES_PER_NONZERO", "FloatArray", "Scale", "SparseCodes"]
 
@@ -30,6 +33,7 @@ BYTES_PER_NONZERO: Final = 8
 """Size of a non-zero as the paper counts it: an int32 index and a float32 value."""
 
 _FORMAT: Final = "1"
+_ARROW_FORMAT: Final = {"format": "compressae-codes-1"}
 
 
 class SparseCodes:
@@ -163,6 +167,68 @@ class SparseCodes:
         meta = {"format": _FORMAT, "latents": str(self.latents), "scale": self.scale or ""}
         with atomic_path(Path(path)) as temporary:
             save_file({"indices": self.indices, "values": self.values}, temporary, metadata=meta)
+
+    def to_arrow(self, ids: Sequence[int | str] | None = None) -> pa.Table:
+        """The codes as an Arrow table, which polars, DuckDB, pandas and others read through `__arrow_c_stream__`.
+
+        Args:
+            ids: ids of the n items; None leaves the column out.
+
+        Returns:
+            Columns `id`, `indices` (fixed-size list of k uint16, or uint32 above 65,536 latents) and `values`
+            (fixed-size list of k float32). The metadata of the schema hold the number of latents and the scale.
+
+        Raises:
+            InvalidInputError: there are not n ids, or they are of mixed types.
+        """
+        import pyarrow as pa
+
+        kind = np.dtype(np.uint16 if self.latents <= 1 << 16 else np.uint32)
+        columns = {
+            "indices": pa.FixedSizeListArray.from_arrays(self.indices.astype(kind).ravel(), self.k),
+            "values": pa.FixedSizeListArray.from_arrays(self.values.ravel(), self.k),
+        }
+        if ids is not None:
+            if len(ids) != len(self):
+                raise InvalidInputError(f"there are {len(ids)} ids for {len(self)} codes; give one for each")
+            try:
+                columns = {"id": pa.array(ids), **columns}
+            except pa.ArrowException as exc:
+                raise InvalidInputError(f"the ids are not all integers or all strings: {exc}") from exc
+        table = pa.table(columns)
+        return table.replace_schema_metadata({**_ARROW_FORMAT, "latents": str(self.latents), "scale": self.scale or ""})
+
+    @classmethod
+    def from_arrow(cls, data: Any, latents: int | None = None, scale: Scale | None = None) -> SparseCodes:
+        """The codes of a table as `to_arrow` makes it, after any filter, join or sort of its rows.
+
+        Args:
+            data: anything with `__arrow_c_stream__` and the columns `indices` and `values`.
+            latents: number of latents, where the table has lost its metadata.
+            scale: scale of the values, where the table has lost its metadata.
+
+        Raises:
+            InvalidInputError: a column is missing or holds no lists of equal length, or `latents` is unknown.
+            InvalidCodeError: a code is invalid.
+        """
+        import pyarrow as pa
+
+        table = pa.RecordBatchReader.from_stream(data).read_all()
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if metadata.get("format") == _ARROW_FORMAT["format"]:
+            latents = int(metadata["latents"]) if latents is None else latents
+            known: Any = metadata["scale"] or None
+            scale = known if scale is None else scale
+        if latents is None:
+            raise InvalidInputError("the table does not say how many latents its codes are over; pass latents=")
+        try:
+            indices, values = (np.array(table[name].to_pylist()) for name in ("indices", "values"))
+        except (KeyError, ValueError) as exc:
+            raise InvalidInputError(
+                f"the table has no usable columns 'indices' and 'values', lists of k numbers ({exc}); it has "
+                f"{', '.join(map(repr, table.column_names))}"
+            ) from exc
+        return cls(indices, values, latents, scale)
 
     @classmethod
     def load(cls, path: str | Path) -> SparseCodes:

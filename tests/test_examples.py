@@ -10,6 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LINES = {
+    "arrow_tables": 7,
     "async_search": 5,
     "filter_and_tenant": 10,
     "load_and_search": 10,

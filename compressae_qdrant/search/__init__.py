@@ -9,6 +9,7 @@
     queries.py                          texts and vectors to plans, with embedder, tenant and item count
     planner.py                          one embedding to one plan; defaults.py and steering.py serve it
     explanations.py                     the score of a hit, latent by latent
+    hit_table.py                        hits as an Arrow table
 
 Names are imported when they are first used, so that `search.settings` can be read without loading torch.
 """
@@ -20,6 +21,7 @@ from ..lazy import lazy_exports
 if TYPE_CHECKING:
     from .alias_retriever import AliasRetriever, AsyncAliasRetriever
     from .async_retriever import AsyncRetriever
+    from .hit_table import hits_to_arrow
     from .planner import QueryPlanner
     from .retriever import Retriever
     from .settings import SearchOptions, SearchSettings, search_settings
@@ -32,6 +34,7 @@ else:
         "Retriever": "retriever",
         "SearchOptions": "settings",
         "SearchSettings": "settings",
+        "hits_to_arrow": "hit_table",
         "search_settings": "settings",
     }
     __getattr__, __dir__ = lazy_exports(__name__, _MODULES)
@@ -44,5 +47,6 @@ __all__ = [
     "Retriever",
     "SearchOptions",
     "SearchSettings",
+    "hits_to_arrow",
     "search_settings",
 ]

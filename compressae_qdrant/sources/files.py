@@ -1,4 +1,4 @@
-"""Catalogs in files: a table with a column of embeddings, or a NumPy matrix with a table beside it."""
+"""Catalogs as tables with a column of embeddings, in files or memory, or as NumPy matrices with a table beside them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..embedders import Embedder
 from ..errors import ConfigError, RowError, SourceError
+from .arrow import ArrowDataset, ArrowStream, open_arrow
 from .batches import batches_of
 from .columns import Columns
 from .identity import file_identity
@@ -24,32 +25,40 @@ _MATRIX: Final = "\0embedding"
 
 
 def open_source(
-    path: str | Path,
+    data: str | Path | ArrowStream | ArrowDataset,
     *,
     columns: Columns = Columns(),  # noqa: B008 (frozen)
     embedder: Embedder | None = None,
     metadata: str | Path | None = None,
     on_error: OnError = "raise",
+    identity: str | None = None,
 ) -> Source:
-    """Open a catalog in a file.
+    """Open a catalog in a file or in memory.
 
     Args:
-        path: `.parquet` (or a directory of such files, read in the order of their names), `.jsonl`, `.csv`, both also
-            with `.gz`, or `.npy`.
+        data: a file: `.parquet` (or a directory of such files, read in the order of their names), `.jsonl`, `.csv`,
+            both also with `.gz`, or `.npy`. Or a table with `__arrow_c_stream__`: a data frame of polars or pandas, a
+            relation of DuckDB, a table or reader of pyarrow. Or a Hugging Face dataset, also a streamed one.
         columns: names of the columns. With `columns.text`, texts are embedded while they are read.
         embedder: embeds the texts of `columns.text`, and is required with it.
         metadata: for `.npy` only, a table with the ids and payloads of its rows, in the same order.
         on_error: `raise` stops at a malformed row and names it; `skip` leaves it out and counts it.
+        identity: for tables in memory and streams, a text that changes with the data. An interrupted load can be
+            resumed only with the same identity; by default it is a new one each time, or the fingerprint of a dataset.
 
     Raises:
         SourceError: the file is missing, unreadable or of an unknown kind, or it lacks a column.
         ConfigError: settings contradict each other.
     """
-    path = Path(path)
     if columns.text is not None and embedder is None:
         raise ConfigError(
             f"column {columns.text!r} holds text but there is no embedder; pass one, or name a column of embeddings"
         )
+    if not isinstance(data, str | Path):
+        return _TableSource(_table_in_memory(data, metadata, identity), columns, embedder, on_error)
+    path = Path(data)
+    if identity is not None:
+        raise ConfigError(f"identity is only for tables in memory, but the catalog is {path.name}; remove the identity")
     if not path.exists():
         raise SourceError(f"there is no catalog at {path}; check the path")
     with reading(path):
@@ -63,13 +72,24 @@ def open_source(
         return _TableSource(open_table(path), columns, embedder, on_error)
 
 
+def _table_in_memory(data: object, metadata: object, identity: str | None) -> Table:
+    if metadata is not None:
+        raise ConfigError(f"metadata is only for a .npy catalog, not for a {type(data).__name__}; remove the metadata")
+    if not isinstance(data, ArrowStream | ArrowDataset):
+        raise SourceError(
+            f"a {type(data).__name__} is not a catalog; pass a path, a table with __arrow_c_stream__ (polars, pandas, "
+            "DuckDB, pyarrow), or one split of a Hugging Face dataset"
+        )
+    return open_arrow(data, identity)
+
+
 class _TableSource:
     """A table with the embeddings, or texts to embed, in a column."""
 
     def __init__(self, table: Table, columns: Columns, embedder: Embedder | None, on_error: OnError) -> None:
         if not table.names:
-            raise SourceError(f"{table.path} has no rows; there is nothing to read")
-        columns.check(table.names, str(table.path))
+            raise SourceError(f"{table.name} has no rows; there is nothing to read")
+        columns.check(table.names, table.name)
         self._table, self._columns, self._embedder, self._on_error = table, columns, embedder, on_error
         self._dim: int | None = None
 
@@ -78,7 +98,7 @@ class _TableSource:
         if self._dim is None:
             first = next((batch for batch in self.batches(1) if batch.ids), None)
             if first is None:
-                raise SourceError(f"{self._table.path} has no well-formed row; there is nothing to read")
+                raise SourceError(f"{self._table.name} has no well-formed row; there is nothing to read")
             self._dim = int(first.embeddings.shape[1])
         return self._dim
 
@@ -118,7 +138,7 @@ class _MatrixSource:
         self._identity = file_identity(path) + (f" {table.identity}" if table is not None else "")
         self._on_error = on_error
         if table is not None:
-            self._columns.check([*table.names, _MATRIX], str(table.path))
+            self._columns.check([*table.names, _MATRIX], table.name)
             if table.rows is not None and table.rows != len(self._vectors):
                 raise SourceError(self._row_count_message(table.rows))
 

@@ -21,9 +21,10 @@ from ..errors import ConfigError, RowError, SourceError
 from .identity import file_identity
 from .source import Row
 
-__all__ = ["Table", "open_table", "read_rows", "reading"]
+__all__ = ["Table", "column_values", "open_table", "read_rows", "reading"]
 
 _READ_ROWS: Final = 4096
+_FILE_ADVICE: Final = "check that the file is complete and its text is UTF-8"
 
 
 def open_table(path: Path) -> Table:
@@ -40,7 +41,12 @@ def open_table(path: Path) -> Table:
             raise SourceError(f"there is no .parquet file in {path}; pass a file, or a directory of parquet files")
         return _Parquet(path, files)
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    kinds: dict[str, type[Table]] = {".parquet": _Parquet, ".jsonl": _JsonLines, ".ndjson": _JsonLines, ".csv": _Csv}
+    kinds: dict[str, type[_FileTable]] = {
+        ".parquet": _Parquet,
+        ".jsonl": _JsonLines,
+        ".ndjson": _JsonLines,
+        ".csv": _Csv,
+    }
     if kind not in kinds:
         raise SourceError(
             f"{path.name} is of an unknown kind; expected .parquet, .jsonl, .csv (the last two also as .gz) or .npy"
@@ -52,7 +58,7 @@ def read_rows(table: Table, start: int) -> Iterator[Row]:
     """The rows of a table from number `start` on. An error while reading names the last row that was read."""
     rows, number = table.read(start), start
     while True:
-        with reading(table.path, number):
+        with reading(table.name, number, table.advice):
             row = next(rows, None)
         if row is None:
             return
@@ -61,27 +67,39 @@ def read_rows(table: Table, start: int) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def reading(path: Path, from_row: int | None = None) -> Iterator[None]:
-    """Raise a SourceError for a file that is damaged, truncated or not in UTF-8; `from_row` is the next row to read."""
+def reading(name: object, from_row: int | None = None, advice: str = _FILE_ADVICE) -> Iterator[None]:
+    """Raise a SourceError for a table that is damaged, truncated or not in UTF-8.
+
+    Args:
+        name: file or other name of the table.
+        from_row: number of the next row to read.
+        advice: what to do about the error.
+    """
     try:
         yield
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, ValueError) as exc:
         if isinstance(exc, ConfigError):
             raise
         where = f" after row {from_row - 1}" if from_row else ""
-        raise SourceError(
-            f"can't read {path}{where}: {exc}; check that the file is complete and its text is UTF-8"
-        ) from exc
+        reason = str(exc).partition(" Detail: Python exception")[0].removesuffix(".")  # Arrow appends a traceback
+        raise SourceError(f"can't read {name}{where}: {reason}; {advice}") from exc
 
 
 class Table(ABC):
-    """Numbered rows of one or more files of one kind."""
+    """Numbered rows with named columns.
 
-    seekable: ClassVar = False
+    Args:
+        name: what messages call the table.
+        identity: see `Source.identity`.
+    """
 
-    def __init__(self, path: Path, files: Sequence[Path]) -> None:
-        self.path, self.files = path, files
-        self.identity = hashlib.sha256(" ".join(map(file_identity, files)).encode()).hexdigest()[:16]
+    seekable: bool = False
+    """Whether reading can start at a row without reading the rows before it."""
+    advice: ClassVar[str] = _FILE_ADVICE
+    """What to do when reading fails."""
+
+    def __init__(self, name: str, identity: str) -> None:
+        self.name, self.identity = name, identity
         self.names: list[str] = []
         self.rows: int | None = None
 
@@ -90,7 +108,16 @@ class Table(ABC):
         """The rows from number `start` on."""
 
 
-class _Parquet(Table):
+class _FileTable(Table):
+    """A table in one or more files of one kind."""
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        identity = hashlib.sha256(" ".join(map(file_identity, files)).encode()).hexdigest()[:16]
+        super().__init__(str(path), identity)
+        self.path, self.files = path, files
+
+
+class _Parquet(_FileTable):
     seekable = True
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
@@ -116,14 +143,14 @@ class _Parquet(Table):
             groups = [group for group, end in enumerate(ends) if first + end > start]
             number = first + (ends[groups[0]] - sizes[groups[0]] if groups else 0)
             for part in file.iter_batches(_READ_ROWS, row_groups=groups):
-                fields = [_values(part.column(name)) for name in part.schema.names]
+                fields = [column_values(part.column(name)) for name in part.schema.names]
                 for values in zip(*fields, strict=True):
                     if number >= start:
                         yield number, dict(zip(part.schema.names, values, strict=True))
                     number += 1
 
 
-class _JsonLines(Table):
+class _JsonLines(_FileTable):
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         super().__init__(path, files)
         for _, row in self.read(0):
@@ -147,7 +174,7 @@ class _JsonLines(Table):
         return row
 
 
-class _Csv(Table):
+class _Csv(_FileTable):
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         super().__init__(path, files)
         csv.field_size_limit(1 << 24)  # an embedding as text is longer than the module's default
@@ -168,8 +195,10 @@ class _Csv(Table):
                     yield number, dict(zip(self.names, values, strict=True))
 
 
-def _values(column: Any) -> Sequence[Any]:
+def column_values(column: Any) -> Sequence[Any]:
     """A column as Python values. Vectors stay NumPy rows, which is far faster than lists of numbers."""
+    if isinstance(column, pa.FixedShapeTensorArray):
+        column = column.storage
     kind = column.type
     if pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and not column.null_count:
         flat = column.flatten().to_numpy(zero_copy_only=False)
