@@ -14,6 +14,7 @@ LINES = {
     "async_search": 5,
     "filter_and_tenant": 10,
     "load_and_search": 10,
+    "sparse_encoder": 4,
     "steer_and_explain": 6,
     "train_and_evaluate": 4,
 }
@@ -24,6 +25,7 @@ def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(LINES)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
 @pytest.mark.parametrize("name", sorted(LINES))
 def test_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Integrations: this package as a part of other libraries, one module and one extra each."""
