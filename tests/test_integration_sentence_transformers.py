@@ -59,7 +59,7 @@ def test_the_two_sides_are_the_code_and_the_query_vector(
 
 def test_a_text_of_unknown_side_is_a_document_with_one_warning(encoder: SparseEncoder) -> None:
     with pytest.warns(UserWarning, match="must not be compared with each other: use encode_query") as caught:
-        plain = [encoder.encode(DOCUMENTS) for _ in range(2)][0]
+        plain, _ = encoder.encode(DOCUMENTS), encoder.encode(DOCUMENTS)
     assert len(caught) == 1
     assert torch.equal(plain.to_dense(), encoder.encode_document(DOCUMENTS).to_dense())
 
@@ -100,8 +100,9 @@ def test_the_default_side_is_saved(backbone: SentenceTransformer, coder: Compres
 def test_the_weights_stay_in_float32(encoder: SparseEncoder, coder: CompresSAE) -> None:
     before = coder.fingerprint
     module = encoder[-1]
-    encoder[-1].to(torch.bfloat16)
-    encoder[-1].half()
+    assert isinstance(module, CompresSAEModule)
+    module.to(torch.bfloat16)
+    module.half()
     assert module.coder.atoms.dtype == torch.float32
     assert coder.fingerprint == before
     x = torch.randn(2, 384, generator=torch.Generator().manual_seed(0))
@@ -121,7 +122,7 @@ def test_unfit_embeddings_are_refused(encoder: SparseEncoder, backbone: Sentence
     with pytest.raises(ConfigError, match="codes have no gradient"):
         CompresSAEModule(small)({"sentence_embedding": torch.ones(1, 8, requires_grad=True)}, task="query")
     with pytest.raises(ConfigError, match="the last module of the encoder is a"):
-        save_sparse_encoder(backbone, tmp_path)
+        save_sparse_encoder(SparseEncoder(modules=list(backbone)), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["some_package.module.Thing", "sentence_transformers_extra.Thing"])

@@ -11,7 +11,7 @@ import json
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ Use `encode_query` and `encode_document`: two documents' codes must not be compa
 """
 
 
-class CompresSAEModule(Module):  # type: ignore[misc]  # sentence-transformers is untyped here
+class CompresSAEModule(Module):
     """The module that replaces a dense sentence embedding by its code, or by the query vector `W x_q`.
 
     The weights stay in float32 whatever the precision of the backbone, and are not trained with it: use
@@ -75,22 +75,27 @@ class CompresSAEModule(Module):  # type: ignore[misc]  # sentence-transformers i
             means documents, with a warning.
     """
 
-    config_file_name: ClassVar[str] = "sentence_transformers_module.json"
-    config_keys: ClassVar[list[str]] = ["default_side"]
-    forward_kwargs: ClassVar[set[str]] = {"task"}
+    config_file_name: str = "sentence_transformers_module.json"
+    config_keys: list[str] = ["default_side"]  # noqa: RUF012 (declared so by the base)
+    forward_kwargs: set[str] = {"task"}  # noqa: RUF012 (declared so by the base)
 
     coder: CompresSAE
     """The model. It is not registered as a submodule, because sentence-transformers casts all of those."""
 
     def __init__(self, model: CompresSAE, default_side: Side | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # the base's arguments have no types
         if default_side not in (None, *get_args(Side)):
             raise ConfigError(f"default_side is {default_side!r}; it must be document, query or None")
         self.default_side = default_side
         self.__dict__["coder"] = model
         self._has_warned = False
 
-    def forward(self, features: dict[str, Tensor | Any], task: str | None = None) -> dict[str, Tensor | Any]:
+    def forward(
+        self,
+        features: dict[str, Tensor | Any],
+        task: str | None = None,
+        **kwargs: Any,  # noqa: ARG002 (the base's)
+    ) -> dict[str, Tensor | Any]:
         """Replace `sentence_embedding` (b, d) by (b, h) float32.
 
         Raises:
@@ -122,19 +127,28 @@ class CompresSAEModule(Module):  # type: ignore[misc]  # sentence-transformers i
         self.save_config(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,  # noqa: ARG003 (the base's)
+    ) -> Self:
         """Read what `save` wrote, from a directory or the hub.
 
         Raises:
             ModelFileError: there is no model, or it is damaged.
         """
-        hub = {
-            name: kwargs[name] for name in ("token", "cache_folder", "revision", "local_files_only") if name in kwargs
-        }
-        directory = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **hub)
+        where = (model_name_or_path, subfolder)
+        directory = cls.load_dir_path(*where, token, cache_folder, revision, local_files_only)
         if directory is None:
             raise ModelFileError(f"{model_name_or_path} has no directory {subfolder!r}; save the encoder again")
-        return cls(CompresSAE.load(directory), **cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
+        config = cls.load_config(*where, None, token, cache_folder, revision, local_files_only)
+        return cls(CompresSAE.load(directory), **{**(init_defaults or {}), **config})
 
     def on_model_ready(self, model: Any) -> None:
         """Tag the card of the whole encoder, and keep its writing offline."""
@@ -187,7 +201,8 @@ def sparse_encoder(
             "the backbone whose embeddings the model was trained on"
         )
     return SparseEncoder(
-        modules=[*loaded, CompresSAEModule(model, default_side)], prompts=dict(loaded.prompts),
+        modules=[*loaded, CompresSAEModule(model, default_side)],
+        prompts={name: prompt or "" for name, prompt in loaded.prompts.items()},
         default_prompt_name=loaded.default_prompt_name, similarity_fn_name="dot", device=str(loaded.device),
     )  # fmt: skip
 
