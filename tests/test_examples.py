@@ -14,6 +14,7 @@ LINES = {
     "async_search": 5,
     "filter_and_tenant": 10,
     "load_and_search": 10,
+    "sklearn_pipeline": 4,
     "sparse_encoder": 4,
     "steer_and_explain": 6,
     "train_and_evaluate": 4,

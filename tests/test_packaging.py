@@ -100,6 +100,7 @@ def test_every_module_can_be_imported_without_extras() -> None:
     assert done.stdout.split() == [  # only these modules are all about an extra
         "compressae_qdrant.evaluation.plots",
         "compressae_qdrant.integrations.sentence_transformers",
+        "compressae_qdrant.integrations.sklearn",
     ]
 
 
