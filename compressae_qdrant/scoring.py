@@ -176,6 +176,8 @@ class Explanation:
     """The score minus the sum of the shares: rounding, if the codes gave the score. If stored embeddings did
     (`dense_candidates`), it is the information that the code lost. Otherwise the item was written again after the
     search."""
+    first_stage: str = "codes"
+    """What found the hit as a candidate: "codes" (the inverted index), "graph" (navigation vectors) or "both"."""
 
 
 def explain(

@@ -45,6 +45,13 @@ class StandIn:
     fingerprint: str = "m-0123456789ab"
     latents: int = H
     dim: int = D
+    projection_fingerprint: str = "p-0123456789ab"
+    max_navigation_dim: int = D
+
+    def navigation_vectors(self, codes: SparseCodes, dim: int) -> FloatArray:
+        """Random projections of the codes."""
+        maps = np.random.default_rng(5).normal(size=(self.latents, dim)) / np.sqrt(dim)
+        return np.asarray(codes.to_csr() @ maps, np.float32)
 
 
 @dataclass(frozen=True)

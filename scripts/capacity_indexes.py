@@ -115,7 +115,7 @@ class CodeIndexRun:
                     with_payload=False,
                 )
                 plans = [planner.plans(query, settings)[0] for query in queries[:_QUERIES]]
-                walked = [int(use[np.asarray(plan.first_stage.indices)].sum()) for plan in plans]
+                walked = [int(use[plan.first_stage.indices].sum()) for plan in plans if plan.first_stage is not None]
                 rows.append({
                     "run": self._run(model, work / self.name),
                     "first_stage_latents": first_stage_latents or self.latents, "prefetch": prefetch,

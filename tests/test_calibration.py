@@ -170,6 +170,7 @@ def test_a_search_reaches_its_target_recall(
         rows = [[hit.id for hit in batch if hit.id != row] for batch, row in zip(hits, own, strict=True)]
         assert float(recall(rows, truth, 19).mean()) > target - 0.03
         (planned,) = retriever._queries._planner.plans(embeddings[0], search_settings(limit=20, target_recall=target))
+        assert planned.first_stage is not None
         sizes.append((planned.prefetch, len(planned.first_stage)))
         expected = own_model.calibration.choose(target, 20, keep_dense=dense)
         assert (len(planned.first_stage), planned.prefetch) == expected

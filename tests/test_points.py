@@ -117,7 +117,9 @@ def test_a_plan_may_name_latents_in_any_order_but_only_once() -> None:
         return QueryPlan(vector, vector, 1, 1)
 
     for fine in ([1, 2, 8], [8, 1, 2], [5]):
-        assert check_plan(plan(fine), manifest).first_stage.indices.tolist() == fine
+        checked = check_plan(plan(fine), manifest).first_stage
+        assert checked is not None
+        assert checked.indices.tolist() == fine
     for wrong in ([1, 1, 2], [2, 1, 2]):
         with pytest.raises(InvalidInputError, match="first_stage names a latent twice"):
             check_plan(plan(wrong), manifest)

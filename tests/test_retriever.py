@@ -210,7 +210,7 @@ class _CountingIndex:
 
     def __init__(self, index: AsyncQdrantIndex) -> None:
         self._index, self._running, self.max_running = index, 0, 0
-        self.fingerprint, self.settings = index.fingerprint, index.settings
+        self.fingerprint, self.settings, self.projection = index.fingerprint, index.settings, index.projection
         self.retrieve, self.search_batch = index.retrieve, index.search_batch
         self.items, self.candidates = 60, list[int]()
 

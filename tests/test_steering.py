@@ -136,6 +136,8 @@ def test_steered_latents_are_part_of_both_stages(
     for a, b in zip(plain, steered, strict=True):
         assert a.rescoring is not None
         assert b.rescoring is not None
+        assert a.first_stage is not None
+        assert b.first_stage is not None
         for stage_a, stage_b in ((a.first_stage, b.first_stage), (a.rescoring, b.rescoring)):
             before = dict(zip(stage_a.indices.tolist(), stage_a.values.tolist(), strict=True))
             after = dict(zip(stage_b.indices.tolist(), stage_b.values.tolist(), strict=True))

@@ -11,18 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
-from .inputs import open_catalog, parse_scoring
+from .inputs import open_catalog, parse_first_stage, parse_scoring
 from .options import (
     EmbedderOption,
     EmbedderSettingsOption,
     EmbeddingOption,
     ExactOption,
+    FirstStageLatentsOption,
     FirstStageOption,
     IdOption,
     IndexOption,
     JsonOption,
     MetadataOption,
     ModelOption,
+    NavigationEfOption,
     PrefetchOption,
     ScoringOption,
     SourceArgument,
@@ -80,7 +82,9 @@ def evaluate(
     scoring: ScoringOption = "asymmetric",
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
-    first_stage_latents: FirstStageOption = None,
+    first_stage: FirstStageOption = None,
+    navigation_ef: NavigationEfOption = None,
+    first_stage_latents: FirstStageLatentsOption = None,
     target_recall: TargetRecallOption = None,
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -108,6 +112,7 @@ def evaluate(
         raise ConfigError("--baselines needs --out DIRECTORY, the directory for the table and plots")
     settings: SearchOptions = {
         "scoring": parse_scoring(scoring), "exact": exact, "prefetch": prefetch,
+        "first_stage": parse_first_stage(first_stage), "navigation_ef": navigation_ef,
         "first_stage_latents": first_stage_latents, "target_recall": target_recall,
     }  # fmt: skip
     catalog = open_catalog(

@@ -47,6 +47,7 @@ def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_j
             entry["explanation"] = {
                 "shares": [dataclasses.asdict(share) for share in explanation.shares],
                 "remainder": explanation.remainder,
+                "first_stage": explanation.first_stage,
             }
         print_json(listed)
         return

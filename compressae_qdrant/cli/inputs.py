@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from ..model.compressae import CompresSAE
     from ..model.config import Method
     from ..scoring import Scoring
+    from ..search.settings import FirstStage
     from ..sources import Source
 
 __all__ = [
     "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder", "open_or_create",
-    "parse_device", "parse_filter", "parse_method", "parse_query", "parse_scoring",
+    "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query", "parse_scoring",
 ]  # fmt: skip
 
 _EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -159,6 +160,13 @@ def parse_scoring(name: str) -> Scoring:
     from ..scoring import Scoring
 
     return cast("Scoring", _one_of(name, get_args(Scoring), "--scoring"))
+
+
+def parse_first_stage(name: str | None) -> FirstStage:
+    """What finds the candidates, by its name."""
+    from ..search.settings import FirstStage
+
+    return cast("FirstStage", _one_of(name or "auto", get_args(FirstStage), "--first-stage"))
 
 
 def _one_of(name: str, known: tuple[str, ...], option: str) -> str:

@@ -180,6 +180,21 @@ PrefetchOption = Annotated[
     ),
 ]  # fmt: skip
 FirstStageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--first-stage", metavar="[auto|codes|graph|both]", rich_help_panel=SEARCH, show_default="auto",
+        help="What finds the candidates: the inverted index of the codes, the graph of navigation vectors, or both. "
+        "auto takes the graph if the index has one and at least 10,000 items.",
+    ),
+]  # fmt: skip
+NavigationEfOption = Annotated[
+    int | None,
+    typer.Option(
+        "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH, show_default="the number of candidates",
+        help="Nodes that the search of the graph keeps. More find more of the true candidates in more time.",
+    ),
+]  # fmt: skip
+FirstStageLatentsOption = Annotated[
     int | None,
     typer.Option(
         "--first-stage-latents", metavar="LATENTS", rich_help_panel=SEARCH,

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .options import FirstStageOption, JsonOption, PrefetchOption
+from .options import FirstStageLatentsOption, JsonOption, PrefetchOption
 from .output import as_is, print_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def plan(
     replicas: Annotated[int, typer.Option(help="Minimum number of replicas of each shard.")] = 1,
     qps: Annotated[float, typer.Option(help="Queries per second at the peak.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Number of hits per query.")] = 10,
-    first_stage_latents: FirstStageOption = None,
+    first_stage_latents: FirstStageLatentsOption = None,
     prefetch: PrefetchOption = None,
     keep_dense: Annotated[
         bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes a dimension).")

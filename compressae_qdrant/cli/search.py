@@ -14,10 +14,12 @@ from .options import (
     ConfigOption,
     EmbedderSettingsOption,
     ExactOption,
+    FirstStageLatentsOption,
     FirstStageOption,
     IndexOption,
     JsonOption,
     ModelOption,
+    NavigationEfOption,
     PrefetchOption,
     ScoringOption,
     TargetRecallOption,
@@ -61,7 +63,9 @@ def search(
     scoring: ScoringOption = "asymmetric",
     exact: ExactOption = False,
     prefetch: PrefetchOption = None,
-    first_stage_latents: FirstStageOption = None,
+    first_stage: FirstStageOption = None,
+    navigation_ef: NavigationEfOption = None,
+    first_stage_latents: FirstStageLatentsOption = None,
     target_recall: TargetRecallOption = None,
     concept: Annotated[
         list[str] | None,
@@ -98,8 +102,9 @@ def search(
     from ..search.retriever import Retriever
 
     options = _plan_options(
-        config, prefetch=prefetch, first_stage_latents=first_stage_latents, target_recall=target_recall
-    )
+        config, prefetch=prefetch, first_stage=first_stage, navigation_ef=navigation_ef,
+        first_stage_latents=first_stage_latents, target_recall=target_recall,
+    )  # fmt: skip
     scored_by = parse_scoring(scoring)
     target = query if like else parse_query(query)
     if not like and isinstance(target, str) and embedder is None:

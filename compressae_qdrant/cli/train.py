@@ -75,6 +75,13 @@ def train(
             rich_help_panel=_TRAINING,
         ),
     ] = 500_000,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="Embeddings of logged queries, as a file like SOURCE, if queries differ from items. "
+            "The navigation vectors of the graph are fitted to them.", rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     device: TrainingDeviceOption = None,
     embedding: EmbeddingOption = "embedding",
     text: TextOption = None,
@@ -92,7 +99,7 @@ def train(
     Example:
         compressae train sample --out model
     """
-    from ..sources import sample_embeddings
+    from ..sources import draw_embeddings, sample_embeddings
     from ..training import TrainConfig
     from ..training import train as train_model
     from ..training.distributed import default_device, join_process_group
@@ -110,6 +117,10 @@ def train(
     given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds, "batch_size": batch_size}
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
     training = TrainConfig(**chosen)
+    logged = None
+    if queries is not None:
+        log = open_catalog(queries, embedding=embedding, text=text, embedder=embedder, skip_bad_rows=skip_bad_rows)
+        logged, _ = draw_embeddings(log, limit)
     with join_process_group(target) as group:
         model = train_model(
             sample_embeddings(catalog, limit, seed=training.seed),
@@ -117,6 +128,7 @@ def train(
             checkpoint=out / "training.checkpoint",
             progress=group.is_first and not json_output,
             device=target,
+            queries=logged,
         )
         if not group.is_first:
             return
@@ -130,6 +142,7 @@ def train(
         "k": model.k,
         "notes": model.history.notes,
         "posting_mass": model.posting_mass,
+        "navigation": f"fitted to {model.projection.source}",
         "dead_latents": int((model.latent_use == 0).sum()),
     } | ({"pursuit_loss": model.history.records[-1].pursuit_loss} if model.history.records else {})
     show(facts, json_output)

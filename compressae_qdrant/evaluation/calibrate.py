@@ -200,11 +200,11 @@ class _Searches:
             first, full = (
                 _columns([stage.indices for stage in stages], [stage.values for stage in stages], self.codes.latents)
                 for stages in (
-                    [plan.first_stage for plan in plans],
+                    [plan.first_stage for plan in plans if plan.first_stage is not None],
                     [plan.rescoring for plan in plans if plan.rescoring is not None],
                 )
             )
-            postings += sum(int(use[plan.first_stage.indices].sum()) for plan in plans)
+            postings += sum(int(use[plan.first_stage.indices].sum()) for plan in plans if plan.first_stage is not None)
             narrow, wide = np.asarray((items @ first).T), np.asarray((items @ full).T)
             for query, coarse, fine in zip(rows, narrow, wide, strict=True):
                 self._count(found, query, coarse, fine)

@@ -12,13 +12,19 @@ from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .protocol import CodeModel
 from .settings import IndexSettings
 
-__all__ = ["DENSE_NAME", "METADATA_KEY", "VECTOR_NAME", "Described", "Manifest"]
+__all__ = ["DENSE_NAME", "METADATA_KEY", "NAVIGATION_NAME", "VECTOR_NAME", "Described", "Manifest"]
 
 VECTOR_NAME: Final = "code"
 """Name of the sparse vector that holds the codes."""
 
 DENSE_NAME: Final = "dense"
 """Name of the dense vector that holds the embeddings, if the index keeps them."""
+
+NAVIGATION_NAME: Final = "navigation"
+"""Name of the vector that the graph is built on, where an index has one."""
+
+_NAVIGATION_DIM: Final = 128
+"""Default dimensions of navigation vectors: at 2 bits they hold 0.99 of the true top 10 in 100 candidates."""
 
 METADATA_KEY: Final = "compressae"
 """Key of the manifest in the metadata of a collection."""
@@ -39,11 +45,35 @@ class Manifest:
     settings: IndexSettings
     adopted: bool = False
     """Whether the codes were added to an existing collection, whose points and payloads belong to the user."""
+    projection: str | None = None
+    """Fingerprint of the projection that made the navigation vectors; None for an index without them."""
 
     @classmethod
     def of(cls, model: CodeModel, settings: IndexSettings, *, adopted: bool = False) -> Self:
-        """The manifest of a new index for `model`."""
-        return cls(model.fingerprint, model.latents, model.dim, settings, adopted)
+        """The manifest of a new index for `model`.
+
+        Raises:
+            ConfigError: navigation vectors cannot have as many dimensions as the settings ask for.
+        """
+        projection = None
+        if adopted:  # its own vectors may have a graph already
+            settings = dataclasses.replace(settings, navigation=None)
+        if settings.navigation is not None:
+            projection, largest = model.projection_fingerprint, model.max_navigation_dim
+            dim = settings.navigation.dim or min(_NAVIGATION_DIM, largest)
+            if dim > largest:
+                raise ConfigError(
+                    f"navigation dim is {dim}, but this model, which encodes {model.dim} dimensions, offers at most "
+                    f"{largest}; choose a smaller dim"
+                )
+            settings = dataclasses.replace(settings, navigation=dataclasses.replace(settings.navigation, dim=dim))
+        return cls(model.fingerprint, model.latents, model.dim, settings, adopted, projection)
+
+    @property
+    def navigation_dim(self) -> int | None:
+        """Dimensions of the navigation vectors; None for an index without them."""
+        navigation = self.settings.navigation
+        return None if self.projection is None or navigation is None else navigation.dim
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON, with the number of its format and the version of this package."""
@@ -58,6 +88,7 @@ class Manifest:
                 "shard_keys": list(self.settings.shard_keys),
             },
             "adopted": self.adopted,
+            "projection": self.projection,
             "written_by": f"compressae-qdrant {_version()}",
         }
 
@@ -78,9 +109,12 @@ class Manifest:
                 f"the index was written by {data.get('written_by', 'an unknown version')}; upgrade compressae-qdrant"
             )
         try:
-            settings = IndexSettings(**data["settings"])
-            adopted = bool(data.get("adopted", False))
-            return cls(str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings, adopted)
+            settings = IndexSettings(**{"navigation": None, **data["settings"]})  # version 0.1 had no navigation
+            adopted, projection = bool(data.get("adopted", False)), data.get("projection")
+            return cls(
+                str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings, adopted,
+                None if projection is None else str(projection),
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             raise CodeIndexError(
                 f"the manifest of {location} is damaged ({type(exc).__name__}: {exc}); create the index again"
@@ -119,6 +153,11 @@ class Described:
     def settings(self) -> IndexSettings:
         """Settings with which the index was created."""
         return self._manifest.settings
+
+    @property
+    def projection(self) -> str | None:
+        """Fingerprint of the projection that made its navigation vectors; None for an index without them."""
+        return self._manifest.projection
 
 
 def _version() -> str:

@@ -20,8 +20,9 @@ __all__ = ["QueryPlan"]
 class QueryPlan:
     """One query: the engine finds candidates by `first_stage` and rescores them exactly by `rescoring`."""
 
-    first_stage: QueryVector
-    """Scored against the inverted index, over all items that pass the filter."""
+    first_stage: QueryVector | None
+    """Scored against the inverted index, over all items that pass the filter; None leaves the inverted index out, if
+    `navigation` finds the candidates."""
     rescoring: QueryVector | None
     """Scored against the stored float32 values of the candidates; None returns the first stage's own scores."""
     limit: int
@@ -43,6 +44,10 @@ class QueryPlan:
     score_threshold: float | None = None
     """Minimum score of a candidate by `first_stage`, computed from its stored float32 values. With a concept as the
     first stage, it restricts the search to the items that have the concept. None sets no minimum."""
+    navigation: FloatArray | None = None
+    """(dim,) the query's navigation vector, which finds candidates by the graph: alone, or besides `first_stage`."""
+    navigation_ef: int | None = None
+    """Nodes that the search of the graph keeps, at least `prefetch`; None takes the engine's default."""
     origin: HitOrigin | None = field(default=None, compare=False, repr=False)
     """What explains the hits of this plan; every hit refers to it."""
 
@@ -63,5 +68,13 @@ class QueryPlan:
             )
         if self.score_threshold is not None and self.rescoring is None:
             raise InvalidInputError("the plan has a score_threshold but no rescoring, which applies it; set rescoring")
-        if not len(self.first_stage):
+        if self.first_stage is None and self.navigation is None:
+            raise InvalidInputError("the plan has neither a first_stage nor a navigation vector; set one of them")
+        if self.first_stage is not None and not len(self.first_stage):
             raise InvalidInputError("first_stage is empty, so no item can match it; give it at least one latent")
+        if self.navigation is not None and self.rescoring is None:
+            raise InvalidInputError("the plan has a navigation vector, which only finds candidates; set rescoring")
+        if self.score_threshold is not None and (self.first_stage is None or self.navigation is not None):
+            raise InvalidInputError(
+                "the plan has a score_threshold, which applies to first_stage; set it, and leave navigation out"
+            )

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codes import FloatArray, Scale, SparseCodes
-from ..errors import InvalidCodeError, InvalidInputError
+from ..errors import ConfigError, InvalidCodeError, InvalidInputError, ModelMismatchError
 from ..scoring import QueryVector
 from ..telemetry import timed
 from .ids import ItemIds, PointId, point_id, stored_payload
 from .manifest import Manifest
 from .plan import QueryPlan
+from .protocol import CodeModel
 from .results import Hit, ItemId, Payload, Record
 
 __all__ = ["CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of", "to_points"]
@@ -29,6 +30,8 @@ class CheckedBatch(NamedTuple):
     payloads: list[dict[str, Any]]
     dense: FloatArray | None
     """(n, d) embeddings of unit norm, if the index keeps them."""
+    navigation: FloatArray | None = None
+    """(n, dim) navigation vectors, if the index has a graph."""
 
 
 class CodePoint(NamedTuple):
@@ -41,6 +44,8 @@ class CodePoint(NamedTuple):
     payload: dict[str, Any]
     dense: list[float] | None
     """Embedding of the item, if the index keeps it."""
+    navigation: list[float] | None
+    """Navigation vector of the item, if the index has a graph."""
 
 
 def check_batch(
@@ -50,6 +55,7 @@ def check_batch(
     dense: npt.NDArray[np.floating] | None,
     manifest: Manifest,
     hashes: Sequence[str] | None = None,
+    model: CodeModel | None = None,
 ) -> CheckedBatch:
     """Check a batch of items, and return it in the form to store.
 
@@ -60,6 +66,7 @@ def check_batch(
         dense: (n, d) embeddings if the index keeps them, else None.
         manifest: manifest of the index.
         hashes: n content hashes to store, or None.
+        model: the index's model, which computes navigation vectors; needed by an index that has a graph.
 
     Raises:
         InvalidInputError: lengths differ, an id is invalid or repeated, a payload is not JSON, or embeddings are
@@ -76,14 +83,17 @@ def check_batch(
     points = point_ids(ids)
     stored = [_payload(item, point, None if payloads is None else payloads[i], i, None if hashes is None else hashes[i])
               for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
-    return CheckedBatch(points, codes, stored, kept)
+    return CheckedBatch(points, codes, stored, kept, _navigation(codes, manifest, model))
 
 
 def to_points(batch: CheckedBatch) -> list[CodePoint]:
     """The items of a batch, as Python numbers."""
     rows, values = rows_of(batch.codes, batch.codes.values)
-    dense: Sequence[list[float] | None] = [None] * len(rows) if batch.dense is None else batch.dense.tolist()
-    return [CodePoint(*point) for point in zip(batch.ids, rows, values, batch.payloads, dense, strict=True)]
+    none = [None] * len(rows)
+    dense: Sequence[list[float] | None] = none if batch.dense is None else batch.dense.tolist()
+    navigation: Sequence[list[float] | None] = none if batch.navigation is None else batch.navigation.tolist()
+    items = zip(batch.ids, rows, values, batch.payloads, dense, navigation, strict=True)
+    return [CodePoint(*item) for item in items]
 
 
 def rows_of(codes: SparseCodes, values: npt.NDArray[np.floating]) -> tuple[list[list[int]], list[list[float]]]:
@@ -135,6 +145,14 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
             raise InvalidInputError(
                 f"the plan's dense query has shape {plan.dense.shape}; it must be ({manifest.dim},) and finite"
             )
+    if plan.navigation is not None:
+        if manifest.navigation_dim is None:
+            raise InvalidInputError("the index has no navigation vectors; search it with first_stage='codes'")
+        if plan.navigation.shape != (manifest.navigation_dim,) or not np.isfinite(plan.navigation).all():
+            raise InvalidInputError(
+                f"the plan's navigation vector has shape {plan.navigation.shape}; it must be "
+                f"({manifest.navigation_dim},) and finite"
+            )
     latents = manifest.latents
     for name, vector in (("first_stage", plan.first_stage), ("rescoring", plan.rescoring)):
         if vector is None:
@@ -166,6 +184,7 @@ def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
     """
     assert plan.rescoring is not None
     if plan.score_threshold is not None:
+        assert plan.first_stage is not None
         strength = _products(candidates, plan.first_stage)
         candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.score_threshold]
     scores = _products(candidates, plan.rescoring)
@@ -224,6 +243,24 @@ def _checked_dense(dense: npt.NDArray[np.floating] | None, items: int, manifest:
             f"embedding in row {bad[0]} is zero, NaN or infinite ({bad.size} such rows); embed those items again"
         )
     return np.asarray(dense / norms, np.float32)
+
+
+def _navigation(codes: SparseCodes, manifest: Manifest, model: CodeModel | None) -> FloatArray | None:
+    dim = manifest.navigation_dim
+    if dim is None or not len(codes):
+        return None
+    if model is None:
+        raise ConfigError(
+            "the index has navigation vectors, which its model computes from the codes; open the index with its model "
+            "to write to it"
+        )
+    if model.projection_fingerprint != manifest.projection:
+        raise ModelMismatchError(
+            f"the index has navigation vectors of projection {manifest.projection!r} but the model has "
+            f"{model.projection_fingerprint!r}; load the model with which the index was created, or build a new index"
+        )
+    # The engine stores half precision.
+    return model.navigation_vectors(codes, dim).astype(np.float16).astype(np.float32)
 
 
 def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int, content: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..codes import SparseCodes
+from ..codes import FloatArray, SparseCodes
 from .plan import QueryPlan
 from .results import Hit, IndexInfo, ItemId, Payload, Record
 from .settings import IndexSettings
@@ -30,6 +30,11 @@ class CodeModel(Protocol):
     def latents(self) -> int: ...
     @property
     def dim(self) -> int: ...
+    @property
+    def projection_fingerprint(self) -> str: ...
+    @property
+    def max_navigation_dim(self) -> int: ...
+    def navigation_vectors(self, codes: SparseCodes, dim: int) -> FloatArray: ...
 
 
 class CodeIndex(Protocol):
@@ -46,6 +51,10 @@ class CodeIndex(Protocol):
     @property
     def settings(self) -> IndexSettings:
         """Settings with which the index was created."""
+
+    @property
+    def projection(self) -> str | None:
+        """Fingerprint of the projection that made its navigation vectors; None for an index without them."""
 
     @property
     def parallel_upserts(self) -> int:
@@ -137,6 +146,10 @@ class AsyncCodeIndex(Protocol):
     @property
     def settings(self) -> IndexSettings:
         """Settings with which the index was created."""
+
+    @property
+    def projection(self) -> str | None:
+        """Fingerprint of the projection that made its navigation vectors; None for an index without them."""
 
     async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, see `CodeIndex.count`."""

@@ -95,5 +95,15 @@ class IndexInfo:
     settings: IndexSettings
     index_bytes: int | None
     """Measured bytes of the inverted index; None if the engine does not report them."""
+    navigation_bytes: int | None
+    """Measured bytes of quantised navigation vectors and their graph; None if the engine does not report them."""
     total_bytes: int | None
     """Measured bytes on disk, including stored codes, payloads and logs; None if unknown."""
+
+    @property
+    def resident_bytes(self) -> int | None:
+        """Bytes that stay in memory, without the engine's tables of items: navigation vectors and graph, and the
+        inverted index unless it is cold. None if the engine does not report them."""
+        if self.index_bytes is None or self.navigation_bytes is None:
+            return None
+        return self.navigation_bytes + (0 if self.settings.memory == "cold" else self.index_bytes)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..codes import Scale
 from ..errors import ConfigError
 
-__all__ = ["Datatype", "FieldType", "IndexSettings", "Memory", "ShardKey"]
+__all__ = ["NAVIGATION_BITS", "Datatype", "FieldType", "IndexSettings", "Memory", "NavigationSettings", "ShardKey"]
 
 ShardKey = int | str
 """Name of a shard in a collection with custom sharding."""
@@ -19,6 +19,42 @@ Memory = Literal["pinned", "cached", "cold"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "uuid"]
 
 
+NAVIGATION_BITS = (1, 1.5, 2, 4)
+"""Bits per dimension that the engine's TurboQuant offers."""
+
+
+@dataclass(frozen=True)
+class NavigationSettings:
+    """Settings of the navigation vectors: short quantised vectors with an HNSW graph, which find candidates in a time
+    that hardly grows with the catalog. Codes rank the candidates."""
+
+    dim: int | None = None
+    """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 128, or the embeddings'
+    dimensions if those are fewer. Measured on 63,666 items; see BENCHMARKS.md."""
+    bits: float = 2
+    """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk, and searches do not read it."""
+    m: int = 12
+    """Links per item and layer of the graph; the lowest layer has 2 m."""
+    ef_construct: int = 128
+    """Candidates that are considered for the links of an item when the graph is built."""
+    memory: Memory = "pinned"
+    """Where quantised vectors and graph are kept: pinned in RAM, in the page cache, or cold on disk."""
+
+    def __post_init__(self) -> None:
+        if self.dim is not None and self.dim < 1:
+            raise ConfigError(f"navigation dim is {self.dim}; it must be at least 1")
+        if self.bits not in NAVIGATION_BITS:
+            raise ConfigError(
+                f"navigation bits are {self.bits!r}; they must be one of {', '.join(map(str, NAVIGATION_BITS))}"
+            )
+        if not 2 <= self.m <= 128:
+            raise ConfigError(f"navigation m is {self.m}; it must be from 2 to 128")
+        if self.ef_construct < 4:
+            raise ConfigError(f"navigation ef_construct is {self.ef_construct}; it must be at least 4")
+        if self.memory not in get_args(Memory):
+            raise ConfigError(f"navigation memory is {self.memory!r}; it must be one of {', '.join(get_args(Memory))}")
+
+
 @dataclass(frozen=True)
 class IndexSettings:
     """Engine settings of one index, fixed when it is created."""
@@ -26,8 +62,12 @@ class IndexSettings:
     datatype: Datatype = "uint8"
     """How the inverted index stores values. uint8 is scaled for each posting list. Measured on 63,666 items at k=32:
     float32 183 bytes an item, uint8 100, with no loss of recall@100."""
-    memory: Memory = "pinned"
-    """Where the inverted index is kept: pinned in RAM, in the page cache, or cold on disk."""
+    memory: Memory | None = None
+    """Where the inverted index is kept: pinned in RAM, in the page cache, or cold on disk. None takes "cold" with
+    navigation, which rarely reads it, and "pinned" without."""
+    navigation: NavigationSettings | None = NavigationSettings()
+    """Navigation vectors and their graph, which find the candidates of a search; None leaves them out, so that every
+    search walks the inverted index."""
     full_scan_threshold: int = 100_000
     """If at most this many items match a filter, the engine scores their stored vectors one by one and does not use the
     inverted index. It must exceed the largest prefetch, or rescoring becomes slow."""
@@ -57,12 +97,15 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
+        object.__setattr__(self, "navigation", _navigation(self.navigation))
+        if self.memory is None:
+            object.__setattr__(self, "memory", "pinned" if self.navigation is None else "cold")
         if len(set(self.shard_keys)) != len(self.shard_keys):
             raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each key may occur once")
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        chosen: list[tuple[str, str, tuple[str, ...]]] = [
+        chosen: list[tuple[str, str | None, tuple[str, ...]]] = [
             ("datatype", self.datatype, get_args(Datatype)),
             ("memory", self.memory, get_args(Memory)),
             ("scale", self.scale, get_args(Scale)),
@@ -71,3 +114,19 @@ class IndexSettings:
         for name, value, allowed in chosen:
             if value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def _navigation(value: NavigationSettings | Mapping[str, Any] | bool | None) -> NavigationSettings | None:
+    """Navigation settings as given, or read from JSON or TOML, where false means none."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return NavigationSettings()
+    if isinstance(value, Mapping):
+        try:
+            return NavigationSettings(**value)
+        except TypeError as exc:
+            raise ConfigError(f"navigation settings {dict(value)!r} have an unknown name ({exc})") from exc
+    if not isinstance(value, NavigationSettings):
+        raise ConfigError(f"navigation is {value!r}; it must be NavigationSettings or None")
+    return value

@@ -31,7 +31,6 @@ from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Columns, open_source
 from ..sources.source import OnError
-from .ingest import check_fingerprint
 from .journal import FileJournal
 from .prepared import payload_texts, request_slices
 
@@ -119,9 +118,9 @@ def ingest_with_ray(
     on_server = "://" in location
     reader_cpus, encoder_cpus, writer_cpus = _cpu_shares(cpus, actors, _WRITERS if on_server else 0)
     model = Path(model).resolve()
-    with open_index(location) as index:
-        fingerprint = CompresSAE.load(model).fingerprint
-        check_fingerprint(index, fingerprint)
+    encoder = CompresSAE.load(model)
+    with open_index(location, encoder) as index:
+        fingerprint = encoder.fingerprint
         loaded = _LoadedFiles(None if journal is None else Path(journal), fingerprint, index)
         remaining = [path for path in (str(Path(file).resolve()) for file in files) if not loaded.contains(path)]
         items = skipped = 0
@@ -141,7 +140,7 @@ def ingest_with_ray(
             if on_server:
                 pool = ray.data.ActorPoolStrategy(size=_WRITERS)
                 batches = batches.map(
-                    _BatchWriter, fn_constructor_args=(location, retry), compute=pool, num_cpus=writer_cpus
+                    _BatchWriter, fn_constructor_args=(location, str(model), retry), compute=pool, num_cpus=writer_cpus
                 )
             rows = _successful_rows(batches.iter_rows(), loaded)
             if not on_server:
@@ -314,8 +313,8 @@ class _BatchEncoder:
 class _BatchWriter:
     """Writes encoded batches to a server, and returns their counts or their error."""
 
-    def __init__(self, location: str, retry: RetryPolicy) -> None:
-        self._index, self._retry = open_index(location), retry
+    def __init__(self, location: str, model: str, retry: RetryPolicy) -> None:
+        self._index, self._retry = open_index(location, CompresSAE.load(model)), retry
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -24,6 +24,7 @@ from .concepts import Concepts
 from .config import Method, ModelConfig
 from .encoder import Coder, encode_rows
 from .history import TrainingHistory
+from .projection import Projection
 from .pursuit import ATOMS_PER_STEP, batch_rows
 from .storage import StoredModel, read_model, write_model
 
@@ -62,6 +63,9 @@ class CompresSAE(nn.Module):
         self.directory: Path | None = None
         self._concepts: Concepts | None = None
         self._calibration: Calibration | None = None
+        self._projection: Projection | None = None
+        self._derived: Projection | None = None
+        self._navigation_atoms: tuple[tuple[str, int], FloatArray] | None = None
         generator = torch.Generator().manual_seed(seed)
         atoms = normalize(torch.randn(config.latents, config.dim, generator=generator), dim=1)
         self.atoms = nn.Parameter(atoms)
@@ -129,6 +133,51 @@ class CompresSAE(nn.Module):
     @calibration.setter
     def calibration(self, calibration: Calibration | None) -> None:
         self._calibration = calibration
+
+    @property
+    def projection(self) -> Projection:
+        """Projection of queries and items to navigation vectors: learned by `train`, or read from the model's directory
+        at first use, or else derived from the atoms.
+
+        Raises:
+            ModelFileError: the file is damaged.
+        """
+        if self._projection is None and self.directory is not None:
+            self._projection = Projection.load(self.directory, self.fingerprint)
+        if self._projection is None:
+            return self._derived_projection()
+        return self._projection
+
+    @projection.setter
+    def projection(self, projection: Projection) -> None:
+        self._projection = projection
+
+    def _derived_projection(self) -> Projection:
+        cached = self._derived
+        if cached is None or cached.fingerprint != f"p-{self.fingerprint}":
+            use, magnitude = self.latent_use.cpu().numpy(), self.latent_magnitude.cpu().numpy()
+            atoms = self.atoms.detach().cpu().numpy()
+            cached = self._derived = Projection.of_dictionary(atoms, use * magnitude**2, f"p-{self.fingerprint}")
+        return cached
+
+    @property
+    def projection_fingerprint(self) -> str:
+        """Fingerprint of the projection: navigation vectors of equal fingerprints can be compared."""
+        return self.projection.fingerprint
+
+    @property
+    def max_navigation_dim(self) -> int:
+        """Most dimensions that navigation vectors of this model can have."""
+        return self.projection.max_dim
+
+    def navigation_vectors(self, codes: SparseCodes, dim: int) -> FloatArray:
+        """Navigation vectors of items, from their codes at the scale of the index: (n, dim) float32."""
+        projection = self.projection
+        key = (projection.fingerprint, dim)
+        if self._navigation_atoms is None or self._navigation_atoms[0] != key:
+            atoms = self.atoms.detach().cpu().numpy()
+            self._navigation_atoms = (key, np.asarray(atoms @ projection.item_map[:dim].T, np.float32))
+        return np.asarray(codes.to_csr() @ self._navigation_atoms[1], np.float32)
 
     @property
     def fingerprint(self) -> str:
@@ -264,8 +313,9 @@ class CompresSAE(nn.Module):
         with contextlib.suppress(ModelFileError, ModelMismatchError):
             calibration = self.calibration
         stored = StoredModel(
-            self.config, self.fingerprint, self.state_dict(), self.history, self.baseline, self.concepts, calibration
-        )
+            self.config, self.fingerprint, self.state_dict(), self.history, self.baseline, self.concepts,
+            None if self.projection.source == "dictionary" else self.projection, calibration,
+        )  # fmt: skip
         write_model(stored, Path(directory))
 
     @classmethod
@@ -316,6 +366,8 @@ class CompresSAE(nn.Module):
         model = CompresSAE(ModelConfig(self.dim, self.latents, k)).to(self.atoms.device)
         model.load_state_dict(self.state_dict())
         model.measure_latents(model.encode(items))
+        if self.projection.source != "dictionary":
+            model.projection = self.projection
         if self.history is not None:
             note = f"k={k} was set after training with k={self.k}"
             model.history = replace(self.history, notes=[*self.history.notes, note])

@@ -6,6 +6,7 @@
     weights-<12 hex>.safetensors    encoder, atoms, statistics of the latents
     history.json, training.png      history of the training, and its chart (optional)
     baseline.safetensors            quality on held-out items, for monitoring (optional)
+    projection.safetensors          maps of queries and items to navigation vectors (optional)
     calibration.json                recall and cost of query plans (optional, see `calibration`)
     concepts.json                   names of the latents, editable (optional, see `concepts`)
 
@@ -33,6 +34,7 @@ from .calibration import CALIBRATION_FILE, Calibration
 from .concepts import CONCEPTS_FILE, Concepts, rename_foreign
 from .config import ModelConfig
 from .history import TrainingHistory
+from .projection import PROJECTION_FILE, Projection
 
 __all__ = ["StoredModel", "read_model", "write_model"]
 
@@ -52,6 +54,8 @@ class StoredModel:
     baseline: Baseline | None
     concepts: Concepts | None = None
     """Written by `write_model`. `read_model` does not read them; the model loads them at first use."""
+    projection: Projection | None = None
+    """Written by `write_model`. `read_model` does not read it; the model loads it at first use."""
     calibration: Calibration | None = None
     """Written by `write_model`. `read_model` does not read it; the model loads it at first use."""
 
@@ -83,6 +87,10 @@ def write_model(stored: StoredModel, directory: Path) -> None:
     write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _write_concepts(stored, directory)
     _write_calibration(stored, directory)
+    if stored.projection is not None:
+        stored.projection.save(directory, stored.fingerprint)
+    else:
+        (directory / PROJECTION_FILE).unlink(missing_ok=True)
     for other in directory.glob("weights-*.safetensors"):
         if other.name != name:
             other.unlink()

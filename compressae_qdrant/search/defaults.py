@@ -10,10 +10,18 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["FIRST_STAGE", "candidates_of", "default_plan", "dense_candidates_of"]
+__all__ = [
+    "FIRST_STAGE", "GRAPH_ITEMS", "candidates_of", "default_plan", "dense_candidates_of", "graph_candidates_of",
+    "graph_ef",
+]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
+GRAPH_ITEMS: Final = 10_000
+"""Items from which on a search takes the graph by default: in fewer, codes find more in the same time."""
+_GRAPH_PREFETCH: Final = 100
+_GRAPH_FACTOR: Final = 3
+_MIN_EF: Final = 64
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
@@ -58,3 +66,13 @@ def candidates_of(limit: int, k: int, *, keep_dense: bool = False) -> int:
 def dense_candidates_of(limit: int) -> int:
     """Default number of rescored candidates that stored embeddings score once more."""
     return _DENSE_FACTOR * limit
+
+
+def graph_candidates_of(limit: int) -> int:
+    """Default number of candidates that the graph finds for `limit` hits, whatever the size of the catalog."""
+    return max(_GRAPH_PREFETCH, _GRAPH_FACTOR * limit)
+
+
+def graph_ef(candidates: int) -> int:
+    """Default number of nodes that the search of the graph keeps for so many candidates."""
+    return max(_MIN_EF, candidates)

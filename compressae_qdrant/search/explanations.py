@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import IndexNotFoundError, InvalidInputError
 from ..index.protocol import CodeIndex
@@ -23,6 +23,8 @@ class Origin:
     """The query vector that scored the hit."""
     index: CodeIndex | None
     """The index that was searched; None if it is async."""
+    first_stage: str = "codes"
+    """What found the candidates: "codes", "graph" or "both"."""
 
     def explain(self, hit: Hit) -> Explanation:
         """Explain one hit with its code, read from the index."""
@@ -40,7 +42,8 @@ class Origin:
             concept = None if concepts is None else concepts.of_latent(latent)
             return None if concept is None else (concept.name, concept.sign)
 
-        return explain(self.query, record.indices, record.values, hit.score, concept_of)
+        explanation = explain(self.query, record.indices, record.values, hit.score, concept_of)
+        return replace(explanation, first_stage=self.first_stage)
 
 
 def ids_of(hits: Sequence[Hit]) -> list[ItemId]:

@@ -10,13 +10,21 @@ import numpy.typing as npt
 
 from .. import scoring as similarity
 from ..codes import FloatArray, SparseCodes
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelMismatchError
 from ..index.plan import QueryPlan
 from ..model.compressae import CompresSAE
 from ..scoring import QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
-from .defaults import FIRST_STAGE, candidates_of, default_plan, dense_candidates_of
-from .settings import SearchSettings
+from .defaults import (
+    FIRST_STAGE,
+    GRAPH_ITEMS,
+    candidates_of,
+    default_plan,
+    dense_candidates_of,
+    graph_candidates_of,
+    graph_ef,
+)  # fmt: skip
+from .settings import FirstStage, SearchSettings
 from .steering import concept_vector, steering
 
 __all__ = ["QueryPlanner"]
@@ -38,11 +46,21 @@ class QueryPlanner:
     Args:
         model: the model that encoded the items.
         keep_dense: whether the index keeps embeddings, which then rescore the best candidates by default.
+        navigation_dim: dimensions of the index's navigation vectors; None if it has none.
+        projection: fingerprint of the projection that made them.
     """
 
-    def __init__(self, model: CompresSAE, keep_dense: bool = False) -> None:
+    def __init__(
+        self,
+        model: CompresSAE,
+        keep_dense: bool = False,
+        navigation_dim: int | None = None,
+        projection: str | None = None,
+    ) -> None:
         self._model = model
         self._keep_dense = keep_dense
+        self._navigation_dim = navigation_dim
+        self._projection = projection
         self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
         self._fingerprint = model.fingerprint
@@ -85,14 +103,21 @@ class QueryPlanner:
         steered = self._steering(settings)
         vectors = _steered(vectors, steered)
         dense = 0 if len(steered) else self._dense_candidates(settings)
+        stage = self._first_stage(settings, items)
         size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
+        if stage != "codes":
+            prefetch = max(settings["prefetch"] or graph_candidates_of(settings["limit"]), dense)
+            # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
+            dense = prefetch if dense and settings["dense_candidates"] is None else dense
+        navigation = self._navigation(x, stage)
+        ef = None if navigation is None else settings["navigation_ef"] or graph_ef(prefetch)
         first_stage = vectors
         if settings["first_stage_latents"] == 0 and not settings["exact"]:
             assert codes is not None
             first_stage = _steered(similarity.sparse(codes), steered)
         plans = [
             QueryPlan(
-                first_stage=truncate(first, size, self._magnitude, steered.indices),
+                first_stage=None if stage == "graph" else truncate(first, size, self._magnitude, steered.indices),
                 rescoring=truncate(full),
                 limit=settings["limit"],
                 prefetch=max(prefetch, dense),
@@ -101,10 +126,49 @@ class QueryPlanner:
                 rescore_in_engine=settings["rescore_in_engine"],
                 dense=query if dense else None,
                 dense_candidates=dense,
+                navigation=None if navigation is None else navigation[row],
+                navigation_ef=ef,
             )
-            for query, first, full in zip(x, first_stage, vectors, strict=True)
+            for row, (query, first, full) in enumerate(zip(x, first_stage, vectors, strict=True))
         ]
         return plans if settings["within"] is None else self._within(plans, settings, settings["within"])
+
+    def _first_stage(self, settings: SearchSettings, items: int) -> FirstStage:
+        """What finds the candidates, once "auto" is decided."""
+        stage = settings["first_stage"]
+        if stage == "codes":
+            return stage
+        fits = self._navigation_dim is not None and self._projection == self._model.projection_fingerprint
+        if stage != "auto":
+            self._check_navigation()
+            return stage
+        needs_codes = (
+            settings["exact"]
+            or settings["scoring"] == "sparse"
+            or settings["first_stage_latents"] is not None
+            or settings["within"] is not None
+            or any((settings["concepts"] or {}).values())
+        )
+        return "graph" if fits and not needs_codes and items >= GRAPH_ITEMS else "codes"
+
+    def _check_navigation(self) -> None:
+        if self._navigation_dim is None:
+            raise ConfigError(
+                "the index has no navigation vectors, so its graph cannot be searched; search by first_stage='codes', "
+                "or build the index again with IndexSettings(navigation=NavigationSettings())"
+            )
+        if self._projection != self._model.projection_fingerprint:
+            raise ModelMismatchError(
+                f"the index has navigation vectors of projection {self._projection!r} but the model has "
+                f"{self._model.projection_fingerprint!r}; load the model with which the index was created, or search "
+                "by first_stage='codes'"
+            )
+
+    def _navigation(self, x: FloatArray, stage: FirstStage) -> FloatArray | None:
+        """(q, dim) navigation vectors of queries, if the graph is searched."""
+        if stage == "codes" or self._navigation_dim is None:
+            return None
+        return self._model.projection.queries(x, self._navigation_dim)
 
     def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
         """Latents of the first stage (None for the whole vector), and candidates."""

@@ -24,6 +24,7 @@ from ..index.plan import QueryPlan
 from ..index.protocol import AsyncCodeIndex, CodeIndex
 from ..index.results import Hit, ItemId, Record
 from ..model.compressae import CompresSAE
+from ..scoring import QueryVector
 from .explanations import Origin
 from .planner import QueryPlanner
 from .settings import SearchOptions, SearchSettings, search_settings
@@ -67,7 +68,13 @@ class Queries:
         self.embedder = embedder
         self._model = model
         self._sync_index = sync_index
-        self._planner = QueryPlanner(model, index.settings.keep_dense)
+        navigation = index.settings.navigation
+        self._planner = QueryPlanner(
+            model,
+            index.settings.keep_dense,
+            None if index.projection is None or navigation is None else navigation.dim,
+            index.projection,
+        )
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
     def plans(self, queries: Any, limit: int, options: SearchOptions, items: int) -> list[QueryPlan]:
@@ -143,7 +150,7 @@ class Queries:
         for plan in plans:
             telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
         return [
-            replace(plan, origin=Origin(self._model, plan.rescoring or plan.first_stage, self._sync_index))
+            replace(plan, origin=Origin(self._model, _scored_by(plan), self._sync_index, _found_by(plan)))
             for plan in plans
         ]
 
@@ -189,6 +196,20 @@ def counted(hits: list[Hit]) -> list[Hit]:
 def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
     """Whether the queries are a batch of texts."""
     return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
+
+
+def _scored_by(plan: QueryPlan) -> QueryVector:
+    """The query vector that gives the hits of a plan their scores."""
+    vector = plan.rescoring or plan.first_stage
+    assert vector is not None
+    return vector
+
+
+def _found_by(plan: QueryPlan) -> str:
+    """What finds the candidates of a plan."""
+    if plan.navigation is None:
+        return "codes"
+    return "graph" if plan.first_stage is None else "both"
 
 
 def _is_empty(queries: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, get_args
 
 from ..errors import InvalidInputError
 from ..model.config import Method
@@ -13,7 +13,11 @@ from ..scoring import Scoring
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["DEFAULTS", "SearchOptions", "SearchSettings", "search_settings"]
+__all__ = ["DEFAULTS", "FirstStage", "SearchOptions", "SearchSettings", "search_settings"]
+
+
+FirstStage = Literal["auto", "codes", "graph", "both"]
+"""What finds the candidates of a search; see `SearchOptions.first_stage`."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -29,6 +33,14 @@ class SearchOptions(TypedDict, total=False):
     candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
     catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
     and 400 candidates for 10 of a million items."""
+    first_stage: FirstStage
+    """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
+    whose candidates are united. "auto" takes the graph where the index has one and the search can use it, and codes
+    otherwise: for `first_stage_latents`, `exact`, `concepts`, `within`, `target_recall` and sparse scoring, and in
+    indexes of few items, where codes are as fast."""
+    navigation_ef: int | None
+    """Nodes that the search of the graph keeps, at least `prefetch`; more find more of the true candidates in more
+    time. The default is the number of candidates, but at least 64."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
@@ -70,6 +82,8 @@ DEFAULTS: Final[SearchOptions] = {
     "filter": None,
     "scoring": "asymmetric",
     "prefetch": None,
+    "first_stage": "auto",
+    "navigation_ef": None,
     "first_stage_latents": None,
     "target_recall": None,
     "exact": False,
@@ -100,6 +114,7 @@ def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> Search
     _check_sizes(settings)
     _check_dense(settings)
     _check_within(settings)
+    _check_graph(settings)
     if settings["target_recall"] is not None:
         _check_target(settings, settings["target_recall"])
     return settings
@@ -109,6 +124,7 @@ def _check_choices(settings: SearchSettings) -> None:
     for name, value, choices in (
         ("query_method", settings["query_method"], get_args(Method)),
         ("scoring", settings["scoring"], get_args(Scoring)),
+        ("first_stage", settings["first_stage"], get_args(FirstStage)),
     ):
         if value not in choices:
             raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
@@ -152,6 +168,29 @@ def _check_within(settings: SearchSettings) -> None:
             f"within_strength is {strength} and within is {within!r}; within_strength must be a finite number of at "
             "least 0 and needs the concept that within names"
         )
+
+
+def _check_graph(settings: SearchSettings) -> None:
+    ef = settings["navigation_ef"]
+    if ef is not None and ef < 1:
+        raise InvalidInputError(f"navigation_ef is {ef}; it must be at least 1")
+    if settings["first_stage"] not in ("graph", "both"):
+        return
+    reasons = {
+        "exact=True scores every item by its code": settings["exact"],
+        "within takes its candidates from the inverted index": settings["within"] is not None,
+        "target_recall chooses a plan of codes": settings["target_recall"] is not None,
+        "sparse scoring is not what navigation vectors approximate": settings["scoring"] == "sparse",
+        "concepts steer the search, which navigation vectors do not reflect": settings["first_stage"] == "graph"
+        and any((settings["concepts"] or {}).values()),
+        "first_stage_latents are for codes": settings["first_stage"] == "graph"
+        and settings["first_stage_latents"] is not None,
+        "rescore_in_engine=False works with one first stage": settings["first_stage"] == "both"
+        and not settings["rescore_in_engine"],
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise InvalidInputError(f"first_stage is {settings['first_stage']!r}, but {reason}; leave one of them out")
 
 
 def _check_target(settings: SearchSettings, target: float) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..model.compressae import CompresSAE
 from ..model.history import Phase, Record
 from ..model.observation import MIN_ITEMS, make_baseline
+from ..model.projection import Projection
 from .config import TrainConfig, choose_latents
 from .data import TrainingData
 from .dictionary import NormalEquations
@@ -35,6 +36,8 @@ from .steps import Step, make_step
 __all__ = ["TrainConfig", "learning_rate", "train"]
 
 _LOG = logging.getLogger(__name__)
+_PROJECTION_ITEMS: Final = 100_000
+"""Items whose second moment the projection is fitted to: 100 for each of 1,024 dimensions."""
 _STATISTICS_ITEMS: Final = 20_000
 """Training items whose codes give the use and the strength of each latent."""
 
@@ -47,6 +50,7 @@ def train(
     progress: bool = False,
     on_record: Callable[[Record], None] | None = None,
     device: str | torch.device = "cpu",
+    queries: npt.ArrayLike | None = None,
 ) -> CompresSAE:
     """Train a model on the embeddings of a catalog.
 
@@ -58,6 +62,8 @@ def train(
         progress: show progress bars on standard error.
         on_record: called with the record of each validation.
         device: device to train on.
+        queries: (q, d) embeddings of logged queries, if they are distributed differently from the items. Navigation
+            vectors are fitted to them; codes are not.
 
     Returns:
         The model, with its `history`.
@@ -81,6 +87,7 @@ def train(
         _refit_encoder(state, bars)
     _measure_latents(state)
     _measure_baseline(state)
+    _fit_projection(state, queries)
     if state.checkpoint is not None and state.group.is_first:
         state.checkpoint.unlink(missing_ok=True)
     return state.model.eval()
@@ -181,6 +188,12 @@ def _measure_baseline(state: TrainingState) -> None:
         return
     source = "items held out of the training"
     state.model.baseline = make_baseline(state.model, state.held_out.cpu().numpy(), source=source)
+
+
+def _fit_projection(state: TrainingState, queries: npt.ArrayLike | None) -> None:
+    """Fit the projection to navigation vectors, and store it with the model."""
+    items = state.data.sample(_PROJECTION_ITEMS, salt=4)
+    state.model.projection = Projection.fit(items.cpu().numpy(), queries)
 
 
 def _choose_latents(config: TrainConfig, data: TrainingData) -> tuple[TrainConfig, str]:

@@ -19,7 +19,7 @@ __all__ = ["Settings"]
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "train": frozenset(field.name for field in fields(TrainConfig)),
     "index": frozenset(field.name for field in fields(IndexSettings)),
-    "search": frozenset({"first_stage_latents", "prefetch", "target_recall"}),
+    "search": frozenset({"first_stage", "navigation_ef", "first_stage_latents", "prefetch", "target_recall"}),
 }
 
 
@@ -32,7 +32,7 @@ class Settings:
     index: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """`first_stage_latents`, `prefetch`, `target_recall` of `SearchOptions`."""
+    """`first_stage`, `navigation_ef`, `first_stage_latents`, `prefetch`, `target_recall` of `SearchOptions`."""
 
     def __post_init__(self) -> None:
         for section, known in _KNOWN.items():
@@ -63,7 +63,7 @@ class Settings:
             raise ConfigError(f"{file} is not a TOML file of settings ({exc})") from exc
         if set(data) - set(_KNOWN) or not all(isinstance(section, dict) for section in data.values()):
             raise ConfigError(f"{file} has {', '.join(sorted(data))}; its sections must be {', '.join(_KNOWN)}")
-        if "first_stage" in data.get("search", {}):  # the name in files of older versions
+        if isinstance(data.get("search", {}).get("first_stage"), int):  # the number of latents in files of version 0.1
             data["search"]["first_stage_latents"] = data["search"].pop("first_stage")
         return cls(**data)
 

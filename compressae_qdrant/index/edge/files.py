@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import CodeIndexError, IndexUnavailableError
-from ..manifest import VECTOR_NAME
+from ..manifest import NAVIGATION_NAME, VECTOR_NAME
 
 __all__ = ["DirectoryLock", "ShardUse", "shard_use"]
 
@@ -67,6 +67,8 @@ class ShardUse(NamedTuple):
     """Live items in compressed segments."""
     index_bytes: int
     """Length of the inverted index files, which is the memory that a pinned index takes."""
+    navigation_bytes: int
+    """Length of the files of quantised navigation vectors and their graph."""
     total_bytes: int
     """Allocated blocks of all files. Their lengths would mislead: the engine maps sparse files of 32 MB."""
 
@@ -93,8 +95,15 @@ def shard_use(root: Path, location: str) -> ShardUse:
     return ShardUse(
         indexed_items=max(indexed, 0),
         index_bytes=sum(stat.st_size for path, stat in files if path.parent.name == index),
+        navigation_bytes=sum(stat.st_size for path, stat in files if _is_navigation(path)),
         total_bytes=sum(stat.st_blocks * 512 for _, stat in files),
     )
+
+
+def _is_navigation(path: Path) -> bool:
+    if path.parent.name == f"vector_index-{NAVIGATION_NAME}":
+        return True
+    return path.parent.name == f"vector_storage-{NAVIGATION_NAME}" and path.name.startswith("quantized")
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -53,8 +53,11 @@ class EdgeIndex(Described):
     measured), and ingestion repeats such writes anyway.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, shard: qe.EdgeShard, lock: DirectoryLock) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, shard: qe.EdgeShard, lock: DirectoryLock, model: CodeModel | None = None
+    ) -> None:
         self._path = path
+        self._model = model
         self._manifest = manifest
         self._shard = shard
         # Unlike __del__, a finalizer also runs when the interpreter exits, so that a missing close() loses nothing.
@@ -86,7 +89,7 @@ class EdgeIndex(Described):
             raise CodeIndexError(f"cannot create an index at {path}: {exc}") from exc
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return cls._load(path, manifest, lock)
+        return cls._load(path, manifest, lock, model)
 
     @classmethod
     def open(cls, path: str | Path, model: CodeModel | None = None) -> Self:
@@ -113,17 +116,17 @@ class EdgeIndex(Described):
             raise CodeIndexError(f"the manifest of {path} is damaged ({exc}); create the index again") from exc
         manifest = Manifest.from_json(data, str(path))
         manifest.check_model(model, str(path))
-        return cls._load(path, manifest, DirectoryLock(path / _LOCK, str(path)))
+        return cls._load(path, manifest, DirectoryLock(path / _LOCK, str(path)), model)
 
     @classmethod
-    def _load(cls, path: Path, manifest: Manifest, lock: DirectoryLock) -> Self:
+    def _load(cls, path: Path, manifest: Manifest, lock: DirectoryLock, model: CodeModel | None) -> Self:
         try:
             with engine_errors("open", path):
                 shard = qe.EdgeShard.load(str(path / _SHARD))
         except CodeIndexError:
             lock.release()
             raise
-        return cls(path, manifest, shard, lock)
+        return cls(path, manifest, shard, lock, model)
 
     @property
     def parallel_upserts(self) -> int:
@@ -148,7 +151,7 @@ class EdgeIndex(Described):
         Raises:
             InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
         """
-        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
+        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes, self._model)
         if not batch.ids:
             return
         points = [qe.Point(point.id, edge_requests.vectors(point), point.payload) for point in to_points(batch)]
@@ -183,6 +186,7 @@ class EdgeIndex(Described):
             latents=self.latents,
             settings=self.settings,
             index_bytes=use.index_bytes,
+            navigation_bytes=use.navigation_bytes,
             total_bytes=use.total_bytes,
         )
 

@@ -10,7 +10,7 @@ import qdrant_edge as qe
 
 from ...scoring import QueryVector
 from ..ids import ID_FIELD, item_id, public_payload
-from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import CodePoint, rescore
 from ..results import Hit, Record
@@ -21,8 +21,12 @@ __all__ = ["hits", "query", "record", "vectors"]
 
 def vectors(point: CodePoint) -> dict[str, Any]:
     """The named vectors of a point to store."""
-    code: dict[str, Any] = {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}
-    return code if point.dense is None else code | {DENSE_NAME: point.dense}
+    named: dict[str, Any] = {VECTOR_NAME: qe.SparseVector(point.indices, point.values)}
+    if point.dense is not None:
+        named[DENSE_NAME] = point.dense
+    if point.navigation is not None:
+        named[NAVIGATION_NAME] = point.navigation
+    return named
 
 
 def _vector(query: QueryVector) -> qe.SparseVector:
@@ -31,34 +35,57 @@ def _vector(query: QueryVector) -> qe.SparseVector:
 
 def query(plan: QueryPlan) -> qe.QueryRequest:
     """The request that runs a checked plan."""
-    first = qe.Query.Nearest(_vector(plan.first_stage), using=VECTOR_NAME)
-    filter = None if plan.filter is None else edge_filter(plan.filter)
     payload: Any = True if plan.with_payload else [ID_FIELD]
-    if plan.rescoring is None:
-        return qe.QueryRequest(limit=plan.limit, query=first, filter=filter, with_payload=payload)
-    if not plan.rescore_in_engine:
+    stages = _first_stages(plan)
+    if plan.rescoring is None or not plan.rescore_in_engine:
+        (stage,) = stages
         return qe.QueryRequest(
-            limit=plan.prefetch, query=first, filter=filter, with_payload=payload, with_vector=[VECTOR_NAME]
+            limit=plan.limit if plan.rescoring is None else plan.prefetch,
+            query=stage.query,
+            filter=stage.filter,
+            params=stage.params,
+            with_payload=payload,
+            with_vector=plan.rescoring is not None and [VECTOR_NAME],
         )
-    # Recommendation with one positive vector and the sum of scores is the dot product with the stored float32 values,
-    # whatever the index's datatype. A Nearest query would score by the quantised index again (77 ms instead of 8).
-    rescoring = qe.RecommendQuery(positives=[_vector(plan.rescoring)], negatives=[])
-    second = qe.Query.RecommendSumScores(rescoring, using=VECTOR_NAME)
-    candidates = qe.Prefetch(limit=plan.prefetch, query=first, filter=filter)
+    rescoring = _exact(plan.rescoring)
     if plan.score_threshold is not None:
-        exact = qe.RecommendQuery(positives=[_vector(plan.first_stage)], negatives=[])
-        candidates = qe.Prefetch(
-            limit=plan.prefetch, query=qe.Query.RecommendSumScores(exact, using=VECTOR_NAME), prefetches=[candidates],
-            score_threshold=plan.score_threshold,
-        )  # fmt: skip
+        assert plan.first_stage is not None
+        stages = [
+            qe.Prefetch(
+                limit=plan.prefetch, query=_exact(plan.first_stage), prefetches=stages,
+                score_threshold=plan.score_threshold,
+            )
+        ]  # fmt: skip
     if plan.dense is None:
-        return qe.QueryRequest(limit=plan.limit, query=second, prefetches=[candidates], with_payload=payload)
-    return qe.QueryRequest(
-        limit=plan.limit,
-        query=qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME),
-        prefetches=[qe.Prefetch(limit=plan.dense_candidates, query=second, prefetches=[candidates])],
-        with_payload=payload,
-    )
+        return qe.QueryRequest(limit=plan.limit, query=rescoring, prefetches=stages, with_payload=payload)
+    if plan.dense_candidates < plan.prefetch:
+        stages = [qe.Prefetch(limit=plan.dense_candidates, query=rescoring, prefetches=stages)]
+    dense = qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME)
+    return qe.QueryRequest(limit=plan.limit, query=dense, prefetches=stages, with_payload=payload)
+
+
+def _first_stages(plan: QueryPlan) -> list[qe.Prefetch]:
+    """The searches for candidates: by the inverted index, by the graph, or both."""
+    filter = None if plan.filter is None else edge_filter(plan.filter)
+    stages = []
+    if plan.first_stage is not None:
+        codes = qe.Query.Nearest(_vector(plan.first_stage), using=VECTOR_NAME)
+        stages.append(qe.Prefetch(limit=plan.prefetch, query=codes, filter=filter))
+    if plan.navigation is not None:
+        graph = qe.Query.Nearest(plan.navigation.tolist(), using=NAVIGATION_NAME)
+        # Without this the engine rescores by the vectors on disk, which codes do better.
+        params = qe.SearchParams(hnsw_ef=plan.navigation_ef, quantization=qe.QuantizationSearchParams(rescore=False))
+        stages.append(qe.Prefetch(limit=plan.prefetch, query=graph, filter=filter, params=params))
+    return stages
+
+
+def _exact(query: QueryVector) -> Any:
+    """A query scored against the stored float32 values, whatever the datatype of the index.
+
+    Recommendation with one positive vector and the sum of scores is the dot product with the stored vector. A Nearest
+    query would score by the quantised index again (77 ms instead of 8 for 1,000 candidates).
+    """
+    return qe.Query.RecommendSumScores(qe.RecommendQuery(positives=[_vector(query)], negatives=[]), using=VECTOR_NAME)
 
 
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:

@@ -27,8 +27,10 @@ T = TypeVar("T")
 class AsyncQdrantIndex(CollectionIndex):
     """`QdrantIndex` for an `AsyncQdrantClient`: the same methods, awaited."""
 
-    def __init__(self, client: AsyncQdrantClient, collection: str, manifest: Manifest) -> None:
-        super().__init__(client.init_options, collection, manifest)
+    def __init__(
+        self, client: AsyncQdrantClient, collection: str, manifest: Manifest, model: CodeModel | None = None
+    ) -> None:
+        super().__init__(client.init_options, collection, manifest, model)
         self._client = client
 
     @classmethod
@@ -42,7 +44,7 @@ class AsyncQdrantIndex(CollectionIndex):
         """See `QdrantIndex.create`."""
         manifest = Manifest.of(model, settings)
         await follow_async(create_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
-        return cls(client, collection, manifest)
+        return cls(client, collection, manifest, model)
 
     @classmethod
     async def adopt(
@@ -55,14 +57,14 @@ class AsyncQdrantIndex(CollectionIndex):
         """See `QdrantIndex.adopt`."""
         manifest = Manifest.of(model, settings, adopted=True)
         await follow_async(adopt_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
-        return cls(client, collection, manifest)
+        return cls(client, collection, manifest, model)
 
     @classmethod
     async def open(cls, client: AsyncQdrantClient, collection: str, model: CodeModel | None = None) -> Self:
         """See `QdrantIndex.open`."""
         steps = open_steps(collection, model)
         target, manifest = await follow_async(steps, lambda call: run_call_async(client, collection, call))
-        return cls(client, target, manifest)
+        return cls(client, target, manifest, model)
 
     async def upsert(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..manifest import Described, Manifest
+from ..protocol import CodeModel
 from ..settings import ShardKey
 from .client import Transport
 from .requests import Requests
@@ -28,13 +29,16 @@ class CollectionIndex(Described):
         options: `init_options` of the client.
         collection: name of the collection.
         manifest: manifest of the collection.
+        model: model of the codes; needed to write to a collection with navigation vectors.
     """
 
-    def __init__(self, options: Mapping[str, Any], collection: str, manifest: Manifest) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], collection: str, manifest: Manifest, model: CodeModel | None = None
+    ) -> None:
         self._collection = collection
         self._manifest = manifest
         self._transport = Transport.of(options)
-        self._requests = Requests(Target(collection, self._transport), manifest)
+        self._requests = Requests(Target(collection, self._transport), manifest, model)
 
     @property
     def collection(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from qdrant_client import models
 
 from ...errors import IndexNotFoundError
-from ..manifest import DENSE_NAME, METADATA_KEY, VECTOR_NAME, Manifest
+from ..manifest import DENSE_NAME, METADATA_KEY, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..settings import FieldType, IndexSettings
 from .calls import Call, ignore_answer
 
@@ -36,7 +36,7 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
         "create",
         lambda client: client.create_collection(
             collection_name=collection,
-            vectors_config=_dense_params(manifest) if settings.keep_dense else {},
+            vectors_config=_dense_params(manifest),
             sparse_vectors_config={VECTOR_NAME: models.SparseVectorParams(index=_index_params(settings))},
             optimizers_config=models.OptimizersConfigDiff(
                 indexing_threshold=_INDEXING_THRESHOLD_KB, default_segment_number=settings.segments
@@ -179,16 +179,40 @@ def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
 
 
 def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
-    """Parameters of the embeddings, which are read for rescoring only: half precision, on disk, no graph."""
-    params = models.VectorParams(
-        size=manifest.dim,
-        distance=models.Distance.COSINE,
-        datatype=models.Datatype.FLOAT16,
-        on_disk=True,
-        hnsw_config=models.HnswConfigDiff(m=0),
-    )
-    return {DENSE_NAME: params}
+    """The dense vectors of a collection: embeddings, read for rescoring only, and navigation vectors with their graph.
+    Both are stored in half precision on disk."""
+    vectors = {}
+    if manifest.settings.keep_dense:
+        vectors[DENSE_NAME] = models.VectorParams(
+            size=manifest.dim,
+            distance=models.Distance.COSINE,
+            datatype=models.Datatype.FLOAT16,
+            on_disk=True,
+            hnsw_config=models.HnswConfigDiff(m=0),
+        )
+    navigation, dim = manifest.settings.navigation, manifest.navigation_dim
+    if navigation is not None and dim is not None:
+        in_memory = navigation.memory != "cold"
+        turbo = models.TurboQuantQuantizationConfig(bits=_BITS[navigation.bits], always_ram=in_memory)
+        vectors[NAVIGATION_NAME] = models.VectorParams(
+            size=dim,
+            distance=models.Distance.DOT,
+            datatype=models.Datatype.FLOAT16,
+            on_disk=True,
+            quantization_config=models.TurboQuantization(turbo=turbo),
+            hnsw_config=models.HnswConfigDiff(
+                m=navigation.m, ef_construct=navigation.ef_construct, payload_m=0, on_disk=not in_memory
+            ),
+        )
+    return vectors
 
+
+_BITS: Final[dict[float, models.TurboQuantBitSize]] = {
+    1: models.TurboQuantBitSize.BITS1,
+    1.5: models.TurboQuantBitSize.BITS1_5,
+    2: models.TurboQuantBitSize.BITS2,
+    4: models.TurboQuantBitSize.BITS4,
+}
 
 _FIELDS: Final[dict[FieldType, models.PayloadSchemaType]] = {
     "keyword": models.PayloadSchemaType.KEYWORD,

@@ -25,8 +25,15 @@ class QdrantIndex(SyncOperations):
     only with `owns_client=True`.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, manifest: Manifest, owns_client: bool = False) -> None:
-        super().__init__(client.init_options, collection, manifest)
+    def __init__(
+        self,
+        client: QdrantClient,
+        collection: str,
+        manifest: Manifest,
+        owns_client: bool = False,
+        model: CodeModel | None = None,
+    ) -> None:
+        super().__init__(client.init_options, collection, manifest, model)
         self._client = client
         self._owns_client = owns_client
 
@@ -49,7 +56,7 @@ class QdrantIndex(SyncOperations):
         """
         manifest = Manifest.of(model, settings)
         follow(create_steps(collection, manifest), lambda call: run_call(client, collection, call))
-        return cls(client, collection, manifest, owns_client)
+        return cls(client, collection, manifest, owns_client, model)
 
     @classmethod
     def adopt(
@@ -73,7 +80,7 @@ class QdrantIndex(SyncOperations):
         """
         manifest = Manifest.of(model, settings, adopted=True)
         follow(adopt_steps(collection, manifest), lambda call: run_call(client, collection, call))
-        return cls(client, collection, manifest, owns_client)
+        return cls(client, collection, manifest, owns_client, model)
 
     @classmethod
     def open(
@@ -89,7 +96,7 @@ class QdrantIndex(SyncOperations):
             IndexUnavailableError: the server cannot be reached.
         """
         target, manifest = follow(open_steps(collection, model), lambda call: run_call(client, collection, call))
-        return cls(client, target, manifest, owns_client)
+        return cls(client, target, manifest, owns_client, model)
 
     def close(self) -> None:
         """Close the client if this index owns it."""

@@ -10,7 +10,7 @@ from qdrant_client import models
 from ...scoring import QueryVector
 from ..filters import point_filter
 from ..ids import ID_FIELD
-from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..settings import ShardKey
 
@@ -19,26 +19,53 @@ __all__ = ["query_request"]
 
 def query_request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRequest:
     """The request that runs a checked plan, on one shard key or on all."""
-    first = models.NearestQuery(nearest=_vector(plan.first_stage))
-    filter = None if plan.filter is None else point_filter(plan.filter)
     payload: dict[str, Any] = {"with_payload": True if plan.with_payload else [ID_FIELD], "shard_key": shard_key}
-    common = {"using": VECTOR_NAME, **payload}
-    if plan.rescoring is None:
-        return models.QueryRequest(query=first, filter=filter, limit=plan.limit, **common)
-    if not plan.rescore_in_engine:
-        return models.QueryRequest(query=first, filter=filter, limit=plan.prefetch, with_vector=[VECTOR_NAME], **common)
+    stages = _first_stages(plan)
+    if plan.rescoring is None or not plan.rescore_in_engine:
+        (stage,) = stages
+        return models.QueryRequest(
+            query=stage.query,
+            using=stage.using,
+            filter=stage.filter,
+            params=stage.params,
+            limit=plan.limit if plan.rescoring is None else plan.prefetch,
+            with_vector=None if plan.rescoring is None else [VECTOR_NAME],
+            **payload,
+        )
     rescoring = _exact_query(plan.rescoring)
-    candidates = models.Prefetch(query=first, using=VECTOR_NAME, filter=filter, limit=plan.prefetch)
     if plan.score_threshold is not None:
-        candidates = models.Prefetch(
-            prefetch=[candidates], query=_exact_query(plan.first_stage), using=VECTOR_NAME, limit=plan.prefetch,
-            score_threshold=plan.score_threshold,
-        )  # fmt: skip
+        assert plan.first_stage is not None
+        stages = [
+            models.Prefetch(
+                prefetch=stages, query=_exact_query(plan.first_stage), using=VECTOR_NAME, limit=plan.prefetch,
+                score_threshold=plan.score_threshold,
+            )
+        ]  # fmt: skip
     if plan.dense is None:
-        return models.QueryRequest(prefetch=[candidates], query=rescoring, limit=plan.limit, **common)
-    best = models.Prefetch(prefetch=[candidates], query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)
-    query = models.NearestQuery(nearest=plan.dense.tolist())
-    return models.QueryRequest(prefetch=[best], query=query, using=DENSE_NAME, limit=plan.limit, **payload)
+        return models.QueryRequest(prefetch=stages, query=rescoring, using=VECTOR_NAME, limit=plan.limit, **payload)
+    if plan.dense_candidates < plan.prefetch:
+        stages = [models.Prefetch(prefetch=stages, query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)]
+    dense = models.NearestQuery(nearest=plan.dense.tolist())
+    return models.QueryRequest(prefetch=stages, query=dense, using=DENSE_NAME, limit=plan.limit, **payload)
+
+
+def _first_stages(plan: QueryPlan) -> list[models.Prefetch]:
+    """The searches for candidates: by the inverted index, by the graph, or both."""
+    filter = None if plan.filter is None else point_filter(plan.filter)
+    stages = []
+    if plan.first_stage is not None:
+        codes = models.NearestQuery(nearest=_vector(plan.first_stage))
+        stages.append(models.Prefetch(query=codes, using=VECTOR_NAME, filter=filter, limit=plan.prefetch))
+    if plan.navigation is not None:
+        graph = models.NearestQuery(nearest=plan.navigation.tolist())
+        # Without this the engine rescores by the vectors on disk, which codes do better.
+        params = models.SearchParams(
+            hnsw_ef=plan.navigation_ef, quantization=models.QuantizationSearchParams(rescore=False)
+        )
+        stages.append(
+            models.Prefetch(query=graph, using=NAVIGATION_NAME, filter=filter, params=params, limit=plan.prefetch)
+        )
+    return stages
 
 
 def _exact_query(query: QueryVector) -> models.RecommendQuery:

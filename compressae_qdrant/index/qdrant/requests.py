@@ -17,6 +17,7 @@ from ..ids import HASH_FIELD, ID_FIELD
 from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
 from ..points import check_batch, check_plan, point_ids
+from ..protocol import CodeModel
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
 from .answers import PointReader
@@ -30,8 +31,9 @@ __all__ = ["Requests"]
 class Requests:
     """Builds the calls of one collection, or of one shard key of it. It makes no call itself."""
 
-    def __init__(self, target: Target, manifest: Manifest) -> None:
+    def __init__(self, target: Target, manifest: Manifest, model: CodeModel | None = None) -> None:
         self._target = target
+        self._model = model
         self._manifest = manifest
         self._reader = PointReader(manifest.adopted)
 
@@ -52,11 +54,11 @@ class Requests:
                 f"collection {self._target.collection!r} has no shard key {shard_key!r}; it has "
                 f"{', '.join(map(repr, known)) or 'none'}"
             )
-        return Requests(replace(self._target, shard_key=shard_key), self._manifest)
+        return Requests(replace(self._target, shard_key=shard_key), self._manifest, self._model)
 
     def only_new(self) -> Requests:
         """The same calls, but an upsert leaves existing items unchanged (Qdrant 1.17 or newer)."""
-        return Requests(replace(self._target, only_new=True), self._manifest)
+        return Requests(replace(self._target, only_new=True), self._manifest, self._model)
 
     def upsert(
         self,
@@ -72,7 +74,7 @@ class Requests:
             InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
             ConfigError: the collection has shard keys, and these calls are of none.
         """
-        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes)
+        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes, self._model)
         if not batch.ids:
             return None
         self._check_shard()
@@ -134,6 +136,7 @@ class Requests:
                 latents=self._manifest.latents,
                 settings=self._manifest.settings,
                 index_bytes=None,
+                navigation_bytes=None,
                 total_bytes=None,
             )
 

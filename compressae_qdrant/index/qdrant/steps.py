@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy.typing as npt
 
 from ...codes import SparseCodes
-from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
+from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError, IndexUnavailableError
 from ..manifest import VECTOR_NAME, Manifest
 from ..protocol import CodeModel
 from ..results import ItemId, Payload
@@ -78,7 +78,17 @@ def create_steps(collection: str, manifest: Manifest) -> Steps[None]:
     """
     if (yield exists_call(collection)):
         raise IndexExistsError(f"collection {collection!r} already exists; open it, or choose another name")
-    yield create_call(collection, manifest)
+    try:
+        yield create_call(collection, manifest)
+    except IndexUnavailableError:
+        raise
+    except CodeIndexError as exc:
+        if manifest.projection is None:
+            raise
+        raise CodeIndexError(
+            f"{exc}. Navigation vectors need Qdrant 1.18 or newer; for an older server, create the index with "
+            "IndexSettings(navigation=None)"
+        ) from exc
     try:
         yield from setup_calls(collection, manifest.settings)
     except CodeIndexError:

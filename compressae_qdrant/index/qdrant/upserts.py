@@ -10,7 +10,7 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from ...errors import ConfigError, IndexUnavailableError
-from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..points import CheckedBatch, CodePoint, to_points
 from ..settings import ShardKey
 from .calls import Call
@@ -122,6 +122,8 @@ def _point(point: CodePoint) -> models.PointStruct:
     vectors: dict[str, Any] = {VECTOR_NAME: _sparse(point)}
     if point.dense is not None:
         vectors[DENSE_NAME] = point.dense
+    if point.navigation is not None:
+        vectors[NAVIGATION_NAME] = point.navigation
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 

@@ -17,7 +17,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from ...codes import FloatArray, SparseCodes
 from ...errors import InvalidInputError
 from ..ids import PointId
-from ..manifest import DENSE_NAME, VECTOR_NAME
+from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..points import CheckedBatch, rows_of
 
 __all__ = ["JsonBody", "grpc_points", "rest_body"]
@@ -47,6 +47,10 @@ def rest_body(batch: CheckedBatch, **options: Any) -> JsonBody:
     if batch.dense is not None:
         for vector, dense in zip(vectors, _decimal(batch.dense).tolist(), strict=True):
             vector[DENSE_NAME] = dense
+    if batch.navigation is not None:
+        # They are stored in half precision, which six decimals hold.
+        for vector, navigation in zip(vectors, np.round(batch.navigation.astype(float), 6).tolist(), strict=True):
+            vector[NAVIGATION_NAME] = navigation
     points = [
         {"id": point, "vector": vector, "payload": payload}
         for point, vector, payload in zip(batch.ids, vectors, batch.payloads, strict=True)
@@ -71,6 +75,8 @@ def grpc_points(batch: CheckedBatch) -> list[grpc.PointStruct]:
         named[VECTOR_NAME].sparse.MergeFromString(sparse)
         if batch.dense is not None:
             named[DENSE_NAME].dense.data.extend(batch.dense[row].tolist())
+        if batch.navigation is not None:
+            named[NAVIGATION_NAME].dense.data.extend(batch.navigation[row].tolist())
         points.append(point)
     return points
 

@@ -1,0 +1,193 @@
+"""Compare what finds the candidates of a search: codes, the graph of navigation vectors, and TurboQuant with HNSW.
+
+    python scripts/bench_navigation.py                                 # the shipped sample and a quickly trained model
+    python scripts/bench_navigation.py text.npy [title.npy] --model model
+    python scripts/bench_navigation.py text.npy --model model --queries title.npy   # queries that are not items
+
+Several files are joined field by field. Every configuration answers the same queries on the embedded engine in one run,
+and the last column is its time relative to searching by codes. "Resident" is what must stay in memory: navigation
+vectors and graph where the graph is searched, the inverted index where codes are, quantised vectors and graph for
+TurboQuant; the engine's tables of items (36 bytes for numeric ids) come on top everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from bench_data import load_catalog, load_or_train
+
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever
+from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.evaluation.baselines import baselines
+from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.metrics import recall
+from compressae_qdrant.vectors import exact_neighbours, unit_rows
+
+LIMITS = (10, 100)
+LOAD = 4096
+Search = Callable[[FloatArray, int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its name, its bytes per item, and its search."""
+
+    name: str
+    resident: float
+    search: Search
+    limits: tuple[int, ...] = LIMITS
+
+
+@contextlib.contextmanager
+def code_rows(model: CompresSAE, x: FloatArray, navigation: NavigationSettings) -> Iterator[list[Row]]:
+    """Codes by every first stage, from one index that keeps the embeddings on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = IndexSettings(keep_dense=True, navigation=navigation)
+        with EdgeIndex.create(Path(folder) / "index", model, settings) as index:
+            started = time.perf_counter()
+            codes = model.encode(x)
+            encoded = time.perf_counter()
+            for start in range(0, len(codes), LOAD):
+                part = codes[start : start + LOAD]
+                index.upsert(range(start, start + len(part)), part, dense=x[start : start + len(part)])
+            loaded = time.perf_counter()
+            index.optimize()
+            built = time.perf_counter()
+            print(
+                f"Encoded in {encoded - started:.0f} s, loaded in {loaded - encoded:.0f} s, optimised (inverted index "
+                f"and graph) in {built - loaded:.0f} s"
+            )
+            info = index.info()
+            assert info.index_bytes is not None
+            assert info.navigation_bytes is not None
+            postings, graph = info.index_bytes / len(x), info.navigation_bytes / len(x)
+            retriever = Retriever(model, index)
+
+            def row(name: str, resident: float, limits: tuple[int, ...] = LIMITS, **options: Any) -> Row:
+                def search(query: FloatArray, limit: int) -> list[int]:
+                    hits = retriever.search(query, limit, with_payload=False, **options)
+                    return [int(hit.id) for hit in hits]
+
+                return Row(name, resident, search, limits)
+
+            yield [
+                row("codes, default plan", postings, first_stage="codes", dense_candidates=0),
+                row("codes, every item scored", postings, exact=True, dense_candidates=0),
+                *(
+                    row(f"graph, {count} candidates", graph, (10,) if count <= 100 else LIMITS, first_stage="graph",
+                        prefetch=count, dense_candidates=0)
+                    for count in (50, 100, 200, 300, 500)
+                ),
+                row("codes and graph", postings + graph, first_stage="both", dense_candidates=0),
+                row("graph, 200 candidates, originals", graph, first_stage="graph", prefetch=200),
+                row("graph, 400 candidates, originals", graph, first_stage="graph", prefetch=400),
+                row("codes, default plan, originals", postings, first_stage="codes"),
+            ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def baseline_rows(x: FloatArray) -> Iterator[list[Row]]:
+    """TurboQuant with HNSW on the embeddings, without and with originals."""
+    with contextlib.ExitStack() as stack:
+        rows = []
+        for method in baselines(x.shape[1], quick=True):
+            if not method.names[0].startswith("TurboQuant"):
+                continue
+            built = stack.enter_context(method.build(x))
+            rows += [Row(config.name, built.resident, config.search) for config in built.configs]
+        yield rows
+
+
+def measure(rows: Sequence[Row], queries: FloatArray, own: npt.NDArray[np.int64] | None,
+            truth: list[list[int]], seconds: float) -> None:  # fmt: skip
+    """Print a table row for each configuration. Queries go round all configurations, so that load hits all alike."""
+    print(
+        "\n| first stage | resident bytes | hits | recall | p50 ms | p95 ms | queries/s, 2 threads | p50, codes = 1 |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for limit in LIMITS:
+        chosen = [row for row in rows if limit in row.limits]
+        wanted = limit + (own is not None)
+        times: list[list[float]] = [[] for _ in chosen]
+        found: list[list[list[int]]] = [[] for _ in chosen]
+        for number, query in enumerate(queries):
+            for row, mine, hits in zip(chosen, times, found, strict=True):
+                started = time.perf_counter()
+                ids = row.search(query, wanted)
+                mine.append(time.perf_counter() - started)
+                hits.append([id for id in ids if own is None or id != own[number]])
+        base = float(np.median(times[0]))
+        for row, mine, hits in zip(chosen, times, found, strict=True):
+            p50, p95 = np.percentile(np.array(mine) * 1e3, [50, 95])
+            rate = throughput(row.search, queries, wanted, seconds)
+            print(
+                f"| {row.name} | {row.resident:.1f} | {limit} | {recall(hits, truth, limit).mean():.4f} | {p50:.2f} | "
+                f"{p95:.2f} | {rate:,.0f} | {np.median(mine) / base:.2f} |",
+                flush=True,
+            )
+
+
+def throughput(search: Search, queries: FloatArray, limit: int, seconds: float) -> float:
+    """Queries per second of two threads that search for so many seconds."""
+    stop = time.perf_counter() + seconds
+    counts = [0, 0]
+
+    def work(worker: int) -> None:
+        while time.perf_counter() < stop:
+            search(queries[(2 * counts[worker] + worker) % len(queries)], limit)
+            counts[worker] += 1
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings, one for each field of an item; default: "
+                        "the shipped sample")  # fmt: skip
+    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser.add_argument("--queries", help="(q, d) .npy of queries; default: items of the catalog")
+    parser.add_argument("--count", type=int, default=500, help="number of queries (default: 500)")
+    parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 128)")
+    parser.add_argument("--bits", type=float, default=2, help="bits per dimension: 1, 1.5, 2 or 4 (default: 2)")
+    parser.add_argument("--m", type=int, default=12, help="links of the graph per item and layer (default: 12)")
+    parser.add_argument("--seconds", type=float, default=2, help="duration of each throughput run, s (default: 2)")
+    parser.add_argument("--no-baselines", action="store_true", help="leave TurboQuant out")
+    args = parser.parse_args()
+    name, vectors = load_catalog(args.vectors)
+    print(f"Catalog: {name}")
+    model = load_or_train(args.model, vectors)
+    x = unit_rows(vectors)
+    random = np.random.default_rng(2026)
+    own: npt.NDArray[np.int64] | None = None
+    if args.queries is None:
+        own = random.choice(len(x), min(args.count, len(x)), replace=False)
+        queries = x[own]
+    else:
+        logged = np.load(args.queries, mmap_mode="r")
+        queries = unit_rows(logged[np.sort(random.choice(len(logged), min(args.count, len(logged)), replace=False))])
+    truth = exact_neighbours(queries, x, max(LIMITS), own).tolist()
+    navigation = NavigationSettings(dim=args.dim, bits=args.bits, m=args.m)
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(code_rows(model, x, navigation))
+        if not args.no_baselines:
+            rows = rows + stack.enter_context(baseline_rows(x))
+        measure(rows, queries, own, truth, args.seconds)
+
+
+if __name__ == "__main__":
+    main()

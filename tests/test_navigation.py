@@ -1,0 +1,275 @@
+"""Navigation vectors: projection, index and search by the graph, on the embedded engine and the client's local mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from compressae_qdrant import EdgeIndex, IndexSettings, QdrantIndex, Retriever
+from compressae_qdrant.codes import FloatArray, SparseCodes
+from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
+from compressae_qdrant.index import CodeIndex
+from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.qdrant.steps import create_steps
+from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.model import CompresSAE, ModelConfig
+from compressae_qdrant.model.projection import PROJECTION_FILE, Projection
+from compressae_qdrant.search.settings import SearchOptions
+
+N, D, H, K = 300, 24, 96, 8
+
+
+@pytest.fixture(scope="module")
+def items() -> FloatArray:
+    """Embeddings whose variance falls from dimension to dimension, around a mean that is not zero."""
+    random = np.random.default_rng(11)
+    x = random.normal(size=(N, D)) * np.linspace(1, 0.2, D) + 0.3
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(scope="module")
+def navigator(items: FloatArray) -> CompresSAE:
+    model = CompresSAE(ModelConfig(D, H, K), seed=3)
+    model.projection = Projection.fit(items)
+    model.measure_latents(model.encode(items))
+    return model
+
+
+@pytest.fixture(params=["edge", "local"])
+def filled(
+    request: pytest.FixtureRequest, tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> Iterator[CodeIndex]:
+    settings = IndexSettings(navigation=NavigationSettings(dim=16, bits=4, m=8))
+    index: CodeIndex
+    if request.param == "edge":
+        index = EdgeIndex.create(tmp_path / "index", navigator, settings)
+    else:
+        index = QdrantIndex.create(QdrantClient(":memory:"), "items", navigator, settings)
+    with index:
+        index.upsert(range(N), navigator.encode(items), [{"group": i % 10} for i in range(N)])
+        index.optimize()
+        yield index
+
+
+def test_the_balanced_form_is_pca_for_equal_distributions(items: FloatArray) -> None:
+    projection = Projection.fit(items)
+    values, vectors = np.linalg.eigh(items.T.astype(np.float64) @ items / N)
+    for dim in (1, 5, 24):
+        expected = (items @ vectors[:, ::-1][:, :dim]) @ (items @ vectors[:, ::-1][:, :dim]).T
+        scores = projection.queries(items, dim) @ (items @ projection.item_map[:dim].T).T
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert values[-1] > values[0]
+    assert projection.source == "items"
+
+
+def test_both_sides_get_the_same_second_moment(items: FloatArray) -> None:
+    random = np.random.default_rng(5)
+    queries = items[:, ::-1] * random.normal(1, 0.3, size=(N, D)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    projection = Projection.fit(items, queries)
+    a, b = projection.queries(queries, D).astype(np.float64), (items @ projection.item_map.T).astype(np.float64)
+    moments = [(side.T @ side / N) for side in (a, b)]
+    # Up to the ridge, both are the same diagonal matrix.
+    np.testing.assert_allclose(moments[0], moments[1], atol=3e-3)
+    assert np.abs(moments[0] - np.diag(np.diag(moments[0]))).max() < 3e-3
+    assert projection.source == "items and queries"
+
+
+def test_fitting_to_queries_finds_more_of_their_neighbours(items: FloatArray) -> None:
+    """Queries vary where items hardly do, so a projection of few dimensions must follow the queries."""
+    random = np.random.default_rng(6)
+    queries = (random.normal(size=(200, D)) * np.linspace(0.1, 1.5, D)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    true = np.argsort(-(queries @ items.T), axis=1)[:, :10]
+
+    def share(projection: Projection) -> float:
+        scores = projection.queries(queries, 8) @ (items @ projection.item_map[:8].T).T
+        found = np.argsort(-scores, axis=1)[:, :30]
+        return float(np.mean([len(set(f) & set(t)) / 10 for f, t in zip(found.tolist(), true.tolist(), strict=True)]))
+
+    assert share(Projection.fit(items, queries)) > share(Projection.fit(items)) + 0.1
+
+
+def test_a_projection_is_saved_with_its_model(tmp_path: Path, navigator: CompresSAE) -> None:
+    navigator.save(tmp_path)
+    loaded = CompresSAE.load(tmp_path)
+    assert loaded.projection_fingerprint == navigator.projection_fingerprint
+    np.testing.assert_array_equal(loaded.projection.item_map, navigator.projection.item_map)
+    (tmp_path / PROJECTION_FILE).write_bytes(b"damaged")
+    with pytest.raises(ModelFileError, match="not a readable projection"):
+        _ = CompresSAE.load(tmp_path).projection
+    CompresSAE(ModelConfig(D, H, K), seed=9).save(tmp_path)
+    assert not (tmp_path / PROJECTION_FILE).exists()
+
+
+def test_a_model_without_a_projection_derives_one_from_its_atoms(tmp_path: Path, items: FloatArray) -> None:
+    model = CompresSAE(ModelConfig(D, H, K), seed=3)
+    assert model.projection.source == "dictionary"
+    assert model.projection_fingerprint == f"p-{model.fingerprint}"
+    model.save(tmp_path)
+    assert CompresSAE.load(tmp_path).projection_fingerprint == model.projection_fingerprint
+
+
+def test_navigation_vectors_come_from_codes(navigator: CompresSAE, items: FloatArray) -> None:
+    codes = navigator.encode(items[:20])
+    expected = navigator.decode(codes) @ navigator.projection.item_map[:7].T
+    np.testing.assert_allclose(navigator.navigation_vectors(codes, 7), expected, atol=1e-5)
+
+
+def _exhaustive(model: CompresSAE, codes: SparseCodes, query: FloatArray, limit: int) -> list[int]:
+    scores = codes.to_csr() @ (model.atoms.detach().numpy() @ query)
+    return [int(row) for row in np.argsort(-scores, kind="stable")[:limit]]
+
+
+@pytest.mark.parametrize("options", [{"first_stage": "graph"}, {"first_stage": "both"}])
+def test_the_graph_finds_what_every_item_scored_finds(
+    filled: CodeIndex, navigator: CompresSAE, items: FloatArray, options: SearchOptions
+) -> None:
+    retriever, codes = Retriever(navigator, filled), navigator.encode(items)
+    options = {**options, "prefetch": 60}
+    found = [
+        len({hit.id for hit in retriever.search(items[row], 5, **options)}
+            & set(_exhaustive(navigator, codes, items[row], 5)))
+        for row in range(0, 60, 3)
+    ]  # fmt: skip
+    assert np.mean(found) / 5 > 0.97
+    one, batch = retriever.search(items[7], 5, **options), retriever.search_batch(items[6:8], 5, **options)
+    assert [hit.id for hit in one] == [hit.id for hit in batch[1]]
+    assert 9 not in {hit.id for hit in retriever.similar_to(9, 3, **options)}
+    explanation = one[0].explain()
+    assert explanation.first_stage == options["first_stage"]
+    assert sum(share.share for share in explanation.shares) == pytest.approx(one[0].score, abs=1e-4)
+
+
+def test_the_graph_respects_filters(filled: CodeIndex, navigator: CompresSAE, items: FloatArray) -> None:
+    retriever = Retriever(navigator, filled)
+    condition = models.FieldCondition(key="group", match=models.MatchValue(value=4))
+    hits = retriever.search(items[0], 10, first_stage="graph", filter=models.Filter(must=[condition]))
+    assert len(hits) == 10
+    assert {int(hit.id) % 10 for hit in hits} == {4}
+
+
+def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
+    filled: CodeIndex, navigator: CompresSAE, items: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = Retriever(navigator, filled)
+    assert retriever.search(items[0])[0].explain().first_stage == "codes"
+    monkeypatch.setattr("compressae_qdrant.search.planner.GRAPH_ITEMS", N)
+    assert retriever.search(items[0])[0].explain().first_stage == "graph"
+    needs_codes: tuple[SearchOptions, ...] = (
+        {"exact": True}, {"scoring": "sparse"}, {"first_stage_latents": 20}, {"concepts": {"+3": 0.2}},
+        {"within": "+3"}, {"first_stage": "codes"},
+    )  # fmt: skip
+    for options in needs_codes:
+        assert all(hit.explain().first_stage == "codes" for hit in retriever.search(items[0], **options)), options
+
+
+def test_embeddings_rescore_the_candidates_of_the_graph(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> None:
+    with EdgeIndex.create(tmp_path / "index", navigator, IndexSettings(keep_dense=True)) as index:
+        index.upsert(range(N), navigator.encode(items), dense=items)
+        index.optimize()
+        hits = Retriever(navigator, index).search(items[3], 5, first_stage="graph", prefetch=100)
+        assert [hit.id for hit in hits] == np.argsort(-(items @ items[3]))[:5].tolist()
+        assert hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_an_index_without_navigation_says_so(tmp_path: Path, navigator: CompresSAE, items: FloatArray) -> None:
+    with EdgeIndex.create(tmp_path / "index", navigator, IndexSettings(navigation=None)) as index:
+        index.upsert(range(9), navigator.encode(items[:9]))
+        assert index.settings.memory == "pinned"
+        assert index.projection is None
+        with pytest.raises(ConfigError, match=r"no navigation vectors.*first_stage='codes'.*NavigationSettings"):
+            Retriever(navigator, index).search(items[0], first_stage="graph")
+    with EdgeIndex.open(tmp_path / "index", navigator) as index:
+        assert index.projection is None
+
+
+def test_another_projection_is_refused_for_the_graph_only(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> None:
+    other = CompresSAE(navigator.config)
+    other.load_state_dict(navigator.state_dict())
+    other.projection = Projection.fit(items[:50])
+    assert other.fingerprint == navigator.fingerprint
+    with EdgeIndex.create(tmp_path / "index", navigator) as index:
+        index.upsert(range(9), navigator.encode(items[:9]))
+        retriever = Retriever(other, index)
+        assert retriever.search(items[0], 3)
+        with pytest.raises(ModelMismatchError, match="load the model with which the index was created"):
+            retriever.search(items[0], first_stage="graph")
+    with EdgeIndex.open(tmp_path / "index", other) as index, pytest.raises(ModelMismatchError, match="projection"):
+        index.upsert([1], other.encode(items[:1]))
+    with EdgeIndex.open(tmp_path / "index") as index, pytest.raises(ConfigError, match="open the index with its model"):
+        index.upsert([1], other.encode(items[:1]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"dim": 0}, "dim is 0; it must be at least 1"),
+        ({"bits": 3}, "bits are 3; they must be one of 1, 1.5, 2, 4"),
+        ({"m": 1}, "m is 1; it must be from 2 to 128"),
+        ({"ef_construct": 1}, "ef_construct is 1"),
+        ({"memory": "hot"}, "memory is 'hot'"),
+    ],
+)
+def test_bad_navigation_settings_are_named(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        NavigationSettings(**settings)
+    with pytest.raises(ConfigError, match=complaint):
+        IndexSettings(navigation=settings)  # type: ignore[arg-type]  # as JSON and TOML give it
+
+
+def test_more_dimensions_than_the_embeddings_have_are_refused(tmp_path: Path, navigator: CompresSAE) -> None:
+    settings = IndexSettings(navigation=NavigationSettings(dim=25))
+    with pytest.raises(ConfigError, match=r"navigation dim is 25.*at most 24"):
+        EdgeIndex.create(tmp_path / "index", navigator, settings)
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"first_stage": "trees"}, "first_stage is 'trees'; it must be one of auto, codes, graph, both"),
+        ({"first_stage": "graph", "exact": True}, "exact=True scores every item"),
+        ({"first_stage": "graph", "concepts": {"+1": 0.3}}, "concepts steer the search"),
+        ({"first_stage": "both", "within": "+1"}, "within takes its candidates"),
+        ({"first_stage": "both", "scoring": "sparse"}, "sparse scoring"),
+        ({"first_stage": "graph", "first_stage_latents": 10}, "first_stage_latents are for codes"),
+        ({"navigation_ef": 0}, "navigation_ef is 0"),
+    ],
+)
+def test_options_that_contradict_the_graph_are_named(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray, options: Any, complaint: str
+) -> None:
+    index = EdgeIndex.create(tmp_path / "index", navigator)
+    with index, pytest.raises(InvalidInputError, match=complaint):
+        Retriever(navigator, index).search(items[0], **options)
+
+
+def test_a_server_without_navigation_is_told_apart(navigator: CompresSAE) -> None:
+    """A server before 1.18 refuses the settings of the quantised vectors."""
+    manifest = Manifest.of(navigator, IndexSettings())
+    plain = Manifest.of(navigator, IndexSettings(navigation=None))
+    for one, complaint in ((manifest, r"unknown field.*Navigation vectors need Qdrant 1\.18"), (plain, "field$")):
+        running = create_steps("items", one)
+        next(running)
+        running.send(False)
+        with pytest.raises(CodeIndexError, match=complaint):
+            running.throw(CodeIndexError("cannot create collection 'items': unknown field"))
+
+
+def test_bytes_are_reported(filled: CodeIndex) -> None:
+    info = filled.info()
+    if info.backend == "edge":
+        assert info.navigation_bytes is not None
+        assert info.resident_bytes == info.navigation_bytes > N * 16 / 2
+    else:
+        assert info.navigation_bytes is info.resident_bytes is None
