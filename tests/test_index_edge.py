@@ -18,6 +18,7 @@ from compressae_qdrant.errors import (
     InvalidInputError,
     ModelMismatchError,
 )
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
 
 OTHER = CompresSAE(ModelConfig(24, 96, 6), seed=77)
@@ -25,7 +26,9 @@ CODES = SparseCodes([[1, 3], [0, 2]], [[0.5, 0.1], [0.2, -3.0]], 96)
 
 
 def test_a_reopened_index_is_unchanged(tmp_path: Path, model: CompresSAE, codes: SparseCodes) -> None:
-    settings = IndexSettings(datatype="float16", memory="cached", payload_fields={"n": "integer"})
+    settings = IndexSettings(
+        datatype="float16", memory="cached", payload_fields={"n": "integer"}, navigation=NavigationSettings(dim=24)
+    )
     with EdgeIndex.create(tmp_path / "index", model, settings) as index:
         index.upsert(range(600), codes, [{"n": n} for n in range(600)])
         before = index.retrieve([5])[0]

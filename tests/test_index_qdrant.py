@@ -48,6 +48,7 @@ from compressae_qdrant.index.qdrant.collections import (
 from compressae_qdrant.index.qdrant.errors import client_errors
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.upserts import Target
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
@@ -63,7 +64,7 @@ def client() -> Iterator[QdrantClient]:
 
 
 def test_a_collection_remembers_its_model(client: QdrantClient, model: CompresSAE) -> None:
-    settings = IndexSettings(scale="code", segments=2)
+    settings = IndexSettings(scale="code", segments=2, navigation=NavigationSettings(dim=24))
     QdrantIndex.create(client, "items", model, settings)
     opened = QdrantIndex.open(client, "items", model)
     assert (opened.fingerprint, opened.latents, opened.settings) == (model.fingerprint, 96, settings)
@@ -122,16 +123,16 @@ def test_arguments_of_calls_to_a_server(model: CompresSAE, codes: SparseCodes, e
     assert (params.datatype, params.full_scan_threshold) == ("uint8", 5_000)
     assert arguments["metadata"]["compressae"]["fingerprint"] == model.fingerprint
     (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4, prefetch=20, first_stage_latents=8))
-    call = Requests(Target("items"), manifest).search([plan])
+    call = Requests(Target("items"), manifest, model).search([plan])
     (request,) = sent(call)["requests"]
     assert (method_of(call), request.limit, request.prefetch[0].limit) == ("query_batch_points", 4, 20)
     assert len(request.prefetch[0].query.nearest.indices) == 8
     assert request.query.recommend.strategy == "sum_scores"
     assert len(request.query.recommend.positive[0].indices) == 96
-    upsert = Requests(Target("items"), manifest).upsert([1], codes[:1], None)
+    upsert = Requests(Target("items"), manifest, model).upsert([1], codes[:1], None)
     assert upsert is not None
     assert sent(upsert)["wait"] is True
-    assert Requests(Target("items"), manifest).upsert([], codes[:0], None) is None
+    assert Requests(Target("items"), manifest, model).upsert([], codes[:0], None) is None
 
 
 def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray) -> list[Call[Any]]:
@@ -144,7 +145,7 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
               ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
-    part = Requests(Target("items", Transport(kind, 5), "eu"), manifest)
+    part = Requests(Target("items", Transport(kind, 5), "eu"), manifest, model)
     adopted = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
     upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),
                part.only_new().upsert([1], codes[:1], None, x[:1]), adopted.upsert([1], codes[:1], None)]  # fmt: skip
@@ -236,7 +237,7 @@ def _answer(status: int) -> UnexpectedResponse:
         (_RpcError(grpc.StatusCode.INVALID_ARGUMENT), CodeIndexError, "details"),
         (_RpcError(grpc.StatusCode.NOT_FOUND), IndexNotFoundError, "details"),
         (_RpcError(grpc.StatusCode.PERMISSION_DENIED), CodeIndexError, "check the API key"),
-        (ValueError("Collection items not results"), IndexNotFoundError, "not results"),
+        (ValueError("Collection items not found"), IndexNotFoundError, "not found"),
         (
             NotImplementedError("no shard keys here"),
             CodeIndexError,

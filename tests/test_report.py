@@ -204,8 +204,8 @@ def test_a_whole_catalog_is_measured_through_its_own_index(
     assert omitted == []
     data = _data(page)
     info = index.info()
-    assert info.index_bytes is not None
-    assert data["saved"]["rows"][1]["bytes"] == pytest.approx(info.index_bytes / 600)
+    assert info.resident_bytes is not None
+    assert data["saved"]["rows"][1]["bytes"] == pytest.approx(info.resident_bytes / 600)
     plans = data["plans"]
     assert 0.3 < plans[0]["recall"] <= plans[1]["recall"] + 0.05
     assert [share for share, _ in plans[0]["quantiles"]] == sorted(share for share, _ in plans[0]["quantiles"])
@@ -284,8 +284,8 @@ def test_without_a_benchmark_codes_are_measured_beside_what_is_planned(
     data = _data(page)
     rows = {row["name"]: row for row in data["front"]["rows"]}
     info = index.info()
-    assert info.index_bytes is not None
-    assert rows["codes k=6, default plan"]["resident"] == pytest.approx(info.index_bytes / 600)
+    assert info.resident_bytes is not None
+    assert rows["codes k=6, default plan"]["resident"] == pytest.approx(info.resident_bytes / 600)
     asked = Workload(**data["planner"]["workload"])
     assert (asked.items, asked.dim, asked.k, asked.latents, asked.datatype) == (600, 24, 6, 96, "float32")
     sizes = [len(json.dumps(payload)) for payload in _payloads(600)]

@@ -84,7 +84,7 @@ def _to(port: int) -> QdrantClient:
 
 
 def test_a_write_that_was_not_applied_in_time_raises(model: CompresSAE, codes: SparseCodes) -> None:
-    call = Requests(Target("items", Transport("rest")), Manifest.of(model, IndexSettings())).upsert(
+    call = Requests(Target("items", Transport("rest")), Manifest.of(model, IndexSettings()), model).upsert(
         [1], codes[:1], None
     )
     assert call is not None
@@ -108,7 +108,7 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     assert manifest.settings == settings
     assert sent(create_call("items", manifest))["sharding_method"] == models.ShardingMethod.CUSTOM
     assert [sent(call)["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
-    unsplit = Requests(Target("items", Transport("rest")), manifest)
+    unsplit = Requests(Target("items", Transport("rest")), manifest, model)
     (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4))
     assert sent(unsplit.search([plan]))["requests"][0].shard_key is None
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
@@ -132,7 +132,7 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
         assert again is not None
         body = json.loads(sent(again)["point_insert_operations"].model_dump_json())
         assert (body["shard_key"], body["update_mode"]) == ("eu", "insert_only")
-    by_grpc = Requests(Target("items", Transport("grpc"), 7), manifest).only_new().upsert([1], codes[:1], None)
+    by_grpc = Requests(Target("items", Transport("grpc"), 7), manifest, model).only_new().upsert([1], codes[:1], None)
     assert by_grpc is not None
     assert sent(by_grpc)["request"].shard_key_selector.shard_keys[0].number == 7
     assert sent(by_grpc)["request"].update_mode == grpc.UpdateMode.InsertOnly

@@ -44,7 +44,9 @@ __all__ = ["evaluate"]
 
 _BYTES: Final = {
     "dense_bytes_per_item": "bytes per item: dense vectors",
-    "index_bytes_per_item": "  index, in memory",
+    "resident_bytes_per_item": "  index, in memory",
+    "index_bytes_per_item": "    inverted index",
+    "navigation_bytes_per_item": "    navigation vectors and graph",
     "total_bytes_per_item": "  index and payloads, on disk",
 }
 _FEW_ITEMS: Final = 10
@@ -137,6 +139,10 @@ def evaluate(
         facts |= {"p50_ms": p50, "p95_ms": p95, "items": size.items, "dense_bytes_per_item": 4 * coder.dim}
         if size.index_bytes is not None and size.total_bytes is not None:
             facts["index_bytes_per_item"] = size.index_bytes / size.items
+            if size.navigation_bytes:
+                facts["navigation_bytes_per_item"] = size.navigation_bytes / size.items
+            if size.resident_bytes is not None:
+                facts["resident_bytes_per_item"] = size.resident_bytes / size.items
             facts["total_bytes_per_item"] = size.total_bytes / size.items
         if out is not None:
             facts["files"] = _compare(bench, config, size, out, baselines, quiet=json_output)
@@ -210,11 +216,11 @@ def _compare(bench: Bench, config: SearchConfig, size: IndexInfo, out: Path, bas
     from ..evaluation.methods import BuiltIndex, ComparedMethod
     from ..evaluation.tables import write_report
 
-    if size.index_bytes is None or size.total_bytes is None:
+    if size.resident_bytes is None or size.total_bytes is None:
         raise ConfigError(
             "--out plots recall against bytes, which a Qdrant server does not report; evaluate an embedded index"
         )
-    built = BuiltIndex([config], size.index_bytes / size.items, size.total_bytes / size.items, None)
+    built = BuiltIndex([config], size.resident_bytes / size.items, size.total_bytes / size.items, None)
     own = ComparedMethod((config.name,), lambda _: contextlib.nullcontext(built))
     others = all_baselines(bench.vectors.shape[1], quick=True) if baselines else []
     log = Console(stderr=True, quiet=quiet, highlight=False, markup=False).print
@@ -240,7 +246,11 @@ def _show(facts: dict[str, Any], latents: int) -> None:
         if name in facts:
             table.add_row(title, f"{facts[name]:,.1f}", "")
     console.print(table)
-    if "index_bytes_per_item" in facts and facts["items"] < _FEW_ITEMS * latents:
+    if (
+        "navigation_bytes_per_item" not in facts
+        and "index_bytes_per_item" in facts
+        and facts["items"] < _FEW_ITEMS * latents
+    ):
         console.print(as_is(
             f"This index is small, so the fixed size of its {latents:,} posting lists adds to the bytes per item. "
             "Estimate a larger catalog with `compressae plan`."

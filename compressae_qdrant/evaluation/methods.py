@@ -90,7 +90,8 @@ def codes(
         started = time.perf_counter()
         coded = coder.encode(vectors, method, scale=scale)
         encode_seconds = time.perf_counter() - started
-        settings = IndexSettings(scale=scale, keep_dense=keep_dense)
+        # These rows compare searches of the inverted index; scripts/bench_navigation.py compares first stages.
+        settings = IndexSettings(scale=scale, keep_dense=keep_dense, navigation=None)
         with temporary_index(coder, coded, settings, dense=vectors if keep_dense else None) as index:
             build_seconds = time.perf_counter() - started
             info = index.info()

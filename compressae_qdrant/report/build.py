@@ -121,7 +121,7 @@ def build_report(
     if results:
         parts.add("front", benchmark_front(results))
     else:
-        size = info.index_bytes / info.items if info.index_bytes and info.items == sample.catalog_items else None
+        size = info.resident_bytes / info.items if info.resident_bytes and info.items == sample.catalog_items else None
         measured = [(f"codes k={model.k}, {one.name}", workload, size, one) for one in searches]
         for coder, searched in _other_lengths(model, settings, sample, truth, info, progress):
             measured.append((f"codes k={coder.k}, {searched.name}", replace(workload, k=coder.k), None, searched))
@@ -225,8 +225,8 @@ def _other_lengths(
 def _standfirst(sample: Sample, info: IndexInfo, model: CompresSAE, searched: Searches) -> str:
     items, recall = sample.catalog_items, float(searched.recall.mean())
     text = f"{items:,} items of {model.dim:,} dimensions, each stored as {model.k} non-zeros of {model.latents:,}. "
-    if info.index_bytes:
-        text += f"An item takes {info.index_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
+    if info.resident_bytes:
+        text += f"An item takes {info.resident_bytes / info.items:,.0f} bytes of memory instead of {4 * model.dim:,}. "
     return f"{text}A search finds {recall:.1%} of the ten items that exact dense search finds{_measured_on(sample)}."
 
 
@@ -247,8 +247,8 @@ def _headline(
 ) -> list[tuple[str, str, str, str]]:
     """Name, value, unit and note of the figures at the top of the report."""
     figures = []
-    if info.index_bytes:
-        dense, codes, items = 4 * model.dim, info.index_bytes / info.items, sample.catalog_items
+    if info.resident_bytes:
+        dense, codes, items = 4 * model.dim, info.resident_bytes / info.items, sample.catalog_items
         figures = [
             ("Smaller in memory", f"{dense / codes:.1f}", "times", f"{codes:,.0f} bytes per item instead of {dense:,}"),
             ("Memory saved", *_size((dense - codes) * items), f"all {items:,} items, one copy"),

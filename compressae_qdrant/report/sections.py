@@ -37,16 +37,24 @@ _RANKS: Final = 120
 def saved_data(info: IndexInfo, dim: int, items: int) -> dict[str, Any] | None:
     """Bytes per item, dense and as codes. None if the size of the index is unknown: on a server, or before an embedded
     index is optimised."""
-    if not info.index_bytes:
+    if not info.resident_bytes:
         return None
     rows = [
         {"name": "dense float32, vectors only", "bytes": 4 * dim, "kind": "grey"},
-        {"name": f"codes in memory, {info.settings.datatype}", "bytes": info.index_bytes / info.items, "kind": "ours"},
+        {"name": _in_memory(info), "bytes": info.resident_bytes / info.items, "kind": "ours"},
     ]
     if info.total_bytes is not None:
         total = info.total_bytes / info.items
         rows.append({"name": "codes, payloads and logs on disk", "bytes": total, "kind": "orange"})
     return {"items": items, "rows": rows}
+
+
+def _in_memory(info: IndexInfo) -> str:
+    """What of an index must stay in memory."""
+    if info.settings.memory == "cold":
+        return "graph and navigation vectors in memory"
+    codes = f"codes in memory, {info.settings.datatype}"
+    return f"{codes}, with graph" if info.navigation_bytes else codes
 
 
 def latency_data(searches: Sequence[Searches]) -> list[dict[str, Any]]:

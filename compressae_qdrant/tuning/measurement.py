@@ -85,7 +85,7 @@ def measure(
         coder = model if k == model.k else model.with_k(k, sample.items[:_STATISTICS_ITEMS])
         codes = coder.encode(sample.items)
         for datatype in space.datatypes:
-            with temporary_index(coder, codes, IndexSettings(datatype=datatype)) as index:
+            with temporary_index(coder, codes, IndexSettings(datatype=datatype, navigation=None)) as index:
                 retriever = Retriever(coder, index)
                 for first_stage_latents, prefetch in _plans(space, model.latents, goal.depth, len(sample.items)):
                     hits = retriever.search_batch(
