@@ -91,7 +91,7 @@ def test_evaluate_tells_segments_agreement_and_baselines(
     assert "hits with equal group, dense / index" in people
     for wrong, complaint in (
         ("--baselines", "--baselines needs --out DIRECTORY"),
-        ("--segment colour", "no item of catalog.jsonl has a field 'colour'; there are group"),
+        ("--segment colour", "no item of catalog.jsonl has the field 'colour'; its fields are group"),
     ):
         code, _, err = shell(f"evaluate catalog.jsonl --model model --index index {wrong}")
         assert (code, complaint in err) == (2, True), err
