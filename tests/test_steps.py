@@ -27,6 +27,7 @@ from compressae_qdrant.index.qdrant.client import Transport
 from compressae_qdrant.index.qdrant.collections import create_call, setup_calls
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.upserts import Target
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.ingestion.migrate import add_codes
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner
@@ -103,7 +104,7 @@ def test_a_collection_whose_setup_fails_is_deleted(client: QdrantClient, model: 
 
 
 def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes, embeddings: FloatArray) -> None:
-    settings = IndexSettings(shard_keys=["eu", 7], shards=2)
+    settings = IndexSettings(shard_keys=["eu", 7], shards=2, navigation=NavigationSettings(dim=24))
     manifest = Manifest.from_json(Manifest.of(model, settings).to_json(), "here")
     assert manifest.settings == settings
     assert sent(create_call("items", manifest))["sharding_method"] == models.ShardingMethod.CUSTOM

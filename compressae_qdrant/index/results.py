@@ -103,7 +103,7 @@ class IndexInfo:
     @property
     def resident_bytes(self) -> int | None:
         """Bytes that stay in memory, without the engine's tables of items: navigation vectors and graph, and the
-        inverted index unless it is cold. None if the engine does not report them."""
-        if self.index_bytes is None or self.navigation_bytes is None:
+        inverted index unless it is cold. None if the engine does not report them, or before the index is optimised."""
+        if not self.index_bytes or self.navigation_bytes is None:
             return None
         return self.navigation_bytes + (0 if self.settings.memory == "cold" else self.index_bytes)
