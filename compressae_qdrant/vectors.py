@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Self, TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .codes import FloatArray
 from .errors import DimensionError, InvalidInputError
 
-__all__ = ["UnitRows", "check_embeddings", "exact_neighbours", "reservoir_sample", "unit_rows"]
+__all__ = ["UnitRows", "as_array", "check_embeddings", "exact_neighbours", "reservoir_sample", "unit_rows"]
 
 _BATCH: Final = 16_384
 
@@ -30,7 +30,7 @@ def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArr
         DimensionError: the embeddings do not have `dim` dimensions.
         InvalidInputError: X is empty or is not a matrix of real numbers.
     """
-    rows = X if isinstance(X, np.ndarray) else np.asarray(X)
+    rows = as_array(X, "embeddings")
     if rows.ndim == 1 and rows.size:
         rows = rows[None, :]
     if rows.ndim != 2 or not rows.size:
@@ -44,6 +44,37 @@ def check_embeddings(X: npt.ArrayLike, dim: int | None, whose: str) -> npt.NDArr
             f"embeddings have {rows.shape[1]} dimensions but {whose} encodes {dim}; embed with the model's backbone"
         )
     return rows
+
+
+def as_array(X: Any, what: str, dtype: type[np.float32] | None = None) -> npt.NDArray[Any]:
+    """X as an array, not copied if it is one (of that dtype); `what` names it in an error.
+
+    Raises:
+        InvalidInputError: NumPy cannot read X: rows of unequal lengths, an iterator, or a tensor that is on a GPU, has
+            a type that NumPy lacks or takes part in a gradient. Or X is an array with masked entries.
+    """
+    if isinstance(X, Iterator):
+        raise InvalidInputError(f"{what} are a {type(X).__name__}, which can be read once; pass a list or an array")
+    if np.ma.is_masked(X):
+        raise InvalidInputError(f"{what} have masked entries; fill them or leave their rows out")
+    try:
+        return np.asarray(X, dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
+        raise InvalidInputError(f"{what} cannot be read as an array: {_unreadable(X) or exc}") from exc
+
+
+def _unreadable(X: Any) -> str | None:
+    """Why NumPy cannot read X, where X tells."""
+    first = X[0] if isinstance(X, (list, tuple)) and X else X
+    if type(first).__module__.partition(".")[0] == "torch":
+        steps = [".detach()"] if getattr(first, "requires_grad", False) else []
+        steps += [".float()"] if "bfloat16" in str(getattr(first, "dtype", "")) else []
+        steps += [".cpu()"] if str(getattr(first, "device", "cpu")) != "cpu" else []
+        kind = f"a torch tensor of {getattr(first, 'dtype', 'unknown type')} on {getattr(first, 'device', 'no device')}"
+        return f"it is {kind}; pass X{''.join(steps)}.numpy()" if steps else None
+    if isinstance(X, (list, tuple)) and len(lengths := {len(row) for row in X if isinstance(row, Sized)}) > 1:
+        return f"rows have {min(lengths)} to {max(lengths)} dimensions; give each row the same number"
+    return None
 
 
 def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
@@ -113,6 +144,8 @@ def exact_neighbours(
     """
     rows = check_embeddings(catalog, None, "")
     unit_queries = unit_rows(check_embeddings(queries, rows.shape[1], "the catalog"))
+    if isinstance(depth, bool) or not isinstance(depth, (int, np.integer)) or depth < 1:
+        raise InvalidInputError(f"depth is {depth!r}; it must be a whole number of at least 1")
     if depth + (own is not None) > len(rows):
         raise InvalidInputError(
             f"a catalog of {len(rows)} items doesn't have {depth} neighbours for each query; request fewer"

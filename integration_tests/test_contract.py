@@ -84,7 +84,7 @@ def test_info_describes_the_index(index: CodeIndex) -> None:
         ([-1, 1], _codes(2), None, r"-1 is outside 0\.\.2\*\*64-1"),
         ([1.5, 1], _codes(2), None, "ids are non-negative integers or strings"),
         ([1, 2], _codes(2), [{"x": float("nan")}, {}], "which JSON cannot represent"),
-        ([1, 2], _codes(2), [{"_id": 3}, {}], "reserved"),
+        ([1, 2], _codes(2), [{"__compressae_id": 3}, {}], "reserved"),
         ([1, 2], SparseCodes([[1], [2]], [[1.0], [1.0]], 64), None, "over 64 latents but the index holds .* over 128"),
         ([1, 2], SparseCodes([[1], [2]], [[1.0], [1.0]], 128, "code"), None, "scale 'code' but the index holds"),
         ([1, 2], SparseCodes._trusted(np.array([[1], [2]], np.int32), np.array([[1], [np.nan]], np.float32), 128), None,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.index.ids import ItemIds, id_digests, item_id, point_id, public_payload
+from compressae_qdrant.index.ids import ItemIds, content_hash, id_digests, item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import check_batch, check_plan, point_ids, rescore, to_points
@@ -21,7 +21,8 @@ ids = st.one_of(
     st.integers(0, 2**64 - 1), st.uuids().map(str), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 )
 payloads = st.dictionaries(
-    st.text(max_size=5).filter(lambda name: name != "_id"), st.none() | st.booleans() | st.integers(-5, 5) | st.text(),
+    st.sampled_from(["_id", "_content"]) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(),
     max_size=3,
 )  # fmt: skip
 
@@ -42,6 +43,12 @@ def test_points_convert_back_to_items(items: list[tuple[Any, dict[str, Any]]], s
         assert point.indices == kept_indices.tolist()
         assert point.values == kept_values.tolist()
         assert isinstance(point.id, int) or str(uuid.UUID(point.id)) == point.id
+
+
+def test_points_of_version_0_1_keep_their_ids_and_hashes() -> None:
+    stored = {"_id": "sku/9", "_content": "0123456789abcdef", "n": 1}
+    assert item_id(point_id("sku/9"), stored) == "sku/9"
+    assert (public_payload(stored), content_hash(stored)) == ({"n": 1}, "0123456789abcdef")
 
 
 def _manifest(latents: int, **settings: Any) -> Manifest:

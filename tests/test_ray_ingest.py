@@ -94,7 +94,7 @@ def test_a_malformed_row_stops_a_job(folder: Path) -> None:
 
 
 def test_embeddings_with_other_dimensions_return_an_error_row(folder: Path) -> None:
-    rows: Any = _FileReader(Columns(), 64, "raise")({"path": str(folder / "catalog" / "part-1.parquet")})
+    rows: Any = _FileReader(Columns(), 64, "raise", 24)({"path": str(folder / "catalog" / "part-1.parquet")})
     row = next(rows) | {"embeddings": np.ones((64, 5), np.float32).tobytes()}
     failed = _BatchEncoder(str(folder / "model"), "pursuit", 4, "projection", False)(row)
     assert (failed["items"], failed["embeddings"]) == (0, b"")

@@ -166,28 +166,26 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> No
     assert next(open_source(path).batches(1)).ids == ["item-0"]
 
 
-def test_a_truncated_file_or_one_not_in_utf8_is_a_source_error(tmp_path: Path) -> None:
+def test_a_truncated_file_is_a_source_error(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"id": n, "embedding": [1.0, n]}) + "\n" for n in range(5000)).encode()
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-2000])
     (tmp_path / "head.jsonl.gz").write_bytes(gzip.compress(lines)[:20])
-    (tmp_path / "latin.jsonl").write_bytes(lines + b'{"id": "\xe9"}\n')
     with pytest.raises(SourceError, match=r"can't read .*head\.jsonl\.gz: Compressed file ended"):
         open_source(tmp_path / "head.jsonl.gz")
-    for name, message in (("cut.jsonl.gz", "Compressed file ended"), ("latin.jsonl", "'utf-8' codec")):
-        batches = open_source(tmp_path / name).batches(100)
-        assert next(batches).ids == list(range(100))
-        with pytest.raises(SourceError, match=rf"can't read .*{name} after row [1-4]\d\d\d: {message}"):
-            list(batches)
+    batches = open_source(tmp_path / "cut.jsonl.gz").batches(100)
+    assert next(batches).ids == list(range(100))
+    with pytest.raises(SourceError, match=r"can't read .*cut\.jsonl\.gz after row [1-4]\d\d\d: Compressed file ended"):
+        list(batches)
 
 
 def test_columns_are_checked_and_become_payloads(tmp_path: Path) -> None:
-    rows = [{"key": i, "vec": [1.0, i], "day": date(2024, 1, 2), "note": None, "x": float("nan")} for i in range(3)]
+    rows = [{"key": i, "vec": [1.0, i], "day": date(2024, 1, 2), "note": None} for i in range(3)]
     path = _parquet(tmp_path, rows)
     with pytest.raises(SourceError, match="no column 'id', 'embedding'; it has 'key', 'vec'"):
         open_source(path)
     batch = next(open_source(path, columns=Columns(id="key", embedding="vec")).batches(2))
     assert batch.ids == [0, 1]
-    assert batch.payloads[0] == {"day": "2024-01-02", "x": None}
+    assert batch.payloads[0] == {"day": "2024-01-02"}
     chosen = Columns(id=None, embedding="vec", payload=("day",))
     assert next(open_source(path, columns=chosen).batches(2)).payloads == [{"day": "2024-01-02"}] * 2
 

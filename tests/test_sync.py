@@ -116,8 +116,8 @@ def test_the_hash_is_not_visible_and_cannot_be_set(model: CompresSAE, tmp_path: 
         assert index.retrieve([0])[0].payload == {}
         assert [bool(hash) for hash in index.hashes([0, 4])] == [True, True]
         assert index.hashes(["no such item"]) == [None]
-        with pytest.raises(InvalidInputError, match="'_content', which is reserved"):
-            index.upsert([0], model.encode(embeddings[:1]), [{"_content": "x"}])
+        with pytest.raises(InvalidInputError, match="'__compressae_content', which is reserved"):
+            index.upsert([0], model.encode(embeddings[:1]), [{"__compressae_content": "x"}])
 
 
 def _dense(named: bool, embeddings: FloatArray) -> QdrantClient:
@@ -157,11 +157,15 @@ def test_foreign_fields_with_reserved_names_are_kept(tmp_path: Path, model: Comp
     client.set_payload("dense", {"_id": "theirs", "_content": "a text"}, [1])
     (batch,) = QdrantSource(client, "dense").batches(10)
     assert (batch.ids, batch.payloads[1]) == ([0, 1, 2], {"n": 1, "_id": "theirs", "_content": "a text"})
-    with (
-        EdgeIndex.create(tmp_path / "index", model) as index,
-        pytest.raises(IngestError, match="payload of item 1 has a field '_id', which is reserved"),
-    ):
-        sync(QdrantSource(client, "dense"), model, index)
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        assert sync(QdrantSource(client, "dense"), model, index).added == 3
+        (record,) = index.retrieve([1])
+        assert record.payload == {"n": 1, "_id": "theirs", "_content": "a text"}
+        assert sync(QdrantSource(client, "dense"), model, index).unchanged == 3
+        index.upsert([1], model.encode(embeddings[1:2]), [{"_id": "theirs", "_content": "a text"}])
+        (record,) = index.retrieve([1])
+        assert record.payload == {"_id": "theirs", "_content": "a text"}
+        assert index.hashes([1]) == [""]
     settings = IndexSettings(keep_dense=True)
     QdrantIndex.create(client, "ours", model, settings).upsert(
         ["a"], model.encode(embeddings[:1]), None, embeddings[:1]

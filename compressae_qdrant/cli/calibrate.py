@@ -102,7 +102,10 @@ def calibrate(
     from ..sources import draw_embeddings
 
     coder, chosen = CompresSAE.load(model), parse_method(method)
-    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
+    catalog = open_catalog(
+        source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        fields={"payload": ()},
+    )  # fmt: skip
     rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, parse_device
+from .inputs import index_settings, open_catalog, parse_device, payload_fields
 from .options import (
     INDEX,
     AliasOption,
+    BinaryOption,
     ConfigOption,
     DeviceOption,
+    DropOption,
     EmbedderOption,
     EmbedderSettingsOption,
     EmbeddingOption,
@@ -21,6 +23,8 @@ from .options import (
     JsonOption,
     MetadataOption,
     ModelOption,
+    PayloadOption,
+    RenameOption,
     SourceArgument,
     TextOption,
 )
@@ -74,6 +78,10 @@ def deploy(
     embedder: EmbedderOption = None,
     embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
+    payload: PayloadOption = None,
+    drop: DropOption = None,
+    rename: RenameOption = None,
+    binary: BinaryOption = "refuse",
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Build a collection for a new model, verify it, and switch the alias to it.
@@ -88,6 +96,7 @@ def deploy(
     from ..index import IndexSettings
     from ..index.location import connect
     from ..model.compressae import CompresSAE
+    from ..sources import check_source
 
     catalog = open_catalog(
         source,
@@ -97,8 +106,10 @@ def deploy(
         embedder=embedder,
         embedder_options=embedder_option,
         metadata=metadata,
+        fields=payload_fields(payload, drop, rename, binary),
     )
     coder = CompresSAE.load(model, device=parse_device(device))
+    catalog = check_source(catalog, coder.dim)
     client, name = connect(alias)
     try:
         with progress_bar("deploy", catalog.rows, quiet=json_output) as advance:

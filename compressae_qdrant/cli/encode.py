@@ -59,16 +59,17 @@ def encode(
     from ..codes import SparseCodes
     from ..files import write_text
     from ..model.compressae import CompresSAE
+    from ..sources import check_source
 
     chosen, target = parse_method(method), parse_device(device)
     catalog = open_catalog(
         source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        metadata=metadata, skip_bad_rows=skip_bad_rows,
+        metadata=metadata, skip_bad_rows=skip_bad_rows, fields={"payload": ()},
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
     parts, ids, skipped = [], list[int | str](), 0
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
-        for batch in catalog.batches(2048):
+        for batch in check_source(catalog, coder.dim).batches(2048):
             if batch.ids:
                 parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=atoms_per_step))
                 ids += batch.ids

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields
 from .options import (
     ATOMS_PER_STEP,
     INDEX,
     AtomsOption,
     BatchSizeOption,
+    BinaryOption,
     ConfigOption,
     DatatypeOption,
     DeviceOption,
+    DropOption,
     EmbedderOption,
     EmbedderSettingsOption,
     EmbeddingOption,
@@ -27,6 +29,8 @@ from .options import (
     MetadataOption,
     MethodOption,
     ModelOption,
+    PayloadOption,
+    RenameOption,
     SkipOption,
     SourceArgument,
     TextOption,
@@ -65,6 +69,10 @@ def ingest(
     embedder: EmbedderOption = None,
     embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
+    payload: PayloadOption = None,
+    drop: DropOption = None,
+    rename: RenameOption = None,
+    binary: BinaryOption = "refuse",
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -78,13 +86,16 @@ def ingest(
     """
     from ..ingestion.ingest import ingest as ingest_catalog
     from ..model.compressae import CompresSAE
+    from ..sources import check_source
 
     chosen, target = parse_method(method), parse_device(device)
     catalog = open_catalog(
         source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
         metadata=metadata, skip_bad_rows=skip_bad_rows,
+        fields=payload_fields(payload, drop, rename, binary),
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
+    catalog = check_source(catalog, coder.dim, batch_size)
     settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
     with (
         open_or_create(index, coder, settings) as opened,

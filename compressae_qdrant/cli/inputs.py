@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast, get_args
 from urllib.parse import parse_qs
 
 from ..errors import ConfigError, IndexNotFoundError
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from ..scoring import Scoring
     from ..search.settings import FirstStage
     from ..sources import Source
+    from ..sources.cells import Binary
+    from ..sources.source import OnError
 
 __all__ = [
-    "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder", "open_or_create",
-    "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query", "parse_scoring",
+    "PayloadFields", "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder",
+    "open_or_create", "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query",
+    "parse_scoring", "payload_fields",
 ]  # fmt: skip
 
 _EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -48,8 +51,11 @@ def open_catalog(
     id: str | None = None,
     metadata: Path | None = None,
     skip_bad_rows: bool = False,
+    fields: PayloadFields | None = None,
 ) -> Source:
     """Open the catalog that a command reads: a file, a directory, the shipped sample, or a collection.
+
+    `fields` are the options that choose the payload; without them, it is every column but the id and embeddings.
 
     Raises:
         ConfigError: one of `text` and `embedder` was given without the other, or a setting of the embedder is invalid.
@@ -64,12 +70,47 @@ def open_catalog(
         )
     loaded = open_embedder(embedder, embedder_options)
     if "://" in source:
-        return QdrantSource(*collection_of_source(source), "skip" if skip_bad_rows else "raise")
+        columns = Columns(**(fields or {}))
+        return QdrantSource(*collection_of_source(source), "skip" if skip_bad_rows else "raise", columns=columns)
     path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
-    return open_source(
-        path, columns=Columns(id=id, embedding=embedding, text=text), embedder=loaded, metadata=metadata,
-        on_error="skip" if skip_bad_rows else "raise",
-    )  # fmt: skip
+    columns = Columns(id=id, embedding=embedding, text=text, **(fields or {}))
+    on_error: OnError = "skip" if skip_bad_rows else "raise"
+    return open_source(path, columns=columns, embedder=loaded, metadata=metadata, on_error=on_error)
+
+
+class PayloadFields(TypedDict, total=False):
+    """Which columns of a catalog become payload; see `sources.Columns`."""
+
+    payload: tuple[str, ...] | None
+    drop: tuple[str, ...]
+    rename: Mapping[str, str]
+    binary: Binary
+
+
+def payload_fields(
+    payload: Sequence[str] | None, drop: Sequence[str] | None, rename: Sequence[str] | None, binary: str
+) -> PayloadFields:
+    """The options --payload, --drop, --rename and --binary. Each text may hold several names, separated by commas.
+
+    Raises:
+        ConfigError: a text is not OLD=NEW, or --binary has another value than those it takes.
+    """
+    from ..sources.cells import Binary
+
+    renamed: dict[str, str] = {}
+    for pair in _names(rename):
+        old, _, new = pair.partition("=")
+        if not old or not new or old in renamed:
+            raise ConfigError(f"--rename is {pair!r}; it must be COLUMN=FIELD, once for each column")
+        renamed[old] = new
+    return {
+        "payload": None if payload is None else _names(payload), "drop": _names(drop), "rename": renamed,
+        "binary": cast("Binary", _one_of(binary, get_args(Binary), "--binary")),
+    }  # fmt: skip
+
+
+def _names(texts: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for text in texts or () for name in text.split(",") if name)
 
 
 def open_embedder(model: str | None, options: Sequence[str] | None) -> SentenceTransformerEmbedder | None:

@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from .inputs import collection_of_source, index_settings, open_catalog, parse_device
+from .inputs import collection_of_source, index_settings, open_catalog, parse_device, payload_fields
 from .options import (
     BatchSizeOption,
+    BinaryOption,
     ConfigOption,
     DeviceOption,
+    DropOption,
     JsonOption,
     ModelOption,
+    PayloadOption,
+    RenameOption,
     SkipOption,
 )
 from .output import progress_bar, show
@@ -54,6 +58,10 @@ def migrate(
     batch_size: BatchSizeOption = 2048,
     device: DeviceOption = "cpu",
     skip_bad_rows: SkipOption = False,
+    payload: PayloadOption = None,
+    drop: DropOption = None,
+    rename: RenameOption = None,
+    binary: BinaryOption = "refuse",
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Encode a collection of dense vectors while it stays in service.
@@ -69,9 +77,12 @@ def migrate(
 
     if in_place != (index is None):
         raise ConfigError("give either --index, the index to write codes to, or --in-place, and not both")
+    fields = payload_fields(payload, drop, rename, binary)
+    if index is None and (payload is not None or drop or rename):
+        raise ConfigError("--payload, --drop and --rename need --index: with --in-place the payload stays as it is")
     if index is not None:
         catalog = open_catalog(
-            source, id="id", embedding="embedding", text=None, embedder=None, skip_bad_rows=skip_bad_rows
+            source, id="id", embedding="embedding", text=None, embedder=None, skip_bad_rows=skip_bad_rows, fields=fields
         )
         coder = CompresSAE.load(model, device=parse_device(device))
         run_sync(

@@ -93,6 +93,35 @@ SkipOption = Annotated[
         help="Skip malformed rows and report how many there were. By default the first one stops the command.",
     ),
 ]  # fmt: skip
+PayloadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--payload", metavar="COLUMNS", rich_help_panel=CATALOG, show_default="all columns but the id and embeddings",
+        help="Columns that become the payload, separated by commas; '' stores none. May be repeated.",
+    ),
+]  # fmt: skip
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop", metavar="COLUMNS", rich_help_panel=CATALOG,
+        help="Columns that do not become payload, separated by commas. May be repeated.",
+    ),
+]  # fmt: skip
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rename", metavar="COLUMN=FIELD", rich_help_panel=CATALOG,
+        help="Payload field that a column becomes, if it is to have another name. May be repeated.",
+    ),
+]  # fmt: skip
+BinaryOption = Annotated[
+    str,
+    typer.Option(
+        "--binary", metavar="[refuse|base64|text]", rich_help_panel=CATALOG,
+        help="What to do with bytes: 'refuse' makes the row malformed, 'base64' stores them as such a text, 'text' "
+        "reads them as UTF-8.",
+    ),
+]  # fmt: skip
 
 MethodOption = Annotated[
     str,

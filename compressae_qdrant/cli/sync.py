@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields
 from .options import (
     ATOMS_PER_STEP,
     AtomsOption,
     BackfillOption,
     BatchSizeOption,
+    BinaryOption,
     ConfigOption,
     DatatypeOption,
     DeviceOption,
+    DropOption,
     EmbedderOption,
     EmbedderSettingsOption,
     EmbeddingOption,
@@ -25,6 +27,8 @@ from .options import (
     MetadataOption,
     MethodOption,
     ModelOption,
+    PayloadOption,
+    RenameOption,
     SkipOption,
     SourceArgument,
     TextOption,
@@ -59,6 +63,10 @@ def sync(
     embedder: EmbedderOption = None,
     embedder_option: EmbedderSettingsOption = None,
     metadata: MetadataOption = None,
+    payload: PayloadOption = None,
+    drop: DropOption = None,
+    rename: RenameOption = None,
+    binary: BinaryOption = "refuse",
     skip_bad_rows: SkipOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -75,6 +83,7 @@ def sync(
     catalog = open_catalog(
         source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
         metadata=metadata, skip_bad_rows=skip_bad_rows,
+        fields=payload_fields(payload, drop, rename, binary),
     )  # fmt: skip
     settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
     run_sync(
@@ -88,7 +97,9 @@ def run_sync(
 ) -> None:
     """Synchronise an index with a catalog, with a progress bar, and show the report. `options` are the library's."""
     from ..ingestion.sync import sync as synchronise
+    from ..sources import check_source
 
+    catalog = check_source(catalog, coder.dim)
     with (
         open_or_create(index, coder, settings) as opened,
         progress_bar("sync", catalog.rows, quiet=quiet) as advance,

@@ -113,6 +113,7 @@ def train(
         embedder=embedder,
         embedder_options=embedder_option,
         skip_bad_rows=skip_bad_rows,
+        fields={"payload": ()},
     )
     given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds, "batch_size": batch_size}
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}

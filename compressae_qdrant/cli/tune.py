@@ -86,7 +86,10 @@ def tune(
     from ..tuning import tune as search_settings
 
     goal = Goal(budget, recall, depth)
-    catalog = open_catalog(source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option)
+    catalog = open_catalog(
+        source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
+        fields={"payload": ()},
+    )  # fmt: skip
     rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     items = items or catalog_rows
     space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside

@@ -29,9 +29,12 @@ from .results import ItemId
 __all__ = [
     "HASH_FIELD",
     "ID_FIELD",
+    "ITEM_FIELDS",
     "NAMESPACE",
+    "RESERVED_FIELDS",
     "ItemIds",
     "PointId",
+    "content_hash",
     "id_digests",
     "item_id",
     "point_id",
@@ -46,11 +49,19 @@ NAMESPACE: Final = uuid.UUID("92d3b1c5-2f4d-5f7e-9a56-0c8ae10e2c41")
 """Namespace of the UUIDv5 of item ids. It must never change: the items of existing
 indexes could not be found again."""
 
-ID_FIELD: Final = "_id"
+ID_FIELD: Final = "__compressae_id"
 """Reserved payload field for an item id that is not a point id."""
 
-HASH_FIELD: Final = "_content"
+HASH_FIELD: Final = "__compressae_content"
 """Reserved payload field for the hash of an item's content; `sync` compares it."""
+
+_OLD_ID, _OLD_HASH = "_id", "_content"
+"""The same fields in points that version 0.1 wrote. A point with one of today's reserved fields is not of that version,
+so these names are the user's own there."""
+
+RESERVED_FIELDS: Final = (ID_FIELD, HASH_FIELD)
+ITEM_FIELDS: Final = (ID_FIELD, HASH_FIELD, _OLD_ID, _OLD_HASH)
+"""Payload fields to read where only the item id and the content hash of a point are needed."""
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
@@ -153,8 +164,9 @@ def id_digests(items: Sequence[ItemId]) -> npt.NDArray[np.uint64]:
 
 def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> ItemId:
     """The item id of a stored point: the one in its payload, or else the point id."""
-    if payload and ID_FIELD in payload:
-        original: ItemId = payload[ID_FIELD]
+    name = _OLD_ID if _is_old(payload) else ID_FIELD
+    if payload and name in payload:
+        original: ItemId = payload[name]
         return original
     return point if isinstance(point, int) else str(point)
 
@@ -168,16 +180,29 @@ def stored_payload(
         InvalidInputError: the user's payload has a reserved field.
     """
     stored = dict(payload or {})
-    for name in (ID_FIELD, HASH_FIELD):
+    for name in RESERVED_FIELDS:
         if name in stored:
             raise InvalidInputError(f"payload of item {item!r} has a field {name!r}, which is reserved; rename it")
     if isinstance(item, str) and item != point:
         stored[ID_FIELD] = str(item)
     if content is not None:
         stored[HASH_FIELD] = content
+    elif (_OLD_ID in stored or _OLD_HASH in stored) and _is_old(stored):
+        stored[HASH_FIELD] = ""  # marks the user's own fields of these names as such
     return stored
 
 
 def public_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
     """A stored payload without the reserved fields, as the user gave it."""
-    return {name: value for name, value in (payload or {}).items() if name not in (ID_FIELD, HASH_FIELD)}
+    reserved = (_OLD_ID, _OLD_HASH) if _is_old(payload) else RESERVED_FIELDS
+    return {name: value for name, value in (payload or {}).items() if name not in reserved}
+
+
+def content_hash(payload: Mapping[str, Any] | None) -> str:
+    """The content hash in a stored payload; "" if there is none."""
+    return str((payload or {}).get(_OLD_HASH if _is_old(payload) else HASH_FIELD, ""))
+
+
+def _is_old(payload: Mapping[str, Any] | None) -> bool:
+    """Whether a stored payload has none of today's reserved fields, as version 0.1 left it."""
+    return not payload or not any(name in payload for name in RESERVED_FIELDS)

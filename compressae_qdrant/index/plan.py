@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..codes import FloatArray
 from ..errors import InvalidInputError
 from ..scoring import QueryVector
@@ -52,6 +54,9 @@ class QueryPlan:
     """What explains the hits of this plan; every hit refers to it."""
 
     def __post_init__(self) -> None:
+        for name, value in (("limit", self.limit), ("prefetch", self.prefetch)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise InvalidInputError(f"{name} is {value!r}; it must be a whole number")
         if self.limit < 1:
             raise InvalidInputError(f"limit is {self.limit}; it must be at least 1")
         if self.prefetch < self.limit:

@@ -16,7 +16,7 @@ ShardKey = int | str
 
 Datatype = Literal["float32", "float16", "uint8"]
 Memory = Literal["pinned", "cached", "cold"]
-FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "uuid"]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "uuid", "geo"]
 
 
 NAVIGATION_BITS = (1, 1.5, 2, 4)

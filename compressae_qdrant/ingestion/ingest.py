@@ -21,7 +21,7 @@ from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
-from ..sources import Batch, Source
+from ..sources import Batch, Source, expecting
 from .journal import Journal
 from .writer import Writer
 
@@ -84,8 +84,8 @@ def ingest(
         ConfigError: the journal belongs to another source, model, method or index.
         RowError: a row is malformed and the source does not skip such rows. Earlier rows are in the index and in the
             journal.
-        IngestError: a batch cannot be encoded or upserted, or the server stayed unavailable for all attempts of
-            `retry`. The message says which rows are in the index and how to continue.
+        IngestError: all rows were skipped, a batch cannot be encoded or upserted, or the server stayed unavailable for
+            all attempts of `retry`. The message says which rows are in the index and how to continue.
     """
     check_fingerprint(index, model.fingerprint)
     started = time.perf_counter()
@@ -100,9 +100,14 @@ def ingest(
     if first_row == 0:
         progress.empty = _item_count(index) == 0
     items = _write_batches(
-        source.batches(batch_size, first_row), progress, file, index, on_batch,
+        expecting(source, model.dim).batches(batch_size, first_row), progress, file, index, on_batch,
         lambda on_written: Writer(model, index, method, atoms_per_step, retry, on_written),
     )  # fmt: skip
+    if progress.skipped and progress.skipped == progress.next_row:
+        raise IngestError(
+            f"all {progress.skipped} rows of the source are malformed and were skipped, so there is no item to load; "
+            "correct the source, or read it without skipping malformed rows to see the first error"
+        )
     _optimize(index, progress, retry)
     progress.complete = True
     _make_durable(index, file, progress)

@@ -29,7 +29,7 @@ from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
-from ..sources import Batch, Columns, open_source
+from ..sources import Batch, Columns, expecting, open_source
 from ..sources.source import OnError
 from .journal import FileJournal
 from .prepared import payload_texts, request_slices
@@ -128,7 +128,7 @@ def ingest_with_ray(
             settings = (str(model), method, atoms_per_step, index.settings.scale, index.settings.keep_dense)
             batches = (
                 ray.data.from_items([{"path": path} for path in remaining], override_num_blocks=len(remaining))
-                .flat_map(_FileReader(columns, batch_size, on_error), num_cpus=reader_cpus)
+                .flat_map(_FileReader(columns, batch_size, on_error, encoder.dim), num_cpus=reader_cpus)
                 .map(
                     _BatchEncoder,
                     fn_constructor_args=settings,
@@ -146,6 +146,8 @@ def ingest_with_ray(
             if not on_server:
                 rows = _write_rows(rows, index, retry)
             items, skipped = _record_files(rows, index, loaded, on_file)
+            if skipped and not items:
+                raise IngestError(f"all {skipped} rows of the files are malformed and were skipped; correct the files")
         retry.run(index.optimize)
         index.flush()
     seconds = time.perf_counter() - started
@@ -253,14 +255,14 @@ class _LoadedFiles:
 class _FileReader:
     """Reads a file into batches, each as a row of plain columns that Ray can transfer."""
 
-    def __init__(self, columns: Columns, batch_size: int, on_error: OnError) -> None:
-        self._columns, self._batch_size, self._on_error = columns, batch_size, on_error
+    def __init__(self, columns: Columns, batch_size: int, on_error: OnError, dim: int) -> None:
+        self._columns, self._batch_size, self._on_error, self._dim = columns, batch_size, on_error, dim
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         previous: dict[str, Any] | None = None
         try:
             source = open_source(row["path"], columns=self._columns, on_error=self._on_error)
-            for number, batch in enumerate(source.batches(self._batch_size)):
+            for number, batch in enumerate(expecting(source, self._dim).batches(self._batch_size)):
                 if previous is not None:
                     yield previous
                 previous = _batch_row(row["path"], number, batch)

@@ -22,7 +22,7 @@ from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
-from ..sources import Batch, Source
+from ..sources import Batch, Source, expecting
 from .ingest import check_fingerprint
 from .writer import Writer
 
@@ -88,7 +88,7 @@ def sync(
     added = changed = unchanged = skipped = 0
     only_new = index.only_new() if backfill and isinstance(index, QdrantIndex) else None
     with Writer(model, index, method, atoms_per_step, retry, lambda _: None) as writer:
-        for batch in source.batches(batch_size):
+        for batch in expecting(source, model.dim).batches(batch_size):
             skipped += batch.skipped
             # Prepared before the look-up: it waits until an earlier row with the same id is written.
             prepared = writer.prepare(batch).with_hashes(f"{method}/{atoms_per_step}")
@@ -111,6 +111,11 @@ def sync(
             if on_batch is not None:
                 on_batch(batch)
         writer.drain()
+    if skipped and not added + changed + unchanged:
+        raise SourceError(
+            f"all {skipped} rows of the source are malformed and were skipped; nothing was changed; correct the "
+            "source, or read it without skipping malformed rows to see the first error"
+        )
     deleted = _delete_missing(index, digests, skipped, retry) if delete else 0
     retry.run(index.optimize)
     index.flush()

@@ -19,12 +19,13 @@ from qdrant_client import models
 from .. import telemetry
 from ..codes import SparseCodes
 from ..embedders import Embedder, embed_queries
-from ..errors import ConfigError, IndexNotFoundError, InvalidInputError, MissingExtraError, ModelMismatchError
+from ..errors import ConfigError, IndexNotFoundError, MissingExtraError, ModelMismatchError
 from ..index.plan import QueryPlan
 from ..index.protocol import AsyncCodeIndex, CodeIndex
 from ..index.results import Hit, ItemId, Record
 from ..model.compressae import CompresSAE
 from ..scoring import QueryVector
+from ..vectors import as_array
 from .explanations import Origin
 from .planner import QueryPlanner
 from .settings import SearchOptions, SearchSettings, search_settings
@@ -138,12 +139,7 @@ class Queries:
                 )
             with telemetry.timed("compressae.search.embedding.duration"):
                 return embed_queries(self.embedder, batch)
-        try:
-            return np.asarray(batch, dtype=np.float32)
-        except (TypeError, ValueError) as exc:
-            raise InvalidInputError(
-                f"the queries are not vectors of equal length ({exc}); pass (d,) or (q, d) numbers"
-            ) from exc
+        return as_array(batch, "the queries", np.float32)
 
     def _traced(self, plans: list[QueryPlan]) -> list[QueryPlan]:
         """The plans with an origin that can explain their hits. Their candidates are counted."""

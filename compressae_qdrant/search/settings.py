@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, get_args
+from operator import index
+from typing import TYPE_CHECKING, Final, Literal, SupportsIndex, TypedDict, Unpack, get_args
 
 from ..errors import InvalidInputError
 from ..model.config import Method
@@ -18,6 +19,9 @@ __all__ = ["DEFAULTS", "FirstStage", "SearchOptions", "SearchSettings", "search_
 
 FirstStage = Literal["auto", "codes", "graph", "both"]
 """What finds the candidates of a search; see `SearchOptions.first_stage`."""
+
+_MAX_SIZE: Final = 2**31
+"""Limit of sizes; far more than a search can return, and few enough for every engine's integers."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -131,6 +135,10 @@ def _check_choices(settings: SearchSettings) -> None:
 
 
 def _check_sizes(settings: SearchSettings) -> None:
+    for name in ("limit", "prefetch", "first_stage_latents", "dense_candidates"):
+        value = settings[name]
+        if value is not None or name == "limit":
+            settings[name] = _whole(name, value)
     limit, prefetch, latents = settings["limit"], settings["prefetch"], settings["first_stage_latents"]
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}; ask for at least 1 hit")
@@ -140,6 +148,21 @@ def _check_sizes(settings: SearchSettings) -> None:
         )
     if latents is not None and latents < 0:
         raise InvalidInputError(f"first_stage_latents is {latents}; it must be at least 0 (the query's own code)")
+
+
+def _whole(name: str, value: object) -> int:
+    """A number as an int; NumPy's integers are taken too.
+
+    Raises:
+        InvalidInputError: it is of another type, or too large.
+    """
+    try:
+        number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else index(value)
+    except TypeError:
+        number = None
+    if number is None or number >= _MAX_SIZE:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number below {_MAX_SIZE}")
+    return number
 
 
 def _check_dense(settings: SearchSettings) -> None:

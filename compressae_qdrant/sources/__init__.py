@@ -4,6 +4,9 @@ from .columns import Columns
 from .files import open_source
 from .qdrant import QdrantSource
 from .sampling import draw_embeddings, sample_embeddings
-from .source import Batch, Source
+from .source import Batch, Source, check_source, expecting
 
-__all__ = ["Batch", "Columns", "QdrantSource", "Source", "draw_embeddings", "open_source", "sample_embeddings"]
+__all__ = [
+    "Batch", "Columns", "QdrantSource", "Source", "check_source", "draw_embeddings", "expecting", "open_source",
+    "sample_embeddings",
+]  # fmt: skip

@@ -10,8 +10,10 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 import pyarrow as pa
 
 from ..errors import SourceError
+from .arrow_columns import column_values
+from .columns import Columns
 from .source import Row
-from .tables import Table, column_values
+from .tables import Table
 
 __all__ = ["ArrowDataset", "ArrowStream", "open_arrow"]
 
@@ -69,8 +71,8 @@ class _Stream(Table):
         self.names = self._reader.schema.names
         self._head: pa.RecordBatch | None = None
 
-    def read(self, start: int) -> Iterator[Row]:
-        return _rows(self._batches(), start, 0)
+    def read(self, start: int, columns: Columns) -> Iterator[Row]:
+        return _rows(self._batches(), start, 0, columns)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self._head is None and self._reader is not None:
@@ -122,10 +124,10 @@ class _Dataset(Table):
             names = next((batch.schema.names for batch in self._batches(0)), [])
         self.names = list(names)
 
-    def read(self, start: int) -> Iterator[Row]:
+    def read(self, start: int, columns: Columns) -> Iterator[Row]:
         if self.rows is not None and start >= self.rows:  # a dataset refuses to skip all of its rows
             return iter(())
-        return _rows(self._batches(start), start, start)
+        return _rows(self._batches(start), start, start, columns)
 
     def _batches(self, start: int) -> Iterator[pa.RecordBatch]:
         data = self._data.skip(start) if start else self._data
@@ -133,7 +135,7 @@ class _Dataset(Table):
         return itertools.chain.from_iterable(table.to_batches() for table in tables)
 
 
-def _rows(batches: Iterable[pa.RecordBatch], start: int, number: int) -> Iterator[Row]:
+def _rows(batches: Iterable[pa.RecordBatch], start: int, number: int, columns: Columns) -> Iterator[Row]:
     """The rows from number `start` on of batches whose first row has number `number`."""
     for batch in batches:
         if number + batch.num_rows <= start:
@@ -141,7 +143,9 @@ def _rows(batches: Iterable[pa.RecordBatch], start: int, number: int) -> Iterato
             continue
         part = batch.slice(max(start - number, 0))
         number = max(start, number)
-        names = part.schema.names
-        for values in zip(*map(column_values, part.columns), strict=True):
+        names = columns.needed(part.schema.names)
+        fields = [column_values(part.column(name)) for name in names]
+        for row in range(part.num_rows):
+            values = [field[row] for field in fields]
             yield number, dict(zip(names, values, strict=True))
             number += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,13 @@ import numpy.typing as npt
 from ..embedders import Embedder
 from ..errors import ConfigError, RowError, SourceError
 from .arrow import ArrowDataset, ArrowStream, open_arrow
-from .batches import batches_of
+from .batches import RowRules, batches_of, check_rows
 from .columns import Columns
 from .identity import file_identity
+from .parquet import ParquetTable
 from .source import Batch, OnError, Row, Source
-from .tables import Table, open_table, read_rows, reading
+from .tables import FileTable, Table, read_rows, reading
+from .text_tables import CsvTable, JsonLinesTable
 
 __all__ = ["open_source"]
 
@@ -63,13 +67,13 @@ def open_source(
         raise SourceError(f"there is no catalog at {path}; check the path")
     with reading(path):
         if path.suffix == ".npy":
-            table = None if metadata is None else open_table(Path(metadata))
+            table = None if metadata is None else _open_table(Path(metadata))
             return _MatrixSource(path, table, columns, on_error)
         if metadata is not None:
             raise ConfigError(
                 f"metadata is only for a .npy catalog, but the catalog is {path.name}; remove the metadata"
             )
-        return _TableSource(open_table(path), columns, embedder, on_error)
+        return _TableSource(_open_table(path), columns, embedder, on_error)
 
 
 def _table_in_memory(data: object, metadata: object, identity: str | None) -> Table:
@@ -83,14 +87,40 @@ def _table_in_memory(data: object, metadata: object, identity: str | None) -> Ta
     return open_arrow(data, identity)
 
 
+def _open_table(path: Path) -> Table:
+    """Open a table in a file, or in a directory of parquet files.
+
+    Raises:
+        SourceError: there is no such file, or it is of an unknown kind.
+    """
+    if not path.exists():
+        raise SourceError(f"there is no table at {path}; check the path")
+    if path.is_dir():
+        # Names with a dot or an underscore are those of markers and of files that are still being written.
+        files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._" and file.is_file())
+        if not files:
+            raise SourceError(f"there is no .parquet file in {path}; pass a file, or a directory of parquet files")
+        return ParquetTable(path, files)
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    kinds: dict[str, type[FileTable]] = {
+        ".parquet": ParquetTable, ".jsonl": JsonLinesTable, ".ndjson": JsonLinesTable, ".csv": CsvTable,
+    }  # fmt: skip
+    if kind not in kinds:
+        raise SourceError(
+            f"{path.name} is of an unknown kind; expected .parquet, .jsonl, .csv (the last two also as .gz) or .npy"
+        )
+    return kinds[kind](path, [path])
+
+
 class _TableSource:
     """A table with the embeddings, or texts to embed, in a column."""
 
     def __init__(self, table: Table, columns: Columns, embedder: Embedder | None, on_error: OnError) -> None:
         if not table.names:
             raise SourceError(f"{table.name} has no rows; there is nothing to read")
-        columns.check(table.names, table.name)
-        self._table, self._columns, self._embedder, self._on_error = table, columns, embedder, on_error
+        table.check(columns)
+        self._table = table
+        self._rules = RowRules(columns, embedder, on_error, place=table.place)
         self._dim: int | None = None
 
     @property
@@ -112,33 +142,41 @@ class _TableSource:
 
     @property
     def identity(self) -> str:
-        return f"{self._table.identity} {self._columns}"
+        return f"{self._table.identity} {self._rules.columns.identity}"
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        rows = read_rows(self._table, start)
-        return batches_of(rows, self._columns, size, start, self._embedder, self._on_error)
+        return batches_of(read_rows(self._table, start, self._rules.columns), self._rules, size, start)
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
         return None
+
+    def expecting(self, dim: int) -> Self:
+        source = copy.copy(self)
+        source._rules = replace(self._rules, dim=dim)
+        return source
+
+    def check(self, rows: int) -> None:
+        check_rows(read_rows(self._table, 0, self._rules.columns), self._rules, rows, self._table.name)
 
 
 class _MatrixSource:
     """A NumPy matrix, read through a memory map, with an optional table of the ids and payloads of its rows."""
 
     def __init__(self, path: Path, table: Table | None, columns: Columns, on_error: OnError) -> None:
+        self._path = path
         self._vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         if self._vectors.ndim != 2 or not np.issubdtype(self._vectors.dtype, np.floating):
             raise SourceError(
                 f"{path} holds {self._vectors.dtype} of shape {self._vectors.shape}, expected (n, d) floats"
             )
         self._table = table
-        self._columns = Columns(
-            id=columns.id if table is not None else None, embedding=_MATRIX, payload=columns.payload
+        columns = (
+            Columns(id=None, embedding=_MATRIX) if table is None else replace(columns, embedding=_MATRIX, text=None)
         )
         self._identity = file_identity(path) + (f" {table.identity}" if table is not None else "")
-        self._on_error = on_error
+        self._rules = RowRules(columns, None, on_error)
         if table is not None:
-            self._columns.check([*table.names, _MATRIX], table.name)
+            table.check(replace(columns, embedding=None))
             if table.rows is not None and table.rows != len(self._vectors):
                 raise SourceError(self._row_count_message(table.rows))
 
@@ -156,13 +194,21 @@ class _MatrixSource:
 
     @property
     def identity(self) -> str:
-        return f"{self._identity} {self._columns}"
+        return f"{self._identity} {self._rules.columns.identity}"
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        return batches_of(self._read(start), self._columns, size, start, None, self._on_error)
+        return batches_of(self._read(start), self._rules, size, start)
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
-        return cast(npt.NDArray[np.floating], self._vectors) if self._on_error == "raise" else None
+        return cast(npt.NDArray[np.floating], self._vectors) if self._rules.on_error == "raise" else None
+
+    def expecting(self, dim: int) -> Self:
+        source = copy.copy(self)
+        source._rules = replace(self._rules, dim=dim)
+        return source
+
+    def check(self, rows: int) -> None:
+        check_rows(self._read(0), self._rules, rows, str(self._path))
 
     def _read(self, start: int) -> Iterator[Row]:
         if self._table is None:
@@ -170,7 +216,7 @@ class _MatrixSource:
                 yield number, {_MATRIX: self._vectors[number]}
             return
         number = start - 1
-        for number, row in read_rows(self._table, start):
+        for number, row in read_rows(self._table, start, self._rules.columns):
             if number >= len(self._vectors):
                 raise SourceError(self._row_count_message(number + 1))
             yield number, row if isinstance(row, RowError) else {**row, _MATRIX: self._vectors[number]}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,15 @@ from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
 from ..index.qdrant.errors import client_errors
 from ..retry import RetryPolicy
-from .batches import batches_of
+from .batches import RowRules, batches_of, check_rows
 from .columns import Columns
 from .source import Batch, OnError, Row
 
 __all__ = ["QdrantSource"]
 
 _PAGE: Final = 1024
-_COLUMNS: Final = Columns(id="\0id", embedding="\0vector", payload=None)
+_ID, _VECTOR = "\0id", "\0vector"
+"""Names that no payload field has."""
 
 
 class QdrantSource:
@@ -35,10 +38,11 @@ class QdrantSource:
         on_error: what to do with a point without a usable vector: `raise` or `skip`.
         payloads: whether to read payloads. Without them, item ids are the ids of the points.
         lacking: name of a vector; only points without it are read.
+        columns: which payload fields to read and how to rename them; the names of other columns do not matter.
         retry: how often to try again after a failed request.
 
     Raises:
-        SourceError: the collection has no such vector.
+        SourceError: the collection has no such vector, or it is a multivector.
         IndexNotFoundError: there is no such collection.
         IndexUnavailableError: the server cannot be reached.
     """
@@ -52,9 +56,11 @@ class QdrantSource:
         *,
         payloads: bool = True,
         lacking: str | None = None,
+        columns: Columns = Columns(),  # noqa: B008 (frozen)
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     ) -> None:
-        self._client, self._collection, self._vector, self._on_error = client, collection, vector, on_error
+        self._client, self._collection, self._vector = client, collection, vector
+        self._rules = RowRules(replace(columns, id=_ID, embedding=_VECTOR, text=None), None, on_error)
         self._payloads, self._retry = payloads, retry
         self._filter = (
             None if lacking is None else models.Filter(must_not=[models.HasVectorCondition(has_vector=lacking)])
@@ -69,6 +75,11 @@ class QdrantSource:
             names = ", ".join(map(repr, named)) or "none"
             raise SourceError(
                 f"collection {collection!r} has no dense vector {vector!r}; it has {names}; choose one by ?vector=NAME"
+            )
+        if named[vector].multivector_config is not None:
+            raise SourceError(
+                f"the vector {vector!r} of collection {collection!r} is a multivector, several vectors for each point; "
+                "choose a vector with one by ?vector=NAME, or store their mean as such a vector first"
             )
         self._dim = int(named[vector].size)
 
@@ -95,11 +106,21 @@ class QdrantSource:
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
         """Batches of `size` points from point number `start` on."""
-        return batches_of(self._read(start), _COLUMNS, size, start, None, self._on_error)
+        return batches_of(self._read(start), self._rules, size, start)
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
         """None: points are read page by page."""
         return None
+
+    def expecting(self, dim: int) -> Self:
+        """The same source, for which points with another dimension are malformed."""
+        source = copy.copy(self)
+        source._rules = replace(self._rules, dim=dim)
+        return source
+
+    def check(self, rows: int) -> None:
+        """Check the first points; see `sources.check_source`."""
+        check_rows(self._read(0), self._rules, rows, f"collection {self._collection!r}")
 
     def _page(self, offset: Any, vectors: Any, with_payload: bool) -> tuple[list[Any], Any]:
         with client_errors("read", self._collection):
@@ -122,7 +143,7 @@ class QdrantSource:
                     # In other collections, fields with the names of our reserved ones are ordinary payload.
                     payload = public_payload(point.payload) if self._is_codes_index else point.payload or {}
                     id = item_id(point.id, point.payload if self._is_codes_index else None)
-                    yield number, {**payload, "\0id": id, "\0vector": vector}
+                    yield number, {**payload, _ID: id, _VECTOR: vector}
                 number += 1
             if offset is None:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from ..errors import RowError
 from ..index.results import ItemId
 from ..vectors import UnitRows
 
-__all__ = ["Batch", "OnError", "Row", "Source"]
+__all__ = ["Batch", "CheckedSource", "OnError", "Row", "Source", "check_source", "expecting"]
 
 OnError = Literal["raise", "skip"]
 Row = tuple[int, "Mapping[str, Any] | RowError"]
@@ -75,3 +75,41 @@ class Source(Protocol):
 
     def matrix(self) -> npt.NDArray[np.floating] | None:
         """All embeddings as one array or memory map, or None if the source does not store them like that."""
+
+
+@runtime_checkable
+class CheckedSource(Source, Protocol):
+    """A source whose rows are checked one by one, as those of this package are."""
+
+    def expecting(self, dim: int) -> Source:
+        """The same source, for which rows with another dimension are malformed."""
+
+    def check(self, rows: int) -> None:
+        """Check the first rows without embedding texts; see `check_source`."""
+
+
+def expecting(source: Source, dim: int) -> Source:
+    """The source, for which rows with another dimension than the model's are malformed where it checks rows."""
+    return source.expecting(dim) if isinstance(source, CheckedSource) else source
+
+
+def check_source(source: Source, dim: int, rows: int = 2048) -> Source:
+    """Check the first rows of a source before anything is created for it.
+
+    Args:
+        source: the source. A foreign one, which does not check rows, is returned as it is.
+        dim: dimension that the embeddings must have.
+        rows: rows to check. If a source that skips malformed rows has only such rows there, it is read on to the first
+            well-formed one.
+
+    Returns:
+        The source, for which rows with another dimension are malformed.
+
+    Raises:
+        RowError: a row is malformed and the source does not skip such rows.
+        SourceError: no row is well-formed.
+    """
+    checked = expecting(source, dim)
+    if isinstance(checked, CheckedSource):
+        checked.check(rows)
+    return checked

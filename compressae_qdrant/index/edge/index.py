@@ -20,7 +20,7 @@ from ...codes import SparseCodes
 from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ...files import write_text
 from ...telemetry import operation
-from ..ids import HASH_FIELD, ID_FIELD, item_id
+from ..ids import ITEM_FIELDS, content_hash, item_id
 from ..manifest import Described, Manifest
 from ..plan import QueryPlan
 from ..points import check_batch, check_plan, point_ids, to_points
@@ -219,14 +219,16 @@ class EdgeIndex(Described):
         """Content hashes of items: "" for an item without one, None for an item that is missing."""
         points = point_ids(ids, repeats=True)
         with self._open("retrieve from") as shard:
-            found = shard.retrieve(list(points), with_payload=[ID_FIELD, HASH_FIELD], with_vector=False)
-        stored = {item_id(point.id, point.payload): (point.payload or {}).get(HASH_FIELD, "") for point in found}
+            found = shard.retrieve(list(points), with_payload=list(ITEM_FIELDS), with_vector=False)
+        stored = {item_id(point.id, point.payload): content_hash(point.payload) for point in found}
         return [stored.get(item) for item in ids]
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
         with self._open("scan") as shard:
-            points, next_offset = shard.scroll(qe.ScrollRequest(offset=offset, limit=size, with_payload=[ID_FIELD]))
+            points, next_offset = shard.scroll(
+                qe.ScrollRequest(offset=offset, limit=size, with_payload=list(ITEM_FIELDS))
+            )
         return [item_id(point.id, point.payload) for point in points], next_offset
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:

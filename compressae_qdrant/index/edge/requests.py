@@ -9,7 +9,7 @@ import numpy as np
 import qdrant_edge as qe
 
 from ...scoring import QueryVector
-from ..ids import ID_FIELD, item_id, public_payload
+from ..ids import ITEM_FIELDS, item_id, public_payload
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import CodePoint, rescore
@@ -35,7 +35,7 @@ def _vector(query: QueryVector) -> qe.SparseVector:
 
 def query(plan: QueryPlan) -> qe.QueryRequest:
     """The request that runs a checked plan."""
-    payload: Any = True if plan.with_payload else [ID_FIELD]
+    payload: Any = True if plan.with_payload else list(ITEM_FIELDS)
     stages = _first_stages(plan)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages

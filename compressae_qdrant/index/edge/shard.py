@@ -30,6 +30,7 @@ _FIELDS: Final[dict[FieldType, qe.PayloadSchemaType]] = {
     "datetime": qe.PayloadSchemaType.Datetime,
     "text": qe.PayloadSchemaType.Text,
     "uuid": qe.PayloadSchemaType.Uuid,
+    "geo": qe.PayloadSchemaType.Geo,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from ..ids import HASH_FIELD, item_id, public_payload
+from ..ids import content_hash, item_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import rescore
@@ -54,7 +54,7 @@ class PointReader:
 
     def hashes(self, ids: Sequence[ItemId], points: Sequence[models.Record]) -> list[str | None]:
         """The content hashes of `ids`: "" for an item without one, None for an item that is missing."""
-        stored = {self.item_id(point): (point.payload or {}).get(HASH_FIELD, "") for point in points}
+        stored = {self.item_id(point): content_hash(point.payload) for point in points}
         return [stored.get(item) for item in ids]
 
     def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:

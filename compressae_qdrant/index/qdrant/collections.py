@@ -222,4 +222,5 @@ _FIELDS: Final[dict[FieldType, models.PayloadSchemaType]] = {
     "datetime": models.PayloadSchemaType.DATETIME,
     "text": models.PayloadSchemaType.TEXT,
     "uuid": models.PayloadSchemaType.UUID,
+    "geo": models.PayloadSchemaType.GEO,
 }

@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from ...scoring import QueryVector
 from ..filters import point_filter
-from ..ids import ID_FIELD
+from ..ids import ITEM_FIELDS
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..settings import ShardKey
@@ -19,7 +19,7 @@ __all__ = ["query_request"]
 
 def query_request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRequest:
     """The request that runs a checked plan, on one shard key or on all."""
-    payload: dict[str, Any] = {"with_payload": True if plan.with_payload else [ID_FIELD], "shard_key": shard_key}
+    payload: dict[str, Any] = {"with_payload": True if plan.with_payload else list(ITEM_FIELDS), "shard_key": shard_key}
     stages = _first_stages(plan)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages

@@ -13,7 +13,7 @@ from qdrant_client import models
 from ...codes import SparseCodes
 from ...errors import CodeIndexError, ConfigError
 from ..filters import point_filter
-from ..ids import HASH_FIELD, ID_FIELD
+from ..ids import ITEM_FIELDS
 from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
 from ..points import check_batch, check_plan, point_ids
@@ -209,7 +209,7 @@ class Requests:
             lambda client: client.retrieve(
                 collection_name=self._target.collection,
                 ids=points,
-                with_payload=[ID_FIELD, HASH_FIELD],
+                with_payload=list(ITEM_FIELDS),
                 with_vectors=False,
                 shard_key_selector=self._target.shard_key,
             ),
@@ -230,7 +230,7 @@ class Requests:
                 collection_name=self._target.collection,
                 limit=size,
                 offset=offset,
-                with_payload=[ID_FIELD],
+                with_payload=list(ITEM_FIELDS),
                 shard_key_selector=self._target.shard_key,
             ),
             parse,
