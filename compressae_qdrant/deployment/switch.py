@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from .codes import FloatArray
-from .errors import ConfigError, IndexNotFoundError, VerificationError
-from .index import IndexSettings, QdrantIndex
-from .index.ids import id_digests
-from .index.points import point_ids
-from .index.qdrant.calls import run_call
-from .index.qdrant.collections import delete_call, exists_call, target_call
-from .index.qdrant.errors import client_errors
-from .index.results import ItemId
-from .ingestion.ingest import ingest
-from .metrics import recall
-from .model.compressae import CompresSAE
-from .retry import RetryPolicy
-from .search.retriever import Retriever
-from .sources import Batch, Source
-from .vectors import exact_neighbours
+from ..codes import FloatArray
+from ..errors import ConfigError, IndexNotFoundError, VerificationError
+from ..index import IndexSettings, QdrantIndex
+from ..index.ids import id_digests
+from ..index.points import point_ids
+from ..index.qdrant.calls import run_call
+from ..index.qdrant.collections import delete_call, exists_call, target_call
+from ..index.qdrant.errors import client_errors
+from ..index.results import ItemId
+from ..ingestion.ingest import ingest
+from ..metrics import recall
+from ..model.compressae import CompresSAE
+from ..retry import RetryPolicy
+from ..search.retriever import Retriever
+from ..sources import Batch, Source
+from ..vectors import exact_neighbours
 
 __all__ = ["DeployReport", "collection_of", "deploy", "drop_previous", "rollback"]
 
