@@ -22,14 +22,11 @@ from compressae_qdrant import AsyncQdrantIndex, CompresSAE, IndexSettings, Qdran
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import (
     CodeIndexError,
-    ConfigError,
     IndexExistsError,
     IndexNotFoundError,
     IndexUnavailableError,
     ModelMismatchError,
 )
-from compressae_qdrant.index import open_index
-from compressae_qdrant.index.location import connect
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant.calls import Call, run_call
 from compressae_qdrant.index.qdrant.client import Client, RestPoints, Transport
@@ -298,32 +295,3 @@ def test_an_open_index_keeps_the_collection_of_its_alias(client: QdrantClient, m
 def _point(client: QdrantClient, collection: str) -> None:
     create = models.CreateAlias(collection_name=collection, alias_name="live")
     client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
-
-
-def test_an_unreachable_server_by_rest_and_grpc(model: CompresSAE) -> None:
-    for location in ("http://localhost:1/items", "grpc://localhost:1/items"):
-        with pytest.raises(IndexUnavailableError, match="items"):
-            open_index(location, model)
-
-
-@pytest.mark.parametrize(
-    ("location", "complaint"),
-    [
-        ("http://localhost:6333", "must name one collection"),
-        ("http://localhost:6333/a/b", "must name one collection"),
-        ("http://localhost:port/items", "has an invalid port"),
-        ("ftp://localhost/items", "neither a directory nor"),
-        ("https://me:secret@localhost/items", "QDRANT_API_KEY"),
-    ],
-)
-def test_invalid_locations_are_refused(location: str, complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint) as caught:
-        open_index(location)
-    assert "secret" not in str(caught.value)
-
-
-def test_an_ipv6_address_keeps_its_brackets() -> None:
-    for scheme in ("http", "grpc"):
-        client, collection = connect(f"{scheme}://[::1]:7000/items")
-        assert (collection, client.init_options["host"]) == ("items", "[::1]")
-        client.close()

@@ -155,7 +155,7 @@ def collection_of(client: QdrantClient, alias: str) -> str | None:
 
 def _point(client: QdrantClient, targets: Mapping[str, str | None]) -> None:
     """Point aliases to collections, or delete those with None, in one step."""
-    with client_errors("read the aliases of", next(iter(targets))):
+    with client_errors("read the aliases of", next(iter(targets)), client.init_options):
         existing = {each.alias_name for each in client.get_aliases().aliases}
     changes: list[Any] = []
     for alias, collection in targets.items():
@@ -165,7 +165,7 @@ def _point(client: QdrantClient, targets: Mapping[str, str | None]) -> None:
             create = models.CreateAlias(collection_name=collection, alias_name=alias)
             changes.append(models.CreateAliasOperation(create_alias=create))
     if changes:
-        with client_errors("switch", next(iter(targets))):
+        with client_errors("switch", next(iter(targets)), client.init_options):
             client.update_collection_aliases(changes)
 
 

@@ -4,21 +4,27 @@
 |-----------------------------------------|---------------------------------------------------------------|
 | `catalog/index`                         | an embedded shard in that directory                           |
 | `http://host:6333/items`, `https://...` | collection `items` of a server, by REST                       |
+| `https://host/qdrant/items`             | the same behind a reverse proxy that serves it under a prefix |
 | `grpc://host:6334/items`, `grpcs://...` | the same by gRPC, which loads faster                          |
 | `http://host:6333/items?shard_key=eu`   | one shard key of it                                           |
 
-The API key comes from the environment variable QDRANT_API_KEY: an argument would be visible in a list of processes.
+Without a port, `http` means 6333, `https` 443, and gRPC 6334. Special characters of a name are written as percent
+escapes: `my%20items`. The API key comes from the environment variable QDRANT_API_KEY: an argument would be visible in
+a list of processes.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from qdrant_client import QdrantClient
 
 from ..errors import ConfigError
+from .address import Address, is_directory, parse_address
 from .edge.index import EdgeIndex
 from .protocol import CodeIndex, CodeModel
 from .qdrant.index import QdrantIndex
@@ -26,6 +32,9 @@ from .settings import IndexSettings, ShardKey
 
 __all__ = ["connect", "create_index", "open_index"]
 
+_LOG = logging.getLogger(__name__)
+_WARNED: Final[set[str]] = set()
+"""Servers to which this process has sent an API key without encryption."""
 _TIMEOUT_SECONDS: Final = 60
 """The client's default of 5 s is too short for a busy server that is still writing a batch."""
 
@@ -37,7 +46,7 @@ def open_index(location: str, model: CodeModel | None = None) -> CodeIndex:
         ConfigError: the location is not valid.
         IndexNotFoundError, IndexUnavailableError, ModelMismatchError: as `EdgeIndex.open` and `QdrantIndex.open`.
     """
-    if "://" not in location:
+    if is_directory(location):
         return EdgeIndex.open(location, model)
     base, shard_key = _shard_key(location)
     client, collection = connect(base)
@@ -52,7 +61,7 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
         ConfigError: the location is not valid.
         IndexExistsError, IndexUnavailableError: as `EdgeIndex.create` and `QdrantIndex.create`.
     """
-    if "://" not in location:
+    if is_directory(location):
         return EdgeIndex.create(location, model, settings)
     base, shard_key = _shard_key(location)
     client, collection = connect(base)
@@ -75,34 +84,34 @@ def connect(location: str) -> tuple[QdrantClient, str]:
     Raises:
         ConfigError: the location is not valid.
     """
-    url = urlsplit(location)
-    collection = url.path.strip("/")
-    if url.username or url.password:
-        raise ConfigError("the location holds a user name or password; set QDRANT_API_KEY in the environment instead")
-    shown = f"{url.scheme}://{url.hostname}{url.path}"  # the rest may contain a secret
-    if url.scheme not in ("http", "https", "grpc", "grpcs") or not url.hostname:
-        raise ConfigError(
-            f"location {shown!r} is neither a directory nor http(s)://host:port/collection or grpc(s)://..."
-        )
-    if not collection or "/" in collection or url.query or url.fragment:
-        raise ConfigError(
-            f"location {shown!r} must name one collection, {url.scheme}://host:port/collection, and may end with "
-            "?shard_key=KEY; the API key comes from QDRANT_API_KEY"
-        )
-    try:
-        port = url.port
-    except ValueError as exc:
-        raise ConfigError(f"location {shown!r} has an invalid port ({exc})") from exc
-    secure = url.scheme in ("https", "grpcs")
-    grpc = url.scheme in ("grpc", "grpcs")
-    client = QdrantClient(
-        host=f"[{url.hostname}]" if ":" in url.hostname else url.hostname,
-        https=secure,
-        prefer_grpc=grpc,
-        api_key=os.environ.get("QDRANT_API_KEY") or None,
-        timeout=_TIMEOUT_SECONDS,
-        check_compatibility=False,
-        port=6333 if grpc else port or 6333,
-        grpc_port=port or 6334 if grpc else 6334,
-    )
-    return client, collection
+    address = parse_address(location)
+    key = os.environ.get("QDRANT_API_KEY") or None
+    if key is not None and not address.secure:
+        _warn_of_insecure_key(address)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")  # ours says what to do
+        try:
+            client = QdrantClient(
+                host=address.host,
+                https=address.secure,
+                prefix=address.prefix or None,
+                prefer_grpc=address.grpc,
+                api_key=key,
+                timeout=_TIMEOUT_SECONDS,
+                check_compatibility=False,
+                port=6333 if address.grpc else address.port,
+                grpc_port=address.port if address.grpc else 6334,
+            )
+        except ValueError as exc:
+            raise ConfigError(f"location has the server {address.server!r}, which is not valid ({exc})") from exc
+    return client, address.collection
+
+
+def _warn_of_insecure_key(address: Address) -> None:
+    """Warn once for each server that the API key is sent unencrypted."""
+    if address.server not in _WARNED:
+        _WARNED.add(address.server)
+        _LOG.warning(
+            "the API key is sent to %s without encryption, so others on the network can read it; use %s:// if the "
+            "server has TLS", address.server, f"{address.scheme}s",
+        )  # fmt: skip

@@ -65,7 +65,7 @@ class QdrantSource:
         self._filter = (
             None if lacking is None else models.Filter(must_not=[models.HasVectorCondition(has_vector=lacking)])
         )
-        with client_errors("read", collection):
+        with client_errors("read", collection, client.init_options):
             config = client.get_collection(collection).config
         params: Any = config.params.vectors
         manifest = (config.metadata or {}).get(METADATA_KEY)
@@ -91,7 +91,7 @@ class QdrantSource:
     @property
     def rows(self) -> int | None:
         """Number of points to read."""
-        with client_errors("count", self._collection):
+        with client_errors("count", self._collection, self._client.init_options):
             return int(self._client.count(self._collection, count_filter=self._filter, exact=True).count)
 
     @property
@@ -123,7 +123,7 @@ class QdrantSource:
         check_rows(self._read(0), self._rules, rows, f"collection {self._collection!r}")
 
     def _page(self, offset: Any, vectors: Any, with_payload: bool) -> tuple[list[Any], Any]:
-        with client_errors("read", self._collection):
+        with client_errors("read", self._collection, self._client.init_options):
             return self._client.scroll(
                 self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
                 with_payload=with_payload and self._payloads, with_vectors=vectors,

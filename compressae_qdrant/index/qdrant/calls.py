@@ -54,13 +54,15 @@ def run_call(client: QdrantClient, collection: str, call: Call[T]) -> T:
     Raises:
         CodeIndexError: the call failed; see `client_errors`.
     """
-    with operation("qdrant", call.action.split()[0], collection), client_errors(call.action, collection):
+    failures = client_errors(call.action, collection, client.init_options)
+    with operation("qdrant", call.action.split()[0], collection), failures:
         answer = call.send(client)
     return call.parse(answer)
 
 
 async def run_call_async(client: AsyncQdrantClient, collection: str, call: Call[T]) -> T:
     """`run_call` by an async client."""
-    with operation("qdrant", call.action.split()[0], collection), client_errors(call.action, collection):
+    failures = client_errors(call.action, collection, client.init_options)
+    with operation("qdrant", call.action.split()[0], collection), failures:
         answer = await call.send(client)
     return call.parse(answer)

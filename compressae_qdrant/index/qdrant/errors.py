@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -41,12 +43,13 @@ _TEMPORARY_STATUSES = (408, 429)
 
 
 @contextlib.contextmanager
-def client_errors(action: str, collection: str) -> Iterator[None]:
+def client_errors(action: str, collection: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Raise errors of this package in place of the client's.
 
     Args:
         action: what is done to the collection, for the message: "search", "upsert into".
         collection: name of the collection.
+        options: `init_options` of the client, from which errors name the server.
 
     Raises:
         IndexUnavailableError: the server can't be reached, is overloaded, or failed inside.
@@ -55,24 +58,25 @@ def client_errors(action: str, collection: str) -> Iterator[None]:
         CodeIndexError: the server or the client refused for another reason.
     """
     what = f"can't {action} collection {collection!r}"
+    server = f"the server{_at(options)}"
     try:
         yield
     except ResponseHandlingException as exc:
         raise IndexUnavailableError(
-            f"{what}: the server can't be reached or its answer can't be read ({exc}); check its address and state"
+            f"{what}: {server} can't be reached or its answer can't be read ({exc}); check its address and state"
         ) from exc
     except ResourceExhaustedResponse as exc:
         raise IndexUnavailableError(
-            f"{what}: the server is overloaded ({exc}); try again later", float(exc.retry_after_s)
+            f"{what}: {server} is overloaded ({exc}); try again later", float(exc.retry_after_s)
         ) from exc
     except QdrantException as exc:  # a 429 whose Retry-After is not a whole number
         seconds = _seconds(str(exc).rpartition("integer: ")[2])
-        raise IndexUnavailableError(f"{what}: the server is overloaded ({exc}); try again later", seconds) from exc
+        raise IndexUnavailableError(f"{what}: {server} is overloaded ({exc}); try again later", seconds) from exc
     except UnexpectedResponse as exc:
         status = exc.status_code or 0
         hint = "; check the API key" if status in (401, 403) else ""
         text = (exc.content or b"").decode("utf-8", "replace")[:300]
-        message = f"{what}: the server answered {status} {exc.reason_phrase} {text}{hint}"
+        message = f"{what}: {server} answered {status} {exc.reason_phrase} {text}{hint}"
         if status in _TEMPORARY_STATUSES or status >= 500:
             raise IndexUnavailableError(message, _seconds(exc.headers.get("retry-after"))) from exc
         raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
@@ -85,7 +89,7 @@ def client_errors(action: str, collection: str) -> Iterator[None]:
             else ""
         )
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
-        raise kind(f"{what}: the server answered {code} {details}{hint}") from exc
+        raise kind(f"{what}: {server} answered {code} {details}{hint}") from exc
     except (ApiException, NotImplementedError) as exc:  # the local mode raises NotImplementedError
         raise CodeIndexError(f"{what}: {exc}") from exc
     except ValueError as exc:
@@ -94,6 +98,18 @@ def client_errors(action: str, collection: str) -> Iterator[None]:
             raise
         kind = IndexNotFoundError if "not found" in str(exc) else CodeIndexError
         raise (IndexExistsError if "already exists" in str(exc) else kind)(f"{what}: {exc}") from exc
+
+
+def _at(options: Mapping[str, Any] | None) -> str:
+    """Host and port of a client with these `init_options`, as ` at host:port`; empty for the local mode."""
+    if not options or options.get("path") or options.get("location") == ":memory:":
+        return ""
+    url = options.get("url") or options.get("location") or ""
+    parsed = urlsplit(url if "//" in url else f"//{url}")
+    host = options.get("host") or (f"[{parsed.hostname}]" if ":" in (parsed.hostname or "") else parsed.hostname)
+    rest_port = parsed.port or options.get("port")
+    port = options.get("grpc_port") if options.get("prefer_grpc") else rest_port
+    return f" at {host or 'localhost'}{f':{port}' if port else ''}"
 
 
 def _seconds(retry_after: str | None) -> float | None:
