@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from typing import Final
 from urllib.parse import unquote
 
@@ -27,6 +26,7 @@ from ..errors import ConfigError
 from .address import Address, is_directory, parse_address
 from .edge.index import EdgeIndex
 from .protocol import CodeIndex, CodeModel
+from .qdrant.connection import make_client
 from .qdrant.index import QdrantIndex
 from .settings import IndexSettings, ShardKey
 
@@ -88,22 +88,21 @@ def connect(location: str) -> tuple[QdrantClient, str]:
     key = os.environ.get("QDRANT_API_KEY") or None
     if key is not None and not address.secure:
         _warn_of_insecure_key(address)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")  # ours says what to do
-        try:
-            client = QdrantClient(
-                host=address.host,
-                https=address.secure,
-                prefix=address.prefix or None,
-                prefer_grpc=address.grpc,
-                api_key=key,
-                timeout=_TIMEOUT_SECONDS,
-                check_compatibility=False,
-                port=6333 if address.grpc else address.port,
-                grpc_port=address.port if address.grpc else 6334,
-            )
-        except ValueError as exc:
-            raise ConfigError(f"location has the server {address.server!r}, which is not valid ({exc})") from exc
+    try:
+        client = make_client(
+            QdrantClient,
+            host=address.host,
+            https=address.secure,
+            prefix=address.prefix or None,
+            prefer_grpc=address.grpc,
+            api_key=key,
+            timeout=_TIMEOUT_SECONDS,
+            check_compatibility=False,
+            port=6333 if address.grpc else address.port,
+            grpc_port=address.port if address.grpc else 6334,
+        )
+    except ValueError as exc:
+        raise ConfigError(f"location has the server {address.server!r}, which is not valid ({exc})") from exc
     return client, address.collection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,9 @@ __all__ = ["Coder", "encode_rows"]
 
 _MIN_COSINE: Final = 1e-3
 """Lower bound of cos(x, x_hat) at projection scale, so that the code of a badly reconstructed item does not vanish."""
+
+# In a forked process the threads of OpenMP do not exist, and coding would wait for them forever.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Coder:

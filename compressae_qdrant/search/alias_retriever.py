@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from ..embedders import Embedder
 from ..errors import IndexNotFoundError, ModelMismatchError
 from ..index import AsyncQdrantIndex, QdrantIndex
+from ..index.qdrant.connection import Connection
 from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from .async_retriever import AsyncRetriever
@@ -92,7 +93,7 @@ class AliasRetriever(_AliasTarget[QdrantIndex, Retriever]):
         super().__init__(
             alias, models, refresh_seconds, lambda model, index: Retriever(model, index, embedder, tenant=tenant)
         )
-        self._client = client
+        self._connection = Connection(client)
         self._resolve()
 
     def search(self, query: Query, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
@@ -110,7 +111,7 @@ class AliasRetriever(_AliasTarget[QdrantIndex, Retriever]):
         return self._call(lambda retriever: retriever.similar_to(id, limit, **options))
 
     def _resolve(self) -> Retriever:
-        return self._follow(QdrantIndex.open(self._client, self._alias))
+        return self._follow(QdrantIndex.open(self._connection.client, self._alias))
 
     def _call(self, call: Callable[[Retriever], T]) -> T:
         retriever = self._current() or self._resolve()
@@ -134,7 +135,7 @@ class AsyncAliasRetriever(_AliasTarget[AsyncQdrantIndex, AsyncRetriever]):
             alias, models, refresh_seconds,
             lambda model, index: AsyncRetriever(model, index, embedder, tenant=tenant, in_flight=in_flight),
         )  # fmt: skip
-        self._client = client
+        self._connection = Connection(client)
         self._resolving = asyncio.Lock()
 
     @classmethod
@@ -167,7 +168,7 @@ class AsyncAliasRetriever(_AliasTarget[AsyncQdrantIndex, AsyncRetriever]):
         return await self._call(lambda retriever: retriever.similar_to(id, limit, **options))
 
     async def _resolve(self) -> AsyncRetriever:
-        return self._follow(await AsyncQdrantIndex.open(self._client, self._alias))
+        return self._follow(await AsyncQdrantIndex.open(self._connection.client, self._alias))
 
     async def _call(self, call: Callable[[AsyncRetriever], Awaitable[T]]) -> T:
         async with self._resolving:  # the searches of a burst resolve the alias once

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import weakref
@@ -31,6 +32,7 @@ from . import requests as edge_requests
 from .errors import engine_errors
 from .files import DirectoryLock, shard_use
 from .filters import edge_filter
+from .forks import abandon_in_children
 from .shard import create_shard
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ _MANIFEST: Final = "index.json"
 _LOCK: Final = "lock"
 _SHARD: Final = "shard"
 _JOURNAL: Final = "ingest.json"
+_ABANDONED: Final[list[qe.EdgeShard]] = []
+"""Shards of a parent process. Deallocating one would wait for threads that do not exist in this process."""
 
 
 class EdgeIndex(Described):
@@ -62,6 +66,10 @@ class EdgeIndex(Described):
         self._shard = shard
         # Unlike __del__, a finalizer also runs when the interpreter exits, so that a missing close() loses nothing.
         self._finalizer = weakref.finalize(self, _shut, shard, lock, str(path))
+        self._lock = lock
+        self._parent: int | None = None
+        """Process that had the index open when this one was forked from it."""
+        abandon_in_children(self)
 
     @classmethod
     def create(cls, path: str | Path, model: CodeModel, settings: IndexSettings = IndexSettings()) -> Self:  # noqa: B008 (frozen)
@@ -264,8 +272,21 @@ class EdgeIndex(Described):
     def __repr__(self) -> str:
         return f"EdgeIndex({str(self._path)!r}, model={self.fingerprint!r})"
 
+    def abandon(self) -> None:
+        """Leave the index to the parent of this forked process: release this copy of the lock, never call the engine."""
+        if self._finalizer.detach() is not None:
+            self._parent = os.getppid()
+            self._lock.release()  # the parent keeps the lock: it holds another descriptor
+            _ABANDONED.append(self._shard)
+
     @contextlib.contextmanager
     def _open(self, action: str) -> Iterator[qe.EdgeShard]:
+        if self._parent is not None:
+            raise CodeIndexError(
+                f"cannot {action} the index at {self._path}: process {self._parent} opened it and then forked this "
+                "process, in which the engine has no threads. Open an embedded index after the fork, in one process "
+                "only, or use a Qdrant server for several processes"
+            )
         if not self._finalizer.alive:
             raise CodeIndexError(f"the index at {self._path} is closed; open it again with EdgeIndex.open")
         with operation("qdrant_edge", action.split()[0]), engine_errors(action, self._path):

@@ -17,6 +17,7 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call, run_call_async
+from .connection import Connection
 from .steps import adopt_steps, create_steps, follow_async, open_steps, optimise_steps, upsert_steps
 
 __all__ = ["AsyncQdrantIndex"]
@@ -31,7 +32,7 @@ class AsyncQdrantIndex(CollectionIndex):
         self, client: AsyncQdrantClient, collection: str, manifest: Manifest, model: CodeModel | None = None
     ) -> None:
         super().__init__(client.init_options, collection, manifest, model)
-        self._client = client
+        self._connection = Connection(client)
 
     @classmethod
     async def create(
@@ -124,4 +125,4 @@ class AsyncQdrantIndex(CollectionIndex):
         await follow_async(optimise_steps(self._requests, self._collection, patience), self._run)
 
     async def _run(self, call: Call[T]) -> T:
-        return await run_call_async(self._client, self._collection, call)
+        return await run_call_async(self._connection.client, self._collection, call)

@@ -26,7 +26,7 @@ class BlockingIndex(SyncOperations):
     """
 
     def __init__(self, index: AsyncQdrantIndex, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(index._client.init_options, index.collection, index._manifest)
+        super().__init__(index._connection.client.init_options, index.collection, index._manifest)
         self._requests = index._requests  # of the index's shard key, where it has one
         self._index = index
         self._loop = loop

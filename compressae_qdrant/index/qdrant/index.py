@@ -10,6 +10,7 @@ from ..manifest import Manifest
 from ..protocol import CodeModel
 from ..settings import IndexSettings
 from .calls import Call, run_call
+from .connection import Connection
 from .operations import SyncOperations
 from .steps import adopt_steps, create_steps, follow, open_steps
 
@@ -34,7 +35,7 @@ class QdrantIndex(SyncOperations):
         model: CodeModel | None = None,
     ) -> None:
         super().__init__(client.init_options, collection, manifest, model)
-        self._client = client
+        self._connection = Connection(client)
         self._owns_client = owns_client
 
     @classmethod
@@ -101,7 +102,7 @@ class QdrantIndex(SyncOperations):
     def close(self) -> None:
         """Close the client if this index owns it."""
         if self._owns_client:
-            self._client.close()
+            self._connection.client.close()
 
     def _run(self, call: Call[T]) -> T:
-        return run_call(self._client, self._collection, call)
+        return run_call(self._connection.client, self._collection, call)
