@@ -13,6 +13,7 @@
     │   ├── IndexNotFoundError              the index or an item does not exist
     │   ├── IndexExistsError                the index to create already exists
     │   ├── IndexUnavailableError           the server cannot be reached, or the shard is in use
+    │   ├── RequestTooLargeError            the server accepts no request of this size
     │   └── UnsupportedFilterError          the engine cannot evaluate this filter
     ├── VerificationError                   a new collection failed its checks and was not activated
     ├── IngestError                         an ingestion stopped; the message says how to continue
@@ -38,6 +39,7 @@ __all__ = [
     "MissingExtraError",
     "ModelFileError",
     "ModelMismatchError",
+    "RequestTooLargeError",
     "RowError",
     "SourceError",
     "UnsupportedFilterError",
@@ -112,6 +114,10 @@ class IndexUnavailableError(CodeIndexError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RequestTooLargeError(CodeIndexError):
+    """The server accepts no request of this size."""
 
 
 class UnsupportedFilterError(CodeIndexError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,10 +49,11 @@ class RetryPolicy:
         backoff = _RANDOM.uniform(0, min(self.longest_seconds, self.first_seconds * 2 ** (failures - 1)))
         return max(backoff, error.retry_after or 0.0)
 
-    def run(self, call: Callable[[], T]) -> T:
+    def run(self, call: Callable[[], T], stopped: threading.Event | None = None) -> T:
         """Call a function, and repeat it while it raises `IndexUnavailableError`.
 
-        The call must be idempotent, because a server may have executed a call that failed.
+        Once `stopped` is set, the next failure is raised at once. The call must be idempotent, because a server may
+        have executed a call that failed.
 
         Raises:
             IndexUnavailableError: the last attempt failed.
@@ -60,8 +62,13 @@ class RetryPolicy:
             try:
                 return call()
             except IndexUnavailableError as exc:
+                if stopped is not None and stopped.is_set():
+                    raise
                 seconds = self.wait(failures, exc)
                 _LOG.warning("%s; retrying in %.1f s (retry %d of %d)", exc, seconds, failures, self.attempts - 1)
                 telemetry.count("compressae.retries", attributes={"error.type": type(exc).__name__})
-                time.sleep(seconds)
+                if stopped is None:
+                    time.sleep(seconds)
+                else:
+                    stopped.wait(seconds)
         return call()

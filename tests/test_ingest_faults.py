@@ -162,3 +162,96 @@ def test_waits_grow_up_to_a_limit_and_obey_the_server() -> None:
     assert policy.wait(1, IndexUnavailableError("busy", retry_after=7)) == 7
     with pytest.raises(ConfigError, match="attempts must be at least 1"):
         RetryPolicy(attempts=0)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (413, "Error, decoded message length too large: found 9 bytes, the limit is: 5 bytes"),
+        (429, "Rate limiting exceeded: request larger than rate limiter capacity, please try to split your request"),
+    ],
+)
+def test_a_request_that_is_too_large_is_split(
+    status: int, text: str, grpc: bool, model: CompresSAE, catalog: Path, embeddings: FloatArray
+) -> None:
+    sink = Sink()
+    with serving(sink) as port, serving_grpc(sink) as grpc_port:
+        QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
+        sink.max_points, sink.too_large, sink.complaints = 30, status, {status: text}
+        client = _client(grpc_port if grpc else port, grpc=grpc)
+        with QdrantIndex.open(client, "items", model, owns_client=True) as index:
+            report = ingest(open_source(catalog), model, index, batch_size=200, retry=HOPELESS)
+    assert report.items == 600
+    _assert_all_stored(sink, model.encode(embeddings))
+
+
+def test_a_row_that_is_too_large_by_itself_is_named(model: CompresSAE, catalog: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.max_points = 0
+        with pytest.raises(IngestError, match=r"item 0 is too large for the server by itself: about .* its payload"):
+            ingest(open_source(catalog), model, index, batch_size=8, retry=HOPELESS)
+    assert not sink.points
+
+
+def test_a_request_above_the_limit_is_not_sent(model: CompresSAE, catalog: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.max_points = 10
+        ingest(open_source(catalog), model, index, batch_size=300, max_request_bytes=10 * 250)
+        assert not sink.refused
+        with pytest.raises(ConfigError, match="max_request_bytes is 0"):
+            ingest(open_source(catalog), model, index, restart=True, max_request_bytes=0)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_read_only_key_is_found_before_anything_is_encoded(
+    grpc: bool, model: CompresSAE, catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Sink()
+    with serving(sink) as port, serving_grpc(sink) as grpc_port:
+        QdrantIndex.create(_client(port), "items", model, owns_client=True).close()
+        sink.read_only = True
+        monkeypatch.setattr(CompresSAE, "encode", None)
+        client = _client(grpc_port if grpc else port, grpc=grpc)
+        with QdrantIndex.open(client, "items", model, owns_client=True) as index:
+            for load in (ingest, sync):
+                with pytest.raises(IngestError, match=r"refuses writes .*No rows were written; set QDRANT_API_KEY"):
+                    load(open_source(catalog), model, index)
+
+
+def test_pages_are_as_small_as_strict_mode_demands(model: CompresSAE, catalog: Path, embeddings: FloatArray) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.strict = {"enabled": True, "max_query_limit": 100}
+        assert sync(open_source(catalog), model, index).added == 600
+        np.save(catalog, embeddings[:350])
+        assert sync(open_source(catalog), model, index).deleted == 250
+        assert [len(ids) for ids in index.scan()] == [100, 100, 100, 50]
+
+
+def test_optimisers_that_are_switched_off_end_a_load_at_once(model: CompresSAE, catalog: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+        sink.statuses, sink.optimizers = ["grey"], {"max_optimization_threads": 0}
+        with pytest.raises(IngestError, match=r"switched off \(max_optimization_threads is 0\).*All 600 rows are in"):
+            ingest(open_source(catalog), model, index)
+
+
+def test_an_interruption_does_not_wait_for_the_server(model: CompresSAE, catalog: Path, tmp_path: Path) -> None:
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as index:
+
+        def interrupt(batch: Any) -> None:
+            if batch.stop == 100:
+                sink.delays["PUT points"] = 0.5
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            ingest(open_source(catalog), model, index, journal=tmp_path / "j", batch_size=50, on_batch=interrupt)
+        found = re.fullmatch(r"interrupted: rows before (\d+) are in the index; run .*", caught.value.__notes__[0])
+        assert found is not None
+        assert int(found[1]) >= 100
+        sink.delays.clear()
+        assert ingest(open_source(catalog), model, index, journal=tmp_path / "j").resumed_from == int(found[1])

@@ -104,8 +104,10 @@ def test_an_unreachable_server_is_named(address: str) -> None:
     for scheme in ("http", "grpc"):
         with pytest.raises(IndexUnavailableError, match=re.escape(f"the server at {address} ")):
             open_index(f"{scheme}://{address}/items")
-    for arguments in ({"url": f"http://{address}"}, {"location": f"http://{address}"}):
-        client = QdrantClient(**arguments, check_compatibility=False)
+    for client in (
+        QdrantClient(url=f"http://{address}", check_compatibility=False),
+        QdrantClient(f"http://{address}", check_compatibility=False),
+    ):
         with pytest.raises(IndexUnavailableError, match=re.escape(f"the server at {address} ")):
             QdrantIndex.open(client, "items")
         client.close()

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from .options import OUTPUT
 
-__all__ = ["SETTINGS", "Command", "add_command", "build_command"]
+__all__ = ["SETTINGS", "Command", "InterruptedCommandError", "add_command", "build_command"]
 
 SETTINGS: Final[dict[str, Any]] = {
     "add_completion": False,
@@ -27,8 +27,18 @@ _ORDER: Final = {"Arguments": -2, "Options": -1, OUTPUT: 1}
 """Headings that come before or after the others, which keep the order of the function's parameters."""
 
 
+class InterruptedCommandError(Exception):
+    """A command was interrupted; its text says what the command had done, as far as that is known."""
+
+
 class Command(TyperCommand):
     """A command whose help lists its options under headings, and ends with an example that is never wrapped."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:  # Typer would end without a word
+            raise InterruptedCommandError(" ".join(getattr(exc, "__notes__", ()))) from exc
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

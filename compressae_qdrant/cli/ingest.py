@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields, request_bytes
 from .options import (
     ATOMS_PER_STEP,
     INDEX,
+    MAX_REQUEST_MB,
     AtomsOption,
     BatchSizeOption,
     BinaryOption,
@@ -26,6 +27,7 @@ from .options import (
     IndexOption,
     JsonOption,
     KeepDenseOption,
+    MaxRequestOption,
     MetadataOption,
     MethodOption,
     ModelOption,
@@ -62,6 +64,7 @@ def ingest(
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: BatchSizeOption = 2048,
+    max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
     device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -104,6 +107,7 @@ def ingest(
         report = ingest_catalog(
             catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
             batch_size=batch_size, restart=restart, on_batch=advance,
+            max_request_bytes=request_bytes(max_request_mb),
         )  # fmt: skip
         facts = dataclasses.asdict(report) | {"in_index": opened.count()}
     show(facts, json_output)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..sources.source import OnError
 
 __all__ = [
-    "PayloadFields", "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder",
-    "open_or_create", "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query",
-    "parse_scoring", "payload_fields",
+    "PayloadFields", "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder", "open_or_create",
+    "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query", "parse_scoring", "payload_fields",
+    "request_bytes",
 ]  # fmt: skip
 
 _EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -194,6 +194,13 @@ def parse_method(name: str) -> Method:
     from ..model.config import Method
 
     return cast("Method", _one_of(name, get_args(Method), "--method"))
+
+
+def request_bytes(megabytes: float) -> int:
+    """The size of the largest request in bytes, from --max-request-mb."""
+    if not 0 < megabytes < 1e6:
+        raise ConfigError(f"--max-request-mb is {megabytes:g}; it must be above 0, and a server accepts 32 by default")
+    return max(1, round(megabytes * 2**20))
 
 
 def parse_scoring(name: str) -> Scoring:

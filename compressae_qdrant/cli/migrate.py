@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from .inputs import collection_of_source, index_settings, open_catalog, parse_device, payload_fields
+from .inputs import collection_of_source, index_settings, open_catalog, parse_device, payload_fields, request_bytes
 from .options import (
+    MAX_REQUEST_MB,
     BatchSizeOption,
     BinaryOption,
     ConfigOption,
     DeviceOption,
     DropOption,
     JsonOption,
+    MaxRequestOption,
     ModelOption,
     PayloadOption,
     RenameOption,
@@ -56,6 +58,7 @@ def migrate(
     ] = False,
     config: ConfigOption = None,
     batch_size: BatchSizeOption = 2048,
+    max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
     device: DeviceOption = "cpu",
     skip_bad_rows: SkipOption = False,
     payload: PayloadOption = None,
@@ -87,7 +90,7 @@ def migrate(
         coder = CompresSAE.load(model, device=parse_device(device))
         run_sync(
             catalog, coder, index, index_settings(config, {}), quiet=json_output, delete=False, backfill=True,
-            batch_size=batch_size,
+            batch_size=batch_size, max_request_bytes=request_bytes(max_request_mb),
         )  # fmt: skip
         return
     from ..index import IndexSettings
@@ -99,6 +102,7 @@ def migrate(
         with progress_bar("migrate", None, quiet=json_output) as advance:
             report = add_codes(
                 client, collection, vector, coder, again=again, batch_size=batch_size, on_batch=advance,
+                on_start=advance.expect, max_request_bytes=request_bytes(max_request_mb),
                 settings=IndexSettings(**index_settings(config, {})), on_error="skip" if skip_bad_rows else "raise",
             )  # fmt: skip
     finally:

@@ -155,6 +155,17 @@ BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", help="Items encoded and written at a time.", rich_help_panel=ENCODING)
 ]
 
+MaxRequestOption = Annotated[
+    float,
+    typer.Option(
+        "--max-request-mb", metavar="MB", rich_help_panel=INDEX,
+        help="Approximate size of the largest request to a server, in MB. A request that the server refuses as too "
+        "large is split.",
+    ),
+]  # fmt: skip
+MAX_REQUEST_MB: Final = 8.0
+"""Default of `--max-request-mb`: the library's, repeated here because the library loads torch. A test compares them."""
+
 DatatypeOption = Annotated[
     str | None,
     typer.Option(

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from ..sources import Batch
 
-__all__ = ["as_is", "print_json", "progress_bar", "show"]
+__all__ = ["Advance", "as_is", "print_json", "progress_bar", "show"]
+
+
+class Advance:
+    """Moves a bar: call it with each batch, and `expect` once the number of rows is known."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+        self._started = time.monotonic()
+        self._done = 0
+
+    def expect(self, rows: int | None) -> None:
+        """Set the number of rows."""
+        self._bar.update(self._task, total=rows)
+
+    def __call__(self, batch: Batch) -> None:
+        """Show that the rows of a batch are done. The rate is of this run's rows, without those of an earlier run."""
+        self._done += batch.stop - batch.start
+        rate = self._done / max(time.monotonic() - self._started, 1e-3)
+        total = self._bar.tasks[self._task].total
+        left = None if total is None else max(0.0, total - batch.stop) / max(rate, 1e-9)
+        self._bar.update(self._task, completed=batch.stop, rate=f"{rate:,.0f} items/s", left=_clock(left))
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else f"{dt.timedelta(seconds=round(seconds))} left"
 
 
 @contextlib.contextmanager
-def progress_bar(name: str, rows: int | None, *, quiet: bool) -> Iterator[Callable[[Batch], None]]:
-    """Show a bar with rate and time left. The yielded function advances it by a batch; log messages appear above it."""
+def progress_bar(name: str, rows: int | None, *, quiet: bool) -> Iterator[Advance]:
+    """Show a bar with rate and time left. The yielded object advances it by a batch; log messages appear above it."""
     bar = Progress(
-        TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:,.0f} items/s"),
-        TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True, highlight=False), disable=quiet,
+        TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"), console=Console(stderr=True, highlight=False), disable=quiet,
     )  # fmt: skip
-    task = bar.add_task(name, total=rows, rate=0.0)
+    task = bar.add_task(name, total=rows, rate="", left="")
     with bar, contextlib.nullcontext() if quiet else _log_messages(bar.console):
-        yield lambda batch: bar.update(task, completed=batch.stop, rate=bar.tasks[task].speed or 0.0)
+        yield Advance(bar, task)
 
 
 @contextlib.contextmanager
@@ -84,5 +112,6 @@ def number(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201 (the output of a command line)
+    """Print a value as indented JSON on standard output, in ASCII if the output is not UTF-8."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "")
+    print(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8"))  # noqa: T201 (the output of a command line)

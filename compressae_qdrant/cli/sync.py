@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields, request_bytes
 from .options import (
     ATOMS_PER_STEP,
+    MAX_REQUEST_MB,
     AtomsOption,
     BackfillOption,
     BatchSizeOption,
@@ -24,6 +25,7 @@ from .options import (
     JsonOption,
     KeepDenseOption,
     KeepVanishedOption,
+    MaxRequestOption,
     MetadataOption,
     MethodOption,
     ModelOption,
@@ -56,6 +58,7 @@ def sync(
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: BatchSizeOption = 2048,
+    max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
     device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -89,6 +92,7 @@ def sync(
     run_sync(
         catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
         backfill=backfill, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
+        max_request_bytes=request_bytes(max_request_mb),
     )  # fmt: skip
 
 

@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..errors import CodeIndexError, CompresSAEError, IngestError, ModelMismatchError
+from ..errors import CodeIndexError, CompresSAEError, IndexUnavailableError, IngestError, ModelMismatchError
 from ..index.protocol import CodeIndex
+from ..index.qdrant.operations import SyncOperations
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
 from .journal import Journal
+from .prepared import MAX_REQUEST_BYTES
 from .writer import Writer
 
-__all__ = ["IngestReport", "check_fingerprint", "ingest"]
+__all__ = ["IngestReport", "check_fingerprint", "check_writable", "ingest"]
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_SECONDS: Final = 5.0
@@ -63,6 +65,7 @@ def ingest(
     restart: bool = False,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
 ) -> IngestReport:
     """Encode and upsert every item of a source, resuming an interrupted run.
 
@@ -78,6 +81,7 @@ def ingest(
         restart: ignore the journal and start from the first row.
         retry: how to retry when a server is unreachable or overloaded or fails.
         on_batch: called after each batch is written.
+        max_request_bytes: approximate size of the largest request; see `Writer`.
 
     Raises:
         ModelMismatchError: the index holds codes of another model.
@@ -97,11 +101,12 @@ def ingest(
     first_row = progress.next_row
     if progress.complete:
         return IngestReport(0, progress.skipped, first_row, first_row, None, time.perf_counter() - started)
+    check_writable(index, retry)
     if first_row == 0:
         progress.empty = _item_count(index) == 0
     items = _write_batches(
         expecting(source, model.dim).batches(batch_size, first_row), progress, file, index, on_batch,
-        lambda on_written: Writer(model, index, method, atoms_per_step, retry, on_written),
+        lambda on_written: Writer(model, index, method, atoms_per_step, retry, on_written, max_request_bytes),
     )  # fmt: skip
     if progress.skipped and progress.skipped == progress.next_row:
         raise IngestError(
@@ -130,6 +135,28 @@ def check_fingerprint(index: CodeIndex, fingerprint: str) -> None:
         )
 
 
+def check_writable(index: CodeIndex, retry: RetryPolicy) -> None:
+    """Check that a server accepts writes into the index, before anything is encoded.
+
+    Raises:
+        IngestError: it refuses them, or stayed unavailable.
+    """
+    if not isinstance(index, SyncOperations):
+        return
+    try:
+        retry.run(index.check_writable)
+    except IndexUnavailableError as exc:
+        raise IngestError(
+            f"the server did not accept a first write after {retry.attempts} attempts ({exc}). No rows were written; "
+            "run the same command again when the server is available"
+        ) from exc
+    except CodeIndexError as exc:
+        raise IngestError(
+            f"the server refuses writes ({exc}). No rows were written; set QDRANT_API_KEY to a key that can write and "
+            "run the same command again"
+        ) from exc
+
+
 def _write_batches(
     batches: Iterable[Batch],
     progress: Journal,
@@ -156,10 +183,20 @@ def _write_batches(
             try:
                 for batch in batches:
                     writer.write(batch)
+            except KeyboardInterrupt:
+                writer.abandon()
+                raise
             finally:
                 writer.drain()  # batches before a failure are written and recorded
     except CompresSAEError:
         _make_durable(index, file, progress)
+        raise
+    except KeyboardInterrupt as exc:
+        _make_durable(index, file, progress)
+        again = "continue" if file is not None else "start from the first row (a journal would let it continue)"
+        exc.add_note(
+            f"interrupted: rows before {progress.next_row} are in the index; run the same command again to {again}"
+        )
         raise
     _make_durable(index, file, progress)
     return items
@@ -173,6 +210,12 @@ def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy) -> None:
             f"optimising the index failed ({exc}). All {progress.next_row} rows are in the index; run the command "
             "again to resume the optimisation"
         ) from exc
+    except KeyboardInterrupt as exc:
+        exc.add_note(
+            f"interrupted: all {progress.next_row} rows are in the index; run the command again to resume the "
+            "optimisation"
+        )
+        raise
 
 
 def _repeated(index: CodeIndex, progress: Journal) -> int | None:

@@ -15,6 +15,7 @@ from ..retry import RetryPolicy
 from ..sources import Batch, QdrantSource
 from ..sources.source import OnError
 from .ingest import ingest
+from .prepared import MAX_REQUEST_BYTES
 
 __all__ = ["MigrationReport", "add_codes"]
 
@@ -44,6 +45,8 @@ def add_codes(
     on_error: OnError = "raise",
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
+    on_start: Callable[[int | None], None] | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
 ) -> MigrationReport:
     """Add a sparse vector of codes to the points of a collection, which stays available to queries.
 
@@ -63,6 +66,8 @@ def add_codes(
         on_error: whether a point without a usable vector stops the run or is skipped.
         retry: how to retry when the server fails.
         on_batch: called after each batch is written.
+        on_start: called once with the number of points to encode.
+        max_request_bytes: approximate size of the largest request; see `Writer`.
 
     Raises:
         SourceError: the collection has no such vector.
@@ -74,5 +79,9 @@ def add_codes(
     index = QdrantIndex.adopt(client, collection, model, settings)
     lacking = None if again else VECTOR_NAME
     source = QdrantSource(client, collection, vector, on_error, payloads=False, lacking=lacking, retry=retry)
-    report = ingest(source, model, index, batch_size=batch_size, retry=retry, on_batch=on_batch)
+    if on_start is not None:
+        on_start(source.rows)
+    report = ingest(
+        source, model, index, batch_size=batch_size, retry=retry, on_batch=on_batch, max_request_bytes=max_request_bytes
+    )
     return MigrationReport(report.items, report.skipped, index.count(), time.perf_counter() - started)

@@ -17,9 +17,9 @@ from ..index.ids import ItemIds
 from ..index.points import point_ids
 from ..sources import Batch
 
-__all__ = ["PreparedBatch", "payload_texts", "request_slices"]
+__all__ = ["MAX_REQUEST_BYTES", "PreparedBatch", "payload_texts", "request_bytes", "request_slices"]
 
-_MAX_REQUEST_BYTES: Final = 8 << 20
+MAX_REQUEST_BYTES: Final = 8 << 20
 """Approximate size of the largest request. A server refuses 32 MB, and smaller requests use parallel workers better."""
 _POINT_BYTES: Final = 64
 """Approximate JSON size of a point's id and structure; gRPC needs less."""
@@ -93,20 +93,26 @@ def payload_texts(payloads: Sequence[Mapping[str, Any]]) -> list[bytes]:
         raise InvalidInputError(f"a payload cannot be written as JSON ({exc}); use strings as field names") from exc
 
 
-def request_slices(texts: Sequence[bytes], numbers: int) -> list[slice]:
+def request_bytes(texts: Sequence[bytes], numbers: int) -> int:
+    """Approximate size of a request with items of these payload texts and `numbers` indices and values each."""
+    return len(texts) * (_POINT_BYTES + numbers * _NUMBER_BYTES) + sum(map(len, texts))
+
+
+def request_slices(texts: Sequence[bytes], numbers: int, max_bytes: int = MAX_REQUEST_BYTES) -> list[slice]:
     """Split a batch into requests that are small enough for a server.
 
     Args:
         texts: payload of each item as JSON.
         numbers: indices and values of one item.
+        max_bytes: approximate size of the largest request.
 
     Returns:
         The rows of each request.
     """
     size, start, slices = 0, 0, []
     for row, text in enumerate(texts):
-        item = _POINT_BYTES + numbers * _NUMBER_BYTES + len(text)
-        if size and size + item > _MAX_REQUEST_BYTES:
+        item = request_bytes([text], numbers)
+        if size and size + item > max_bytes:
             slices.append(slice(start, row))
             telemetry.measure("compressae.ingest.request.size", size)
             size, start = 0, row

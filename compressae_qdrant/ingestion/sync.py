@@ -5,8 +5,9 @@ The index stores a content hash with each item. An interrupted run is repeated; 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,7 +24,8 @@ from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
-from .ingest import check_fingerprint
+from .ingest import check_fingerprint, check_writable
+from .prepared import MAX_REQUEST_BYTES
 from .writer import Writer
 
 __all__ = ["SyncReport", "sync"]
@@ -58,6 +60,7 @@ def sync(
     batch_size: int = 2048,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
 ) -> SyncReport:
     """Add, change and delete items until the index holds the same items as the source.
 
@@ -75,6 +78,7 @@ def sync(
         batch_size: rows read and compared at a time.
         retry: how to retry when a server fails.
         on_batch: called after each batch is compared and its changes are handed to the writer.
+        max_request_bytes: approximate size of the largest request; see `Writer`.
 
     Raises:
         ModelMismatchError: the index holds codes of another model.
@@ -87,7 +91,17 @@ def sync(
     digests: list[npt.NDArray[np.uint64]] = []
     added = changed = unchanged = skipped = 0
     only_new = index.only_new() if backfill and isinstance(index, QdrantIndex) else None
-    with Writer(model, index, method, atoms_per_step, retry, lambda _: None) as writer:
+    written = 0
+
+    def on_written(batch: Batch) -> None:
+        nonlocal written
+        written += len(batch.ids)
+
+    check_writable(index, retry)
+    with (
+        _interruption(lambda: written),
+        Writer(model, index, method, atoms_per_step, retry, on_written, max_request_bytes) as writer,
+    ):
         for batch in expecting(source, model.dim).batches(batch_size):
             skipped += batch.skipped
             # Prepared before the look-up: it waits until an earlier row with the same id is written.
@@ -120,6 +134,19 @@ def sync(
     retry.run(index.optimize)
     index.flush()
     return SyncReport(added, changed, unchanged, deleted, skipped, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _interruption(written: Callable[[], int]) -> Iterator[None]:
+    """Note in an interruption how many items were written."""
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        exc.add_note(
+            f"interrupted: {written()} added or changed items are in the index and nothing was deleted; run the same "
+            "command again to continue"
+        )
+        raise
 
 
 def _delete_missing(index: CodeIndex, digests: list[npt.NDArray[np.uint64]], skipped: int, retry: RetryPolicy) -> int:

@@ -5,6 +5,7 @@ The number of requests being sent is bounded, so memory does not grow when the s
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,13 +14,20 @@ from typing import Self
 
 from .. import telemetry
 from ..codes import SparseCodes
-from ..errors import CodeIndexError, IndexUnavailableError, IngestError, InvalidInputError
+from ..errors import (
+    CodeIndexError,
+    ConfigError,
+    IndexUnavailableError,
+    IngestError,
+    InvalidInputError,
+    RequestTooLargeError,
+)
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..retry import RetryPolicy
 from ..sources import Batch
-from .prepared import PreparedBatch, request_slices
+from .prepared import MAX_REQUEST_BYTES, PreparedBatch, request_bytes, request_slices
 
 __all__ = ["Writer"]
 
@@ -34,6 +42,11 @@ class Writer:
         atoms_per_step: atoms selected in each step of pursuit.
         retry: how to retry when a server fails.
         on_written: called for each batch once it is in the index, in the order of the source.
+        max_request_bytes: approximate size of the largest request. A request that the server refuses as too large is
+            split, and later ones are smaller.
+
+    Raises:
+        ConfigError: `max_request_bytes` is not positive.
     """
 
     def __init__(
@@ -44,7 +57,10 @@ class Writer:
         atoms_per_step: int,
         retry: RetryPolicy,
         on_written: Callable[[Batch], None],
+        max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> None:
+        if max_request_bytes < 1:
+            raise ConfigError(f"max_request_bytes is {max_request_bytes}; it must be at least 1")
         self._model, self._index = model, index
         self._method, self._atoms_per_step = method, atoms_per_step
         self._retry, self._on_written = retry, on_written
@@ -52,6 +68,8 @@ class Writer:
         self._workers = index.parallel_upserts
         self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
         self._any_request_succeeded = False
+        self._stopped = threading.Event()
+        self._max_request_bytes = max_request_bytes
 
     def write(self, batch: Batch) -> None:
         """Prepare and write a batch; see `write_prepared`."""
@@ -88,7 +106,7 @@ class Writer:
             except InvalidInputError as exc:
                 raise self._rejected(prepared.batch, exc) from exc
             numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
-            for rows in request_slices(prepared.texts, numbers):
+            for rows in request_slices(prepared.texts, numbers, self._max_request_bytes):
                 if self._pool is not None:
                     requests.append(self._pool.submit(self._upsert, target, prepared, codes, rows))
                     continue
@@ -115,8 +133,19 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.abandon()
+        elif self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+    def abandon(self) -> None:
+        """Confirm the batches that are already written, and give up the others without waiting for the server."""
+        self._stopped.set()
+        while self._pending and all(_succeeded(request) for request in self._pending[0][1]):
+            self._confirm_first()
+        self._pending.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _encode(self, batch: Batch) -> SparseCodes:
         with telemetry.timed("compressae.ingest.encoding.duration"):
@@ -125,10 +154,33 @@ class Writer:
             )
 
     def _upsert(self, target: CodeIndex, prepared: PreparedBatch, codes: SparseCodes, rows: slice) -> None:
+        """Write some rows of a batch, in smaller requests if the server refuses one as too large.
+
+        Raises:
+            RequestTooLargeError: one row alone is too large.
+        """
         batch = prepared.batch
         dense = batch.embeddings[rows] if self._index.settings.keep_dense else None
         hashes = None if prepared.hashes is None else prepared.hashes[rows]
-        self._retry.run(lambda: target.upsert(prepared.ids[rows], codes[rows], batch.payloads[rows], dense, hashes))
+        try:
+            self._retry.run(
+                lambda: target.upsert(prepared.ids[rows], codes[rows], batch.payloads[rows], dense, hashes),
+                self._stopped,
+            )
+        except RequestTooLargeError as exc:
+            numbers = 2 * codes.k + (0 if dense is None else dense.shape[1])
+            size = request_bytes(prepared.texts[rows], numbers)
+            if rows.stop - rows.start == 1:
+                raise RequestTooLargeError(
+                    f"item {prepared.ids[rows.start]!r} is too large for the server by itself: about {size:,} bytes, "
+                    f"of which its payload takes {len(prepared.texts[rows.start]):,}; shorten the payload, or raise "
+                    f"the limit of the server ({exc})"
+                ) from exc
+            self._max_request_bytes = max(1, min(self._max_request_bytes, size // 2))
+            middle = (rows.start + rows.stop) // 2
+            for part in (slice(rows.start, middle), slice(middle, rows.stop)):
+                self._upsert(target, prepared, codes, part)
+            return
         self._any_request_succeeded = True
 
     def _confirm_first(self) -> None:
@@ -176,3 +228,7 @@ class Writer:
             f"{rows} cannot be ingested: {exc}. {written}; correct the source and run the same command again (with "
             "--restart if the file changed)"
         )
+
+
+def _succeeded(request: Future[None]) -> bool:
+    return request.done() and not request.cancelled() and request.exception() is None

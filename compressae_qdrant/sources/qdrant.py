@@ -16,6 +16,7 @@ from ..errors import SourceError
 from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
 from ..index.qdrant.errors import client_errors
+from ..index.qdrant.requests import query_limit_of
 from ..retry import RetryPolicy
 from .batches import RowRules, batches_of, check_rows
 from .columns import Columns
@@ -67,6 +68,7 @@ class QdrantSource:
         )
         with client_errors("read", collection, client.init_options):
             config = client.get_collection(collection).config
+        self._page_size = min(_PAGE, query_limit_of(config))
         params: Any = config.params.vectors
         manifest = (config.metadata or {}).get(METADATA_KEY)
         self._is_codes_index = manifest is not None and not manifest.get("adopted", False)
@@ -125,7 +127,7 @@ class QdrantSource:
     def _page(self, offset: Any, vectors: Any, with_payload: bool) -> tuple[list[Any], Any]:
         with client_errors("read", self._collection, self._client.init_options):
             return self._client.scroll(
-                self._collection, scroll_filter=self._filter, limit=_PAGE, offset=offset,
+                self._collection, scroll_filter=self._filter, limit=self._page_size, offset=offset,
                 with_payload=with_payload and self._payloads, with_vectors=vectors,
             )  # fmt: skip
 
@@ -134,7 +136,7 @@ class QdrantSource:
         number = 0
         names: Any = True if self._vector is None else [self._vector]
         while True:
-            needed = number + _PAGE > start  # earlier pages are skipped without reading their vectors
+            needed = number + self._page_size > start  # earlier pages are skipped without reading their vectors
             points, offset = self._retry.run(partial(self._page, offset, names if needed else False, needed))
             for point in points:
                 if number >= start:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,19 @@ class Sink:
         self.failures = failures
         self.full_from: int | None = None
         """Upserts of this id or a larger one are refused with status 503."""
+        self.max_points: int | None = None
+        """Upserts of more points are refused with status `too_large`."""
+        self.too_large = 413
+        self.complaints: dict[int, str] = {}
+        """Texts of refusals by status; a 429 with a text has no Retry-After."""
+        self.read_only = False
+        """Whether writes are refused with status 403."""
+        self.strict: dict[str, Any] = {}
+        """Strict mode of the collection."""
+        self.optimizers: dict[str, Any] = {}
+        """Further settings of the optimisers."""
+        self.delays: dict[str, float] = {}
+        """Seconds to wait before an answer, by method and end of the path, such as "PUT points"."""
         self.refused: dict[int, int] = {}
         """Number of refused calls by HTTP status."""
         self.statuses: list[str] = []
@@ -43,8 +57,21 @@ class Sink:
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Return the HTTP status and the result of one call."""
+        end = path.partition("?")[0].rpartition("/")[2]
+        time.sleep(self.delays.get(f"{method} {end}", 0.0))
         with self._lock:
-            if self.full_from is not None and any(p["id"] >= self.full_from for p in body.get("points", ())):
+            if self.read_only and (method == "PUT" or end == "delete"):
+                return 403, None
+            if method == "PUT" and self.max_points is not None and len(body.get("points", ())) > self.max_points:
+                self.refused[self.too_large] = self.refused.get(self.too_large, 0) + 1
+                return self.too_large, None
+            if body.get("limit", 0) > self.strict.get("max_query_limit", 1 << 60):
+                return 400, None
+            if (
+                method == "PUT"
+                and self.full_from is not None
+                and any(p["id"] >= self.full_from for p in body.get("points", ()))
+            ):
                 return 503, None
             if self.config is None and method == "GET" and not path.endswith(("/exists", "/aliases")):
                 return 404, None
@@ -92,9 +119,10 @@ class Sink:
                 "params": {"sparse_vectors": self.config["sparse_vectors"]},
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
                 "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
-                                     "default_segment_number": 0, "flush_interval_sec": 5},
+                                     "default_segment_number": 0, "flush_interval_sec": 5, **self.optimizers},
                 "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "metadata": self.config["metadata"],
+                "strict_mode_config": self.strict,
             },
         }  # fmt: skip
 
@@ -121,12 +149,13 @@ def serving(sink: Sink) -> Iterator[int]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             sink.calls.append((self.command, self.path, {name.lower(): text for name, text in self.headers.items()}))
             status, result = sink.answer(self.command, self.path, json.loads(body) if body else {})
-            text = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+            said = "ok" if status == 200 else {"error": sink.complaints.get(status, "as planned")}
+            text = json.dumps({"result": result, "status": said, "time": 0.0}).encode()
             with contextlib.suppress(OSError):  # the client may have closed the connection
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
-                if status == 429:
+                if status == 429 and status not in sink.complaints:
                     self.send_header("Retry-After", "0")
                 self.end_headers()
                 self.wfile.write(text)
@@ -166,6 +195,11 @@ class _Points(PointsServicer):
         count = _result_of(self._sink, context, "POST", "/points/count", {})["count"]
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
+    def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
+        points = [point.num if point.HasField("num") else point.uuid for point in request.points.points.ids]
+        _result_of(self._sink, context, "POST", "/points/delete", {"points": points})
+        return grpc.PointsOperationResponse(result=grpc.UpdateResult(status=grpc.UpdateStatus.Completed))
+
 
 class _Collections(CollectionsServicer):
     def __init__(self, sink: Sink) -> None:
@@ -186,8 +220,11 @@ def _result_of(sink: Sink, context: Any, method: str, path: str, body: dict[str,
     if status == 429:
         context.set_trailing_metadata((("retry-after", "0"),))
     if status != 200:
-        codes = {429: rpc.StatusCode.RESOURCE_EXHAUSTED, 500: rpc.StatusCode.INTERNAL, 503: rpc.StatusCode.UNAVAILABLE}
-        context.abort(codes[status], "as planned")
+        codes = {
+            403: rpc.StatusCode.PERMISSION_DENIED, 413: rpc.StatusCode.OUT_OF_RANGE,
+            429: rpc.StatusCode.RESOURCE_EXHAUSTED, 500: rpc.StatusCode.INTERNAL, 503: rpc.StatusCode.UNAVAILABLE,
+        }  # fmt: skip
+        context.abort(codes[status], sink.complaints.get(status, "as planned"))
     return result
 
 

@@ -273,7 +273,7 @@ class EdgeIndex(Described):
         return f"EdgeIndex({str(self._path)!r}, model={self.fingerprint!r})"
 
     def abandon(self) -> None:
-        """Leave the index to the parent of this forked process: release this copy of the lock, never call the engine."""
+        """Leave the index to the parent of this forked process: release this copy of the lock, call no engine."""
         if self._finalizer.detach() is not None:
             self._parent = os.getppid()
             self._lock.release()  # the parent keeps the lock: it holds another descriptor

@@ -18,7 +18,7 @@ from ..settings import IndexSettings
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call, run_call_async
 from .connection import Connection
-from .steps import adopt_steps, create_steps, follow_async, open_steps, optimise_steps, upsert_steps
+from .steps import adopt_steps, create_steps, follow_async, open_steps, optimise_steps, page_steps, upsert_steps
 
 __all__ = ["AsyncQdrantIndex"]
 
@@ -108,7 +108,7 @@ class AsyncQdrantIndex(CollectionIndex):
 
     async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """See `QdrantIndex.page`."""
-        return await self._run(self._requests.page(size, offset))
+        return await follow_async(page_steps(self._requests, size, offset), self._run)
 
     async def scan(self, size: int = 4096) -> AsyncIterator[list[ItemId]]:
         """See `QdrantIndex.scan`."""

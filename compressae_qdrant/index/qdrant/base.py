@@ -18,8 +18,8 @@ __all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
 
 _PARALLEL_UPSERTS: Final = 4
 
-PATIENCE_SECONDS: Final = 3600.0
-"""How long the optimisers may show no progress. Building one large segment may take this long."""
+PATIENCE_SECONDS: Final = 600.0
+"""How long the optimisers may show no progress. Building one large segment may take minutes."""
 
 
 class CollectionIndex(Described):

@@ -42,6 +42,8 @@ class OptimiserState:
     segments: int
     indexed: int
     """Vectors in an index of any kind, as the server counts them."""
+    switched_off: str = ""
+    """The setting that switches the optimisers off; empty if they are on."""
 
 
 def ignore_answer(_: object) -> None:

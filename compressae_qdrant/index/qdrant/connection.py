@@ -20,7 +20,8 @@ def make_client(kind: type[C], **options: Any) -> C:
     """A client with these options, without the library's warning about API keys; the caller gives its own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
-        return kind(**options)
+        made: C = kind(**options)
+        return made
 
 
 class Connection(Generic[C]):
@@ -32,7 +33,7 @@ class Connection(Generic[C]):
     """
 
     def __init__(self, client: C) -> None:
-        self._client = client
+        self._client: C = client
         self._process = os.getpid()
         self._inherited: C | None = None
         """Client of the parent process. It is kept, because deallocating it could close the parent's connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ from ...errors import (
     IndexExistsError,
     IndexNotFoundError,
     IndexUnavailableError,
+    RequestTooLargeError,
 )
 
 __all__ = ["client_errors"]
@@ -41,6 +43,10 @@ _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
 _TEMPORARY_STATUSES = (408, 429)
 """Statuses that are worth a retry, besides 5xx. Qdrant answers 408 after a timeout of its own."""
 
+_CODES_OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
+_TOO_LARGE = re.compile(r"larger than (max|allowed|limit|rate limiter)|too large|split your request", re.IGNORECASE)
+"""What Qdrant, gRPC and proxies say of a request above their limit, if not by status 413."""
+
 
 @contextlib.contextmanager
 def client_errors(action: str, collection: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
@@ -55,6 +61,7 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         IndexUnavailableError: the server can't be reached, is overloaded, or failed inside.
         IndexNotFoundError: there is no such collection.
         IndexExistsError: there is one already.
+        RequestTooLargeError: the server accepts no request of this size.
         CodeIndexError: the server or the client refused for another reason.
     """
     what = f"can't {action} collection {collection!r}"
@@ -77,6 +84,8 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         hint = "; check the API key" if status in (401, 403) else ""
         text = (exc.content or b"").decode("utf-8", "replace")[:300]
         message = f"{what}: {server} answered {status} {exc.reason_phrase} {text}{hint}"
+        if status == 413 or (status in (400, 429) and _TOO_LARGE.search(text)):
+            raise RequestTooLargeError(f"{message}; {_smaller(text)}") from exc
         if status in _TEMPORARY_STATUSES or status >= 500:
             raise IndexUnavailableError(message, _seconds(exc.headers.get("retry-after"))) from exc
         raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
@@ -88,6 +97,8 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
             if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
             else ""
         )
+        if code in _CODES_OF_SIZE and _TOO_LARGE.search(str(details)):
+            raise RequestTooLargeError(f"{what}: {server} answered {code} {details}; {_smaller(str(details))}") from exc
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
         raise kind(f"{what}: {server} answered {code} {details}{hint}") from exc
     except (ApiException, NotImplementedError) as exc:  # the local mode raises NotImplementedError
@@ -110,6 +121,12 @@ def _at(options: Mapping[str, Any] | None) -> str:
     rest_port = parsed.port or options.get("port")
     port = options.get("grpc_port") if options.get("prefer_grpc") else rest_port
     return f" at {host or 'localhost'}{f':{port}' if port else ''}"
+
+
+def _smaller(text: str) -> str:
+    """What to do about a request that a server refuses with this text as too large."""
+    limit = " (write_rate_limit of the collection's strict mode)" if "rate limiter" in text else ""
+    return f"send fewer items at a time{limit}"
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -17,7 +17,7 @@ from ..protocol import all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call
-from .steps import follow, optimise_steps, upsert_steps
+from .steps import follow, optimise_steps, page_steps, upsert_steps
 
 __all__ = ["SyncOperations"]
 
@@ -44,6 +44,14 @@ class SyncOperations(CollectionIndex):
             InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
         """
         follow(upsert_steps(self._requests, ids, codes, payloads, dense, hashes), self._run)
+
+    def check_writable(self) -> None:
+        """Find out whether the server accepts writes by the cheapest one, the deletion of a point that does not exist.
+
+        Raises:
+            CodeIndexError: it does not, for example because the API key is read-only.
+        """
+        self._run(self._requests.write_nothing())
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""
@@ -75,7 +83,7 @@ class SyncOperations(CollectionIndex):
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
-        return self._run(self._requests.page(size, offset))
+        return follow(page_steps(self._requests, size, offset), self._run)
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""

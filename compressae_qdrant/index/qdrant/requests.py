@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +27,14 @@ from .calls import Call, OptimiserState, ignore_answer
 from .queries import query_request
 from .upserts import Target, add_codes_call, check_applied, upsert_call
 
-__all__ = ["Requests"]
+__all__ = ["Requests", "query_limit_of"]
+
+
+def query_limit_of(config: models.CollectionConfig) -> int:
+    """Most points that one request may return, by the strict mode of a collection."""
+    strict = config.strict_mode_config
+    limit = strict.max_query_limit if strict is not None and strict.enabled else None
+    return limit or sys.maxsize
 
 
 class Requests:
@@ -36,6 +45,8 @@ class Requests:
         self._model = model
         self._manifest = manifest
         self._reader = PointReader(manifest.adopted)
+        self.query_limit: int | None = None
+        """Most points that one request may return, by the collection's strict mode; None until it has been read."""
 
     @property
     def adopted(self) -> bool:
@@ -105,6 +116,34 @@ class Requests:
             check_applied(collection),
         )
 
+    def write_nothing(self) -> Call[None]:
+        """Delete a point that does not exist: a write that changes nothing, and fails where any other would fail.
+
+        Raises:
+            ConfigError: the collection has shard keys, and these calls are of none.
+        """
+        self._check_shard()
+        nobody: list[Any] = [str(uuid.uuid4())]  # servers refuse an empty list
+        return Call(
+            "write to",
+            lambda client: client.delete(
+                collection_name=self._target.collection,
+                points_selector=models.PointIdsList(points=nobody),
+                wait=True,
+                shard_key_selector=self._target.shard_key,
+            ),
+            check_applied(self._target.collection),
+        )
+
+    def read_query_limit(self) -> Call[int]:
+        """Most points that one request may return, by the collection's strict mode."""
+
+        def parse(answer: models.CollectionInfo) -> int:
+            return query_limit_of(answer.config)
+
+        collection = self._target.collection
+        return Call("inspect", lambda client: client.get_collection(collection_name=collection), parse)
+
     def count(self, filter: models.Filter | None, *, exact: bool = True) -> Call[int]:
         """Number of items, or of those that match a filter."""
         with_point_ids = None if filter is None else point_filter(filter)
@@ -156,8 +195,12 @@ class Requests:
                     f"the optimisers of collection {collection!r} failed ({answer.optimizer_status}); see the "
                     "server's log"
                 )
+            off = answer.config.optimizer_config.max_optimization_threads == 0
             return OptimiserState(
-                str(answer.status), int(answer.segments_count or 0), int(answer.indexed_vectors_count or 0)
+                status=str(answer.status),
+                segments=int(answer.segments_count or 0),
+                indexed=int(answer.indexed_vectors_count or 0),
+                switched_off="max_optimization_threads is 0" if off else "",
             )
 
         return Call("optimise", lambda client: client.get_collection(collection_name=collection), parse)

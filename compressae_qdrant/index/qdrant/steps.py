@@ -41,6 +41,7 @@ __all__ = [
     "follow_async",
     "open_steps",
     "optimise_steps",
+    "page_steps",
     "upsert_steps",
 ]
 
@@ -48,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
 _MAX_POLL_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
+_WAITING_SECONDS: Final = 30.0
+"""How long optimisers may go on waiting after they were started."""
 
 T = TypeVar("T")
 
@@ -147,13 +150,22 @@ def upsert_steps(
             yield call
 
 
+def page_steps(requests: Requests, size: int, offset: Any) -> Steps[tuple[list[ItemId], Any]]:
+    """Read one page of ids, of fewer than `size` items if the collection's strict mode allows no more at a time."""
+    if requests.query_limit is None:
+        requests.query_limit = yield requests.read_query_limit()
+    page: tuple[list[ItemId], Any] = yield requests.page(min(size, requests.query_limit), offset)
+    return page
+
+
 def optimise_steps(requests: Requests, collection: str, patience: float) -> Steps[None]:
     """Wait until the optimisers are done, for as long as they make progress.
 
     After a restart of the server its optimisers wait ("grey") for a write; they are started once.
 
     Raises:
-        CodeIndexError: they failed, or made no progress for `patience` seconds.
+        CodeIndexError: they failed, are switched off, did not start within 30 s, or made no progress for `patience`
+            seconds.
     """
     started = changed = reported = time.monotonic()
     pause, restarted, last = _POLL_SECONDS, False, None
@@ -161,9 +173,15 @@ def optimise_steps(requests: Requests, collection: str, patience: float) -> Step
         now = time.monotonic()
         if state != last:
             last, changed = state, now
-        elif now - changed > patience:
+        if state.switched_off:
             raise CodeIndexError(
-                f"the optimisers of collection {collection!r} made no progress for {patience:g} s "
+                f"the optimisers of collection {collection!r} are switched off ({state.switched_off}), so "
+                "searches stay slow; switch them on with qdrant-client's update_collection"
+            )
+        longest = min(patience, _WAITING_SECONDS) if state.status == "grey" else patience
+        if now - changed > longest:
+            raise CodeIndexError(
+                f"the optimisers of collection {collection!r} made no progress for {longest:g} s "
                 f"({state.status}, {state.segments} segments); check the server's load and log"
             )
         if state.status == "grey" and not restarted:
