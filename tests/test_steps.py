@@ -84,6 +84,16 @@ def _to(port: int) -> QdrantClient:
     return QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
 
 
+def test_optimisers_that_do_not_start_are_not_waited_for(model: CompresSAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    _do_not_wait(monkeypatch)
+    monkeypatch.setattr(steps, "_WAITING_SECONDS", 0.05)
+    sink = Sink()
+    with serving(sink) as port, QdrantIndex.create(_to(port), "items", model, owns_client=True) as index:
+        monkeypatch.setattr(Sink, "_status", lambda _: "grey")
+        with pytest.raises(CodeIndexError, match=r"made no progress for 0\.05 s \(grey, 1 segments\)"):
+            index.optimize()
+
+
 def test_a_write_that_was_not_applied_in_time_raises(model: CompresSAE, codes: SparseCodes) -> None:
     call = Requests(Target("items", Transport("rest")), Manifest.of(model, IndexSettings()), model).upsert(
         [1], codes[:1], None
