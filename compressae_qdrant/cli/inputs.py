@@ -28,10 +28,22 @@ if TYPE_CHECKING:
     from ..sources.source import OnError
 
 __all__ = [
-    "PayloadFields", "collection_of_source", "index_settings", "item_id", "open_catalog", "open_embedder", "open_or_create",
-    "parse_device", "parse_filter", "parse_first_stage", "parse_method", "parse_query", "parse_scoring", "payload_fields",
+    "PayloadFields",
+    "collection_of_source",
+    "index_settings",
+    "item_id",
+    "open_catalog",
+    "open_embedder",
+    "open_or_create",
+    "parse_device",
+    "parse_filter",
+    "parse_first_stage",
+    "parse_method",
+    "parse_query",
+    "parse_scoring",
+    "payload_fields",
     "request_bytes",
-]  # fmt: skip
+]
 
 _EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
     "query_prompt": str, "document_prompt": str, "truncate_dim": int, "device": str,
