@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields, request_bytes
+from .inputs import (
+    index_settings,
+    open_catalog,
+    open_or_create,
+    parse_device,
+    parse_method,
+    payload_fields,
+    request_bytes,
+)
 from .options import (
     ATOMS_PER_STEP,
     INDEX,

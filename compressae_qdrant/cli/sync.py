@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, payload_fields, request_bytes
+from .inputs import (
+    index_settings,
+    open_catalog,
+    open_or_create,
+    parse_device,
+    parse_method,
+    payload_fields,
+    request_bytes,
+)
 from .options import (
     ATOMS_PER_STEP,
     MAX_REQUEST_MB,
