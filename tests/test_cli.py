@@ -156,7 +156,7 @@ def test_payloads_are_shown_as_they_are(shell: Shell, catalog: None, tmp_path: P
             "0.1 without a concept; name one",
         ),
         ("info", "give --index, --model or both"),
-        ("info --index http://localhost:1/items", "server can't be reached"),
+        ("info --index http://localhost:1/items", "the server at localhost:1 can't be reached"),
         ("info --index http://user:secret@localhost/items", "QDRANT_API_KEY"),
         ("encode catalog.jsonl --model model --out o --text group", "give both or neither"),
         ("encode catalog.jsonl --model model --out o --embedder-option device=cpu", "name one, or omit the option"),

@@ -47,7 +47,7 @@ class QueryPlan:
     """Minimum score of a candidate by `first_stage`, computed from its stored float32 values. With a concept as the
     first stage, it restricts the search to the items that have the concept. None sets no minimum."""
     navigation: FloatArray | None = None
-    """(dim,) the query's navigation vector, which finds candidates by the graph: alone, or besides `first_stage`."""
+    """(D,) navigation vector of the query, which finds candidates by the graph: alone, or besides `first_stage`."""
     navigation_ef: int | None = None
     """Nodes that the search of the graph keeps, at least `prefetch`; None takes the engine's default."""
     origin: HitOrigin | None = field(default=None, compare=False, repr=False)
