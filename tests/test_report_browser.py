@@ -318,7 +318,7 @@ def test_named_concepts_and_planned_baselines(
     opened = Opened(browser.new_page(), file.as_uri())
     expect(opened.page.get_by_label("Order").locator("option").first).to_have_text("main concept of most items")
     share = f"{100 * (model.latents - 1) / 600:.1f}%"
-    expect(opened.page.locator(".concepts > li").first).to_contain_text(f"the main one of {share}")
+    expect(opened.page.locator(".concepts > li").first).to_contain_text(f"main concept of {share}")
     shown = opened.page.locator(".hits-why")
     expect(shown).to_have_count(10)
     for text in shown.all_text_contents():
@@ -350,7 +350,7 @@ def test_tables_behind_charts_hold_what_the_charts_show(opened: Opened) -> None:
 
 def test_the_pareto_front_is_one(opened: Opened) -> None:
     label = str(opened.page.locator("[data-show=by-bytes] svg[role=group]").get_attribute("aria-label"))
-    shown = label.split("on the Pareto front: ")[1].split(". Arrow keys")[0].split(", ")
+    shown = label.split("on the Pareto front: ")[1].split(". Use the arrow keys")[0].split(", ")
     wanted = [
         row.name
         for row in RESULTS

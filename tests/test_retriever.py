@@ -185,7 +185,7 @@ def test_sync_and_async_retrievers_return_equal_hits(
         counting = _CountingIndex(other)
         burst_retriever = AsyncRetriever(model, counting)
         counting.items = 1 << 20
-        await asyncio.gather(*(burst_retriever.search(x, 2) for x in embeddings[:5]))
+        await asyncio.gather(*(burst_retriever.search(x, 2, first_stage="codes") for x in embeddings[:5]))
         assert counting.candidates == [400] * 5
         counting.items, counting.max_running = 60, 0
         limited = AsyncRetriever(model, counting, in_flight=2)
@@ -344,14 +344,16 @@ def test_the_default_plan_follows_the_size_of_the_index(
     assert counted.counts == 1
     counted.items = 1 << 20
     now += 11  # the size of an empty index is requested again soon
-    retriever.search(embeddings[0])
-    retriever.search(embeddings[0], prefetch=70)
+    retriever.search(embeddings[0], first_stage="codes")
+    retriever.search(embeddings[0], prefetch=70, first_stage="codes")
     retriever.search(embeddings[0], exact=True)
-    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100]
+    retriever.search(embeddings[0])
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 100]
+    assert [plan.navigation is None for plan in counted.plans[2:]] == [True, True, True, False]
     assert counted.counts == 2
     now += 601
     counted.items = 1 << 22
-    retriever.search(embeddings[0])
+    retriever.search(embeddings[0], first_stage="codes")
     assert (counted.plans[-1].prefetch, counted.counts) == (800, 3)
 
 
