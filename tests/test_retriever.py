@@ -363,7 +363,7 @@ def test_invalid_queries_are_refused(model: CompresSAE, index: EdgeIndex) -> Non
         retriever.search([1, 2, 3])
     with pytest.raises(InvalidInputError, match="all zero"):
         retriever.search(np.zeros(24))
-    with pytest.raises(InvalidInputError, match="equal length"):
+    with pytest.raises(InvalidInputError, match="rows have 1 to 2 dimensions"):
         retriever.search_batch([[1.0], [1.0, 2.0]])
 
 
