@@ -68,7 +68,8 @@ def test_no_item_is_lost_or_wrong(
                 break
             except IngestError as exc:
                 stops.append(str(exc))
-                rows = re.search(r"Rows before (\d+) are|failed at rows 0-39 |All (600) rows", str(exc))
+                said = r"Rows before (\d+) are|failed at rows 0-39 |All (600) rows|did not accept a first write"
+                rows = re.search(said, str(exc))
                 assert rows is not None
                 before = int(rows[1] or rows[2] or 0)
                 assert set(range(before)) <= set(sink.points)
