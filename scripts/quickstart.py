@@ -81,9 +81,7 @@ def main() -> None:
             figures = [f"{result.recall[depth]:.3f}" for depth in (10, 100)]
             table.add_row(name, *figures, f"{result.p50_ms:.1f} ms")
         console.print(table)
-        console.print(
-            "   The time of the graph hardly grows with the catalog, that of the codes does (docs/how-to/search.md)."
-        )
+        console.print("   The codes' index is walked for the whole catalog, the graph is not (docs/how-to/search.md).")
 
         console.print("[bold]5. Three items and their nearest neighbours[/]")
         names = [name for name in EXAMPLES if name in catalog.ids] + catalog.ids
