@@ -48,7 +48,7 @@ def _payload(path: Path, **columns: Any) -> Any:
         (_row(1, a=2**64), "does not fit into 64 bits"),
         (_row(1, a=[{"b": float("nan")}]), "JSON cannot represent"),
         ('{"id": 1, "embedding": [1, 2, 3, 4], "a": ' + "[" * 50 + "]" * 50 + "}", "nested deeper"),
-        ('{"id": 1, "a": ' + "[" * 200_000, "nested too deep|not JSON"),
+        ('{"id": 1, "a": ' + "[" * 200_000, "nested deeper"),
         (b'{"id": 1, "embedding": [1, 2, 3, 4], "a": "\xe9"}', "is not UTF-8"),
         ('{"id": 1, "id": 2, "embedding": [1, 2, 3, 4]}', "the name 'id' twice"),
         (json.dumps({"id": 1, "embedding": "[0,0123; 0,5]"}), "decimal commas"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,13 @@ from .plan import QueryPlan
 from .protocol import CodeModel
 from .results import Hit, ItemId, Payload, Record
 
-__all__ = ["CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of", "to_points"]
+__all__ = [
+    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of",
+    "to_points",
+]  # fmt: skip
+
+MAX_PAYLOAD_DEPTH: Final = 30
+"""Nested lists and objects in a payload's field. gRPC carries 32 at most, and a server parses 128 in a JSON request."""
 
 
 class CheckedBatch(NamedTuple):
@@ -273,8 +279,10 @@ def _payload(item: ItemId, point: PointId, payload: Payload | None, row: int, co
     return stored
 
 
-def _check_json(value: object, where: str) -> None:
+def _check_json(value: object, where: str, depth: int = 0) -> None:
     """Refuse values that JSON cannot represent: engines drop or change them, or fail after part of a batch."""
+    if depth > MAX_PAYLOAD_DEPTH and isinstance(value, (dict, list, tuple)):
+        raise InvalidInputError(f"{where} is nested deeper than {MAX_PAYLOAD_DEPTH} levels; flatten it or leave it out")
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
@@ -291,10 +299,10 @@ def _check_json(value: object, where: str) -> None:
             if not isinstance(name, str):
                 raise InvalidInputError(f"{where} has a field named {name!r}; names are strings")
             _check_unicode(name, where)
-            _check_json(inner, where if inner is None else f"{where}, field {name!r},")
+            _check_json(inner, where if depth else f"{where}, field {name!r},", depth + 1)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            _check_json(inner, where)
+            _check_json(inner, where, depth + 1)
     else:
         raise InvalidInputError(
             f"{where} holds a {type(value).__name__}, {value!r}; payloads are JSON: None, bool, int, float, str, "

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import numpy as np
 
+from ..index.points import MAX_PAYLOAD_DEPTH
+
 __all__ = ["BadCell", "Binary", "check_unicode", "iso_duration", "json_value", "looks_like_embedding"]
 
 Binary = Literal["refuse", "base64", "text"]
 """What becomes of bytes: an error, text in base64, or the text that they hold in UTF-8."""
 
-_MAX_DEPTH: Final = 30
-"""Nested lists and objects in a payload. gRPC transports 32 at most, and a server's JSON parser 128 in a request."""
 _MIN_EMBEDDING: Final = 64
 """Numbers in a list that count as an embedding even if they are not as many as the item's own embedding has."""
 _MAX_POINT: Final = 3
@@ -69,8 +69,8 @@ def _integer(value: int) -> int:
 
 
 def _nested(value: Any, binary: Binary, depth: int) -> Any:
-    if depth >= _MAX_DEPTH:
-        raise ValueError(f"is nested deeper than {_MAX_DEPTH} levels; flatten it or leave it out")
+    if depth >= MAX_PAYLOAD_DEPTH:
+        raise ValueError(f"is nested deeper than {MAX_PAYLOAD_DEPTH} levels; flatten it or leave it out")
     if isinstance(value, Mapping):
         converted = {_name(name, binary): json_value(inner, binary, depth + 1) for name, inner in value.items()}
         if len(converted) != len(value):

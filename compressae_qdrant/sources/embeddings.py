@@ -45,10 +45,10 @@ def vector_of(value: Any) -> FloatArray:
 
 def _numbers(text: str) -> list[float]:
     text = text.strip()
-    if text.startswith("["):
+    if text.startswith("[") and "[" not in text[1:]:
         try:
             numbers = json.loads(text)  # the common notation, ten times as fast as the others
-        except (ValueError, RecursionError):
+        except ValueError:
             pass
         else:
             if isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers):

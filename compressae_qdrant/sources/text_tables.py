@@ -26,6 +26,10 @@ _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _BOOLEANS: Final = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+_MAX_DEPTH: Final = 64
+"""Nested lists and objects in a line of JSON, of columns that are left out too; a payload has a lower limit."""
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]')
+"""Brackets of JSON; a text is matched as a whole, because brackets in it do not count."""
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8, as Python's `surrogateescape` reads them."""
 
@@ -51,12 +55,12 @@ class JsonLinesTable(FileTable):
 
     def _parse(self, number: int, line: bytes) -> Mapping[str, Any] | RowError:
         place = f"row {number} of {self.path.name}"
+        if _depth(line) > _MAX_DEPTH:
+            return RowError(f"{place} is nested deeper than {_MAX_DEPTH} levels; flatten it", number)
         try:
             row = json.loads(line.decode(), object_pairs_hook=_object)
         except UnicodeDecodeError as exc:
             return RowError(f"{place} is not UTF-8 ({exc})", number)
-        except RecursionError:
-            return RowError(f"{place} is nested too deep", number)
         except ValueError as exc:
             return RowError(f"{place} is not JSON: {exc}", number)
         if not isinstance(row, dict):
@@ -72,6 +76,21 @@ class JsonLinesTable(FileTable):
         first = line[1:].lstrip()[:1]
         if line.startswith(b"[") and first in (b"", b"{"):
             raise SourceError(f"{self.path} is a JSON array; write one object in each line, for example by jq -c '.[]'")
+
+
+def _depth(line: bytes) -> int:
+    """How deep lists and objects are nested in a line of JSON, or a bound below `_MAX_DEPTH` that is cheap to compute.
+
+    The parser recurses: a line of a thousand levels exhausts Python's stack, in whatever else runs at that moment.
+    """
+    if (bound := line.count(b"[") + line.count(b"{")) <= _MAX_DEPTH:
+        return bound
+    depth = deepest = 0
+    for token in _BRACKETS.finditer(line):
+        first = token[0][:1]
+        depth += 1 if first in b"[{" else -1 if first in b"]}" else 0
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
