@@ -13,7 +13,7 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.ids import ItemIds, content_hash, id_digests, item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
-from compressae_qdrant.index.points import check_batch, check_plan, point_ids, rescore, to_points
+from compressae_qdrant.index.points import check_batch, check_plan, point_ids, points_of, rescore, to_points
 from compressae_qdrant.index.results import Hit, Record
 from compressae_qdrant.scoring import Explanation, QueryVector
 
@@ -71,7 +71,7 @@ def test_invalid_embeddings_are_refused(kept: bool, dense: Any, complaint: str) 
 
 
 def test_different_ids_are_different_points() -> None:
-    some: list[Any] = [42, "42", "sku/9", "SKU/9", str(uuid.UUID(int=7)), str(uuid.UUID(int=2**127 + 10)).upper()]
+    some: list[Any] = [42, "42", "sku/9", "SKU/9", str(uuid.UUID(int=7)), str(uuid.UUID(int=8)), f"{uuid.UUID(int=9)}0"]
     assert len({point_id(item) for item in some}) == len(some)
 
 
@@ -144,7 +144,7 @@ def test_item_ids_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids[1:].points == ids.points[1:]
     assert ids.take([2, 1]) == [7, "sku/9"]
     assert ids.take([2, 1]).points == ids.points[2:0:-1]
-    assert point_ids(ids, repeats=True) == list(ids.points[:2])
+    assert points_of(ids) == list(ids.points)
     assert id_digests(ids)[0] == id_digests(ids)[2] == 7
     assert ItemIds.of(ids) is ids
     with pytest.raises(InvalidInputError, match="item id 7 is in the batch twice, in rows 0 and 2"):

@@ -35,7 +35,7 @@ def assign(user: str, experiment: str, weights: Mapping[str, float]) -> str:
     """Return the variant of a user. The same arguments always give the same variant.
 
     Args:
-        user: id of the user.
+        user: id of the user, spelled the same in every service: another spelling of a UUID is another text.
         experiment: name of the experiment. It salts the hash, so experiments split users independently.
         weights: weight of each variant, in a fixed order. Its share is the weight divided by the sum.
 

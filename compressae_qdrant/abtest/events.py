@@ -87,6 +87,8 @@ class UserTotals:
 def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
     """Read the events of a .parquet, .csv or .jsonl file as a stream, in the order of the file.
 
+    A user id that is a UUID is one user in all its spellings.
+
     Args:
         path: the file.
         time: column of times: dates, ISO 8601 texts, or seconds since 1970 as numbers or texts. A text of eight digits
@@ -95,6 +97,8 @@ def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
     Raises:
         SourceError: the file does not exist, has another format, lacks a column or value, or is not sorted by time.
     """
+    from ..index.ids import canonical_uuid  # loads the engine's client, which `assign` does not need
+
     path = Path(path)
     if not path.exists():
         raise SourceError(f"there is no file of events at {path}; check the path")
@@ -116,7 +120,7 @@ def read_events(path: str | Path, time: str | None = None) -> Iterator[Event]:
                 f"row {number} of {path} has time {at}, before {previous} of the previous row; sort the events by time"
             )
         previous = at
-        yield Event(str(user), str(variant), str(kind), at)
+        yield Event(canonical_uuid(str(user)) or str(user), str(variant), str(kind), at)
 
 
 def _time(value: Any, where: str) -> datetime:

@@ -18,8 +18,8 @@ from qdrant_client import QdrantClient, models
 from ..codes import FloatArray
 from ..errors import ConfigError, IndexNotFoundError, VerificationError
 from ..index import IndexSettings, QdrantIndex
-from ..index.ids import id_digests
-from ..index.points import point_ids
+from ..index.ids import id_digests, spelling_of
+from ..index.points import points_of
 from ..index.qdrant.calls import run_call
 from ..index.qdrant.collections import delete_call, exists_call, target_call
 from ..index.qdrant.errors import client_errors
@@ -196,14 +196,16 @@ def _verify(
         [ids[row] for row in near]
         for near in exact_neighbours(vectors[query_rows], vectors, depth, query_rows).tolist()
     ]
-    points: list[Any] = list(point_ids(ids, repeats=True))
+    points: list[Any] = list(dict.fromkeys(points_of(ids)))
+    spelled = spelling_of(ids)
     verified = None if len(points) == items else models.Filter(must=[models.HasIdCondition(has_id=points)])
 
     def measure_recall(retriever: Retriever) -> float:
         retrieved = []
         for row in query_rows.tolist():
             hits = retriever.search(vectors[row], depth + 1, filter=verified, exact=True, with_payload=False)
-            retrieved.append([hit.id for hit in hits if hit.id != ids[row]][:depth])
+            found = [spelled(hit.id) for hit in hits]
+            retrieved.append([id for id in found if id != ids[row]][:depth])
         return float(recall(retrieved, truth, depth).mean())
 
     live = None

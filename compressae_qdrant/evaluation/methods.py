@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..codes import FloatArray, Scale
 from ..index import IndexSettings
+from ..index.ids import spelling_of
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..search.retriever import Retriever
@@ -120,9 +121,10 @@ def searches(
         rows: row of the catalog for each id; ids without a row become -1. None takes the ids as rows.
     """
     options = {**options, "with_payload": False}
+    spelled = spelling_of(rows or ())
 
     def row(id: int | str) -> int:
-        return int(id) if rows is None else rows.get(id, -1)
+        return int(id) if rows is None else rows.get(spelled(id), -1)
 
     def search(vector: FloatArray, limit: int) -> list[int]:
         return [row(hit.id) for hit in retriever.search(vector, limit, **options)]

@@ -22,8 +22,12 @@ FIELD_TESTS: Final = (
 )  # fmt: skip
 
 
-def point_filter(filter: models.Filter) -> models.Filter:
+def point_filter(filter: models.Filter, *, old_ids: bool = False) -> models.Filter:
     """A copy of the filter with point ids in place of item ids in its `HasIdCondition`s.
+
+    Args:
+        filter: the filter.
+        old_ids: see `ids.point_id`.
 
     Raises:
         InvalidInputError: it is not a `models.Filter`, or names an invalid id.
@@ -32,12 +36,12 @@ def point_filter(filter: models.Filter) -> models.Filter:
     if not isinstance(filter, models.Filter):
         raise InvalidInputError(f"filter is a {type(filter).__name__}; pass a qdrant_client.models.Filter")
     changes: dict[str, Any] = {
-        clause: [_point_condition(condition) for condition in clause_conditions(getattr(filter, clause))]
+        clause: [_point_condition(condition, old_ids) for condition in clause_conditions(getattr(filter, clause))]
         for clause in _CLAUSES
         if getattr(filter, clause) is not None
     }
     if filter.min_should is not None:
-        conditions = [_point_condition(condition) for condition in filter.min_should.conditions]
+        conditions = [_point_condition(condition, old_ids) for condition in filter.min_should.conditions]
         changes["min_should"] = filter.min_should.model_copy(update={"conditions": conditions})
     return filter.model_copy(update=changes)
 
@@ -47,14 +51,15 @@ def clause_conditions(conditions: Any) -> list[Any]:
     return conditions if isinstance(conditions, list) else [conditions]
 
 
-def _point_condition(condition: Any) -> Any:
+def _point_condition(condition: Any, old_ids: bool) -> Any:
     if isinstance(condition, models.Filter):
-        return point_filter(condition)
+        return point_filter(condition, old_ids=old_ids)
     if isinstance(condition, models.HasIdCondition):
-        ids = [point_id(str(item) if isinstance(item, uuid.UUID) else item) for item in condition.has_id]
+        ids = [point_id(str(item) if isinstance(item, uuid.UUID) else item, old=old_ids) for item in condition.has_id]
         return condition.model_copy(update={"has_id": ids})
     if isinstance(condition, models.NestedCondition):
-        nested = condition.nested.model_copy(update={"filter": point_filter(condition.nested.filter)})
+        inner = point_filter(condition.nested.filter, old_ids=old_ids)
+        nested = condition.nested.model_copy(update={"filter": inner})
         return condition.model_copy(update={"nested": nested})
     if isinstance(condition, models.FieldCondition):
         tests = [name for name in FIELD_TESTS if getattr(condition, name) is not None]

@@ -7,17 +7,20 @@ string is mapped to a UUIDv5 in a fixed namespace, and the original is stored in
 |--------------------------------------------------|-----------------------------------|---------------------|
 | int in 0 .. 2**64 - 1                            | the same                          | no                  |
 | UUID as 36 lower-case characters with hyphens    | the same                          | no                  |
-| any other string (`"42"`, `"A0EE..."`, `"sku/9"`)| `uuid5(NAMESPACE, item id)`       | yes                 |
+| UUID in another spelling: in upper case, without | the UUID as 36 lower-case         | yes                 |
+| hyphens, in braces, after `urn:uuid:`            | characters with hyphens           |                     |
+| any other string (`"42"`, `"sku/9"`, `"SKU/9"`)  | `uuid5(NAMESPACE, item id)`       | yes                 |
 
-So different item ids are different items: `"42"` is not `42`, and a UUID in upper case is not the one in lower case.
-The index returns every id as it was given.
+So the spellings of a UUID are one item, and other ids are different items if they differ: `"42"` is not `42`. The index
+returns every id as it was given when the item was written. Indexes of version 0.1 treat the other spellings of a UUID
+as any other string.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Self, overload
 
 import numpy as np
@@ -34,11 +37,14 @@ __all__ = [
     "RESERVED_FIELDS",
     "ItemIds",
     "PointId",
+    "canonical_uuid",
     "content_hash",
     "id_digests",
     "item_id",
+    "plain_id",
     "point_id",
     "public_payload",
+    "spelling_of",
     "stored_payload",
 ]
 
@@ -64,10 +70,16 @@ ITEM_FIELDS: Final = (ID_FIELD, HASH_FIELD, _OLD_ID, _OLD_HASH)
 """Payload fields to read where only the item id and the content hash of a point are needed."""
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_DIGITS: Final = r"[0-9a-f]{8}(?:-(?:[0-9a-f]{4}-){3}|[0-9a-f]{12})[0-9a-f]{12}"
+_ANY_UUID: Final = re.compile(rf"(?:urn:uuid:)?(?:({_DIGITS})|\{{({_DIGITS})\}})", re.IGNORECASE | re.ASCII)
 
 
-def point_id(item: ItemId) -> PointId:
-    """The point id of an item id.
+def point_id(item: ItemId, *, old: bool = False) -> PointId:
+    """The point id of an item id. A `uuid.UUID` is taken as its text.
+
+    Args:
+        item: the item id.
+        old: whether the index treats the other spellings of a UUID as any other string, as version 0.1 did.
 
     Raises:
         InvalidInputError: the id is negative, too large, or neither an integer nor a string.
@@ -75,6 +87,8 @@ def point_id(item: ItemId) -> PointId:
     if isinstance(item, str):
         if _CANONICAL_UUID.fullmatch(item):
             return str(item)
+        if not old and (canonical := canonical_uuid(item)) is not None:
+            return canonical
         try:
             return str(uuid.uuid5(NAMESPACE, item))
         except UnicodeEncodeError as exc:
@@ -85,7 +99,29 @@ def point_id(item: ItemId) -> PointId:
         if 0 <= item < 2**64:
             return int(item)
         raise InvalidInputError(f"item id {item} is outside 0..2**64-1; pass it as a string, str({item})")
+    if isinstance(item, uuid.UUID):
+        return str(item)
     raise InvalidInputError(f"item id {item!r} is a {type(item).__name__}; ids are non-negative integers or strings")
+
+
+def canonical_uuid(text: str) -> str | None:
+    """A UUID in any spelling as 36 lower-case characters with hyphens; None if the text is no UUID."""
+    found = _ANY_UUID.fullmatch(text)
+    if found is None:
+        return None
+    digits = (found[1] or found[2]).replace("-", "").lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def spelling_of(ids: Iterable[ItemId]) -> Callable[[ItemId], ItemId]:
+    """A function that returns an id as it is spelled among `ids`, or as it is given if it is not among them."""
+    known = set(ids)
+    by_point = {point_id(item): item for item in known if isinstance(item, str) and canonical_uuid(item) is not None}
+
+    def spelled(item: ItemId) -> ItemId:
+        return item if item in known or not by_point else by_point.get(point_id(item), item)
+
+    return spelled
 
 
 class ItemIds(Sequence[ItemId]):
@@ -168,6 +204,11 @@ def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> 
     if payload and name in payload:
         original: ItemId = payload[name]
         return original
+    return plain_id(point)
+
+
+def plain_id(point: int | str | uuid.UUID) -> PointId:
+    """The id of a stored point, which an engine may return as a `uuid.UUID`."""
     return point if isinstance(point, int) else str(point)
 
 

@@ -47,6 +47,8 @@ class Manifest:
     """Whether the codes were added to an existing collection, whose points and payloads belong to the user."""
     projection: str | None = None
     """Fingerprint of the projection that made the navigation vectors; None for an index without them."""
+    old_ids: bool = False
+    """Whether the spellings of a UUID are different items, as in indexes of version 0.1; see `index.ids`."""
 
     @classmethod
     def of(cls, model: CodeModel, settings: IndexSettings, *, adopted: bool = False) -> Self:
@@ -89,6 +91,7 @@ class Manifest:
             },
             "adopted": self.adopted,
             "projection": self.projection,
+            "uuid_spellings": not self.old_ids,
             "written_by": f"compressae-qdrant {_version()}",
         }
 
@@ -114,6 +117,7 @@ class Manifest:
             return cls(
                 str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings, adopted,
                 None if projection is None else str(projection),
+                old_ids=not adopted and not data.get("uuid_spellings", False),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             raise CodeIndexError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,8 +20,8 @@ from .protocol import CodeModel
 from .results import Hit, ItemId, Payload, Record
 
 __all__ = [
-    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "rescore", "rows_of",
-    "to_points",
+    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "points_of", "rescore",
+    "rows_of", "to_points",
 ]  # fmt: skip
 
 MAX_PAYLOAD_DEPTH: Final = 30
@@ -86,7 +86,7 @@ def check_batch(
         raise InvalidInputError(f"there are {len(hashes)} content hashes for {len(ids)} items; give one for each")
     _check_codes(codes, manifest.latents, manifest.settings.scale)
     kept = _checked_dense(dense, len(ids), manifest)
-    points = point_ids(ids)
+    points = point_ids(ids, old=manifest.old_ids)
     stored = [_payload(item, point, None if payloads is None else payloads[i], i, None if hashes is None else hashes[i])
               for i, (item, point) in enumerate(zip(ids, points, strict=True))]  # fmt: skip
     return CheckedBatch(points, codes, stored, kept, _navigation(codes, manifest, model))
@@ -112,25 +112,33 @@ def rows_of(codes: SparseCodes, values: npt.NDArray[np.floating]) -> tuple[list[
     return indices, numbers
 
 
-def point_ids(ids: Sequence[ItemId], *, repeats: bool = False) -> list[PointId]:
-    """Point ids of a batch of different items; with `repeats`, of items that may be named again, each once.
+def points_of(ids: Sequence[ItemId], *, old: bool = False) -> list[PointId]:
+    """The point id of each of some item ids, which may be repeated; `old` as in `ids.point_id`.
 
     Raises:
-        InvalidInputError: an id is unusable, or there twice; the message names it. Or `ids` is a single string, whose
-            characters would be taken for ids.
+        InvalidInputError: an id is unusable, or `ids` is a single string, whose characters would be taken for ids.
     """
-    if isinstance(ids, (str, bytes)):
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise InvalidInputError(f"ids are one {type(ids).__name__}, {ids!r}; pass a sequence of ids, [{ids!r}]")
-    if isinstance(ids, ItemIds):
-        points = list(dict.fromkeys(ids.points) if repeats else ids.points)
-    else:
-        points = [point_id(item) for item in (dict.fromkeys(ids) if repeats else ids)]
+    if isinstance(ids, ItemIds) and not old:
+        return list(ids.points)
+    return [point_id(item, old=old) for item in ids]
+
+
+def point_ids(ids: Sequence[ItemId], *, old: bool = False) -> list[PointId]:
+    """Point ids of a batch of different items; `old` as in `ids.point_id`.
+
+    Raises:
+        InvalidInputError: an id is unusable, or there twice; the message names it. Or `ids` is a single string.
+    """
+    points = points_of(ids, old=old)
     if len(set(points)) != len(points):
         seen: dict[PointId, int] = {}
         for row, point in enumerate(points):
             if point in seen:
+                other = "" if ids[row] == ids[seen[point]] else f", there as {ids[seen[point]]!r}"
                 raise InvalidInputError(
-                    f"item id {ids[row]!r} is in the batch twice, in rows {seen[point]} and {row}; "
+                    f"item id {ids[row]!r} is in the batch twice, in rows {seen[point]} and {row}{other}; "
                     "an item can be written once in a batch"
                 )
             seen[point] = row

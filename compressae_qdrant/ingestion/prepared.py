@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import telemetry
 from ..errors import InvalidInputError
-from ..index.ids import ItemIds
+from ..index.ids import ItemIds, PointId
 from ..index.points import point_ids
 from ..sources import Batch
 
@@ -76,9 +76,9 @@ class PreparedBatch:
         return replace(self, batch=part, ids=ids, texts=texts, hashes=hashes)
 
     @cached_property
-    def items(self) -> frozenset[int | str]:
-        """The ids as a set."""
-        return frozenset(self.ids)
+    def items(self) -> frozenset[PointId]:
+        """The items as a set of point ids, because a UUID may have another spelling in another batch."""
+        return frozenset(self.ids.points)
 
 
 def payload_texts(payloads: Sequence[Mapping[str, Any]]) -> list[bytes]:

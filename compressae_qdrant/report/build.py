@@ -19,6 +19,7 @@ from ..errors import ConfigError, InvalidInputError
 from ..evaluation.comparison import Row
 from ..evaluation.temporary_index import temporary_index
 from ..index import IndexSettings
+from ..index.points import points_of
 from ..index.protocol import CodeIndex
 from ..index.results import IndexInfo
 from ..metrics import bootstrap
@@ -189,7 +190,7 @@ def _searchable(index: CodeIndex | None, model: CompresSAE, sample: Sample, code
 
 def _holds_only(index: CodeIndex, sample: Sample) -> bool:
     """Whether the index holds the items of the sample and no others."""
-    if index.count() != len(set(sample.ids)):
+    if index.count() != len(set(points_of(sample.ids))):
         return False
     starts = range(0, len(sample), _BATCH)
     return all(None not in index.hashes(sample.ids[start : start + _BATCH]) for start in starts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codes import FloatArray
+from ..index.ids import spelling_of
 from ..index.protocol import CodeIndex
-from ..index.results import ItemId
+from ..index.results import Hit, ItemId
 from ..metrics import recall
 from ..model.compressae import CompresSAE
 from ..search.retriever import Retriever
@@ -79,6 +80,11 @@ def run_searches(
     own = [sample.ids[row] for row in truth.own.tolist()]
     options: SearchOptions = {"with_payload": False, **settings}
     true = [[sample.ids[row] for row in rows] for rows in truth.rows.tolist()]
+    spelling = spelling_of(sample.ids)
+
+    def spelled(hits: Sequence[Hit]) -> list[tuple[ItemId, float]]:
+        return [(spelling(hit.id), hit.score) for hit in hits]
+
     found, spent, deep = [], [], []
     short = min(LIMIT, truth.depth)
     retriever.search(vectors[0], short + 1, **options)  # the first call warms the caches
@@ -86,8 +92,9 @@ def run_searches(
         started = time.perf_counter()
         hits = retriever.search(vector, short + 1, **options)
         spent.append(1e3 * (time.perf_counter() - started))
-        found.append([(hit.id, hit.score) for hit in hits if hit.id != mine][:short])
-        deep.append([hit.id for hit in retriever.search(vector, truth.depth + 1, **options) if hit.id != mine])
+        found.append([(id, score) for id, score in spelled(hits) if id != mine][:short])
+        deep_hits = retriever.search(vector, truth.depth + 1, **options)
+        deep.append([id for id, _ in spelled(deep_hits) if id != mine])
         advance()
     return Searches(
         name, found, np.array(spent, np.float32),

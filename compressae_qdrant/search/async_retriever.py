@@ -17,7 +17,7 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, are_texts, counted, timed
+from .queries import ItemCount, Queries, Query, are_texts, counted, others, timed
 from .settings import SearchOptions
 
 __all__ = ["AsyncRetriever"]
@@ -79,7 +79,7 @@ class AsyncRetriever:
             async with self._slot():
                 plan = self._queries.plan_similar(id, await self.index.retrieve([id]), limit, options, items)
                 hits = await self.index.search(plan)
-            return counted([hit for hit in hits if hit.id != id][:limit])
+            return counted(others(id, hits)[:limit])
 
     async def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """See `Retriever.explain`."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import IndexNotFoundError, InvalidInputError
+from ..index.ids import point_id
 from ..index.protocol import CodeIndex
 from ..index.results import Hit, ItemId, Record
 from ..model.compressae import CompresSAE
@@ -58,14 +59,15 @@ def explain_hits(hits: Sequence[Hit], records: Sequence[Record]) -> list[Explana
         InvalidInputError: a hit was not found by a retriever, so its query is unknown.
         IndexNotFoundError: a hit has no record.
     """
-    codes = {record.id: record for record in records}
+    codes = {point_id(record.id): record for record in records}
     explanations = []
     for hit in hits:
         if not isinstance(hit.found_by, Origin):
             raise InvalidInputError(
                 f"hit {hit.id!r} was not found by a retriever, so its query is unknown; search with a Retriever"
             )
-        if hit.id not in codes:
+        record = codes.get(point_id(hit.id))
+        if record is None:
             raise IndexNotFoundError(f"item {hit.id!r} is no longer in the index; search again")
-        explanations.append(hit.found_by.explain_record(hit, codes[hit.id]))
+        explanations.append(hit.found_by.explain_record(hit, record))
     return explanations

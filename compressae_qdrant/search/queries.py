@@ -20,6 +20,7 @@ from .. import telemetry
 from ..codes import SparseCodes
 from ..embedders import Embedder, embed_queries
 from ..errors import ConfigError, IndexNotFoundError, MissingExtraError, ModelMismatchError
+from ..index.ids import canonical_uuid
 from ..index.plan import QueryPlan
 from ..index.protocol import AsyncCodeIndex, CodeIndex
 from ..index.results import Hit, ItemId, Record
@@ -30,7 +31,7 @@ from .explanations import Origin
 from .planner import QueryPlanner
 from .settings import SearchOptions, SearchSettings, search_settings
 
-__all__ = ["ItemCount", "Queries", "Query", "are_texts", "counted", "timed"]
+__all__ = ["ItemCount", "Queries", "Query", "are_texts", "counted", "others", "timed"]
 
 _REFRESH_SECONDS: Final = 600.0
 _REFRESH_EMPTY_SECONDS: Final = 10.0
@@ -187,6 +188,13 @@ def counted(hits: list[Hit]) -> list[Hit]:
     """The hits of one query, whose number is measured."""
     telemetry.measure("compressae.search.hits", len(hits))
     return hits
+
+
+def others(id: ItemId, hits: list[Hit]) -> list[Hit]:
+    """The hits without the item itself, whose id may be a UUID in another spelling."""
+    if isinstance(id, int) or (uuid := canonical_uuid(str(id))) is None:
+        return [hit for hit in hits if hit.id != id]
+    return [hit for hit in hits if isinstance(hit.id, int) or canonical_uuid(hit.id) != uuid]
 
 
 def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:

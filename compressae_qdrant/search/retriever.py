@@ -13,7 +13,7 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, counted, timed
+from .queries import ItemCount, Queries, Query, counted, others, timed
 from .settings import SearchOptions
 
 __all__ = ["Retriever"]
@@ -79,7 +79,7 @@ class Retriever:
         """
         with timed("similar_to"):
             plan = self._queries.plan_similar(id, self.index.retrieve([id]), limit, options, self._items())
-            return counted([hit for hit in self.index.search(plan) if hit.id != id][:limit])
+            return counted(others(id, self.index.search(plan))[:limit])
 
     def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """Explain many hits as `Hit.explain` does, in one call of the index.

@@ -18,14 +18,14 @@ __all__ = ["edge_filter"]
 _CLAUSES: Final = ("must", "should", "must_not")
 
 
-def edge_filter(filter: models.Filter) -> qe.Filter:
-    """The filter for Qdrant Edge, with point ids in place of item ids.
+def edge_filter(filter: models.Filter, *, old_ids: bool = False) -> qe.Filter:
+    """The filter for Qdrant Edge, with point ids in place of item ids; `old_ids` as in `ids.point_id`.
 
     Raises:
         InvalidInputError: a path, date or coordinate in it is malformed.
         UnsupportedFilterError: Edge cannot evaluate a part of it; the message names the part.
     """
-    return _edge_filter(point_filter(filter))
+    return _edge_filter(point_filter(filter, old_ids=old_ids))
 
 
 def _edge_filter(filter: models.Filter) -> qe.Filter:

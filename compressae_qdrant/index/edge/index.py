@@ -21,10 +21,10 @@ from ...codes import SparseCodes
 from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ...files import write_text
 from ...telemetry import operation
-from ..ids import ITEM_FIELDS, content_hash, item_id
+from ..ids import ITEM_FIELDS, content_hash, item_id, plain_id
 from ..manifest import Described, Manifest
 from ..plan import QueryPlan
-from ..points import check_batch, check_plan, point_ids, to_points
+from ..points import check_batch, check_plan, points_of, to_points
 from ..protocol import CodeModel, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
@@ -168,13 +168,13 @@ class EdgeIndex(Described):
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""
-        points = point_ids(ids, repeats=True)
+        points = points_of(ids, old=self._manifest.old_ids)
         with self._open("delete from") as shard:
-            shard.update(qe.UpdateOperation.delete_points(list(points)))
+            shard.update(qe.UpdateOperation.delete_points(list(dict.fromkeys(points))))
 
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, or of those that match a filter; with `exact=False`, an estimate."""
-        translated = None if filter is None else edge_filter(filter)
+        translated = None if filter is None else edge_filter(filter, old_ids=self._manifest.old_ids)
         with self._open("count") as shard:
             return shard.count(qe.CountRequest(exact=exact, filter=translated))
 
@@ -203,33 +203,33 @@ class EdgeIndex(Described):
 
         Items that share no latent with the plan's first stage are not returned.
         """
-        request = edge_requests.query(check_plan(plan, self._manifest))
+        request = self._query(plan)
         with self._open("search") as shard:
             found = shard.query(request)
         return edge_requests.hits(plan, found)
 
     def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """Hits of many queries, in order, in one engine call."""
-        requests = [edge_requests.query(check_plan(plan, self._manifest)) for plan in plans]
+        requests = [self._query(plan) for plan in plans]
         with self._open("search") as shard:
             found = shard.query_batch(qe.QueryBatchRequest(requests)) if requests else []
         return [edge_requests.hits(plan, points) for plan, points in zip(plans, found, strict=True)]
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order of `ids`; missing ones are left out."""
-        points = point_ids(ids, repeats=True)
+        points = points_of(ids, old=self._manifest.old_ids)
         with self._open("retrieve from") as shard:
-            found = shard.retrieve(list(points), with_payload=True, with_vector=True)
-        records = {record.id: record for record in map(edge_requests.record, found)}
-        return [records[item] for item in ids if item in records]
+            found = shard.retrieve(list(dict.fromkeys(points)), with_payload=True, with_vector=True)
+        records = {plain_id(point.id): edge_requests.record(point) for point in found}
+        return [records[point] for point in points if point in records]
 
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
         """Content hashes of items: "" for an item without one, None for an item that is missing."""
-        points = point_ids(ids, repeats=True)
+        points = points_of(ids, old=self._manifest.old_ids)
         with self._open("retrieve from") as shard:
-            found = shard.retrieve(list(points), with_payload=list(ITEM_FIELDS), with_vector=False)
-        stored = {item_id(point.id, point.payload): content_hash(point.payload) for point in found}
-        return [stored.get(item) for item in ids]
+            found = shard.retrieve(list(dict.fromkeys(points)), with_payload=list(ITEM_FIELDS), with_vector=False)
+        stored = {plain_id(point.id): content_hash(point.payload) for point in found}
+        return [stored.get(point) for point in points]
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
@@ -278,6 +278,9 @@ class EdgeIndex(Described):
             self._parent = os.getppid()
             self._lock.release()  # the parent keeps the lock: it holds another descriptor
             _ABANDONED.append(self._shard)
+
+    def _query(self, plan: QueryPlan) -> qe.QueryRequest:
+        return edge_requests.query(check_plan(plan, self._manifest), old_ids=self._manifest.old_ids)
 
     @contextlib.contextmanager
     def _open(self, action: str) -> Iterator[qe.EdgeShard]:

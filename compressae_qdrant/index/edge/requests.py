@@ -33,10 +33,10 @@ def _vector(query: QueryVector) -> qe.SparseVector:
     return qe.SparseVector(np.asarray(query.indices).tolist(), np.asarray(query.values).tolist())
 
 
-def query(plan: QueryPlan) -> qe.QueryRequest:
-    """The request that runs a checked plan."""
+def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
+    """The request that runs a checked plan; `old_ids` as in `ids.point_id`."""
     payload: Any = True if plan.with_payload else list(ITEM_FIELDS)
-    stages = _first_stages(plan)
+    stages = _first_stages(plan, old_ids)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
         return qe.QueryRequest(
@@ -64,9 +64,9 @@ def query(plan: QueryPlan) -> qe.QueryRequest:
     return qe.QueryRequest(limit=plan.limit, query=dense, prefetches=stages, with_payload=payload)
 
 
-def _first_stages(plan: QueryPlan) -> list[qe.Prefetch]:
+def _first_stages(plan: QueryPlan, old_ids: bool) -> list[qe.Prefetch]:
     """The searches for candidates: by the inverted index, by the graph, or both."""
-    filter = None if plan.filter is None else edge_filter(plan.filter)
+    filter = None if plan.filter is None else edge_filter(plan.filter, old_ids=old_ids)
     stages = []
     if plan.first_stage is not None:
         codes = qe.Query.Nearest(_vector(plan.first_stage), using=VECTOR_NAME)

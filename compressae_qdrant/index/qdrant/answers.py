@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from ..ids import content_hash, item_id, public_payload
+from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import rescore
@@ -46,16 +46,16 @@ class PointReader:
             payload=self.payload(point),
         )
 
-    def records(self, ids: Sequence[ItemId], points: Sequence[models.Record]) -> list[Record]:
+    def records(self, ids: Sequence[PointId], points: Sequence[models.Record]) -> list[Record]:
         """The stored items of `ids`, in their order, without those that are missing or have no code."""
         coded = (point for point in points if VECTOR_NAME in (point.vector or {}))
-        records = {record.id: record for record in map(self.record, coded)}
-        return [records[item] for item in ids if item in records]
+        records = {plain_id(point.id): self.record(point) for point in coded}
+        return [records[id] for id in ids if id in records]
 
-    def hashes(self, ids: Sequence[ItemId], points: Sequence[models.Record]) -> list[str | None]:
+    def hashes(self, ids: Sequence[PointId], points: Sequence[models.Record]) -> list[str | None]:
         """The content hashes of `ids`: "" for an item without one, None for an item that is missing."""
-        stored = {self.item_id(point): content_hash(point.payload) for point in points}
-        return [stored.get(item) for item in ids]
+        stored = {plain_id(point.id): content_hash(point.payload) for point in points}
+        return [stored.get(id) for id in ids]
 
     def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:
         """The hits of a plan, best first."""

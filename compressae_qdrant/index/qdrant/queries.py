@@ -17,10 +17,10 @@ from ..settings import ShardKey
 __all__ = ["query_request"]
 
 
-def query_request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRequest:
-    """The request that runs a checked plan, on one shard key or on all."""
+def query_request(plan: QueryPlan, shard_key: ShardKey | None, old_ids: bool = False) -> models.QueryRequest:
+    """The request that runs a checked plan, on one shard key or on all; `old_ids` as in `ids.point_id`."""
     payload: dict[str, Any] = {"with_payload": True if plan.with_payload else list(ITEM_FIELDS), "shard_key": shard_key}
-    stages = _first_stages(plan)
+    stages = _first_stages(plan, old_ids)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
         return models.QueryRequest(
@@ -49,9 +49,9 @@ def query_request(plan: QueryPlan, shard_key: ShardKey | None) -> models.QueryRe
     return models.QueryRequest(prefetch=stages, query=dense, using=DENSE_NAME, limit=plan.limit, **payload)
 
 
-def _first_stages(plan: QueryPlan) -> list[models.Prefetch]:
+def _first_stages(plan: QueryPlan, old_ids: bool) -> list[models.Prefetch]:
     """The searches for candidates: by the inverted index, by the graph, or both."""
-    filter = None if plan.filter is None else point_filter(plan.filter)
+    filter = None if plan.filter is None else point_filter(plan.filter, old_ids=old_ids)
     stages = []
     if plan.first_stage is not None:
         codes = models.NearestQuery(nearest=_vector(plan.first_stage))

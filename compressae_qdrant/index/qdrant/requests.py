@@ -15,10 +15,10 @@ from qdrant_client import models
 from ...codes import SparseCodes
 from ...errors import CodeIndexError, ConfigError
 from ..filters import point_filter
-from ..ids import ITEM_FIELDS
+from ..ids import ITEM_FIELDS, PointId
 from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
-from ..points import check_batch, check_plan, point_ids
+from ..points import check_batch, check_plan, points_of
 from ..protocol import CodeModel
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
@@ -104,7 +104,7 @@ class Requests:
                 f"collection {collection!r} was adopted, so its points are not deleted here; delete them with "
                 "qdrant-client"
             )
-        points: list[Any] = [*point_ids(ids, repeats=True)]
+        points: list[Any] = list(dict.fromkeys(self._points(ids)))
         return Call(
             "delete from",
             lambda client: client.delete(
@@ -146,7 +146,7 @@ class Requests:
 
     def count(self, filter: models.Filter | None, *, exact: bool = True) -> Call[int]:
         """Number of items, or of those that match a filter."""
-        with_point_ids = None if filter is None else point_filter(filter)
+        with_point_ids = None if filter is None else point_filter(filter, old_ids=self._manifest.old_ids)
         return Call(
             "count",
             lambda client: client.count(
@@ -217,7 +217,8 @@ class Requests:
 
     def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
         """Hits of several plans, in order."""
-        requests = [query_request(check_plan(plan, self._manifest), self._target.shard_key) for plan in plans]
+        old_ids = self._manifest.old_ids
+        requests = [query_request(check_plan(plan, self._manifest), self._target.shard_key, old_ids) for plan in plans]
 
         def parse(answers: list[models.QueryResponse]) -> list[list[Hit]]:
             return [self._reader.hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
@@ -231,32 +232,32 @@ class Requests:
     def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
         """Stored items, in the order of `ids`; missing ones are left out."""
         vectors = [VECTOR_NAME, DENSE_NAME] if self._manifest.settings.keep_dense else [VECTOR_NAME]
-        points = point_ids(ids, repeats=True)
+        points = self._points(ids)
         return Call(
             "retrieve from",
             lambda client: client.retrieve(
                 collection_name=self._target.collection,
-                ids=points,
+                ids=list(dict.fromkeys(points)),
                 with_payload=True,
                 with_vectors=vectors,
                 shard_key_selector=self._target.shard_key,
             ),
-            lambda answer: self._reader.records(ids, answer),
+            lambda answer: self._reader.records(points, answer),
         )
 
     def hashes(self, ids: Sequence[ItemId]) -> Call[list[str | None]]:
         """Content hashes of items: "" for an item without one, None for an item that is missing."""
-        points = point_ids(ids, repeats=True)
+        points = self._points(ids)
         return Call(
             "retrieve from",
             lambda client: client.retrieve(
                 collection_name=self._target.collection,
-                ids=points,
+                ids=list(dict.fromkeys(points)),
                 with_payload=list(ITEM_FIELDS),
                 with_vectors=False,
                 shard_key_selector=self._target.shard_key,
             ),
-            lambda answer: self._reader.hashes(ids, answer),
+            lambda answer: self._reader.hashes(points, answer),
         )
 
     def page(self, size: int, offset: Any) -> Call[tuple[list[ItemId], Any]]:
@@ -278,6 +279,9 @@ class Requests:
             ),
             parse,
         )
+
+    def _points(self, ids: Sequence[ItemId]) -> list[PointId]:
+        return points_of(ids, old=self._manifest.old_ids)
 
     def _check_shard(self) -> None:
         keys = self._manifest.settings.shard_keys
