@@ -46,20 +46,30 @@ class SparseCodes:
         latents: h, the number of latents of the model.
         scale: scale of the values, or None if it is not known. An index refuses codes whose known scale differs from
             its own.
+        fingerprint: fingerprint of the model that made the codes, or None for codes made by hand. `CompresSAE.encode`
+            sets it. An index refuses codes of another model; it cannot check codes without a fingerprint.
 
     Raises:
         InvalidCodeError: shapes differ, an index is out of range or repeated in a row, a value is not finite, or a
             row has only zeros. The message names the first such row.
     """
 
-    __slots__ = ("indices", "latents", "scale", "values")
+    __slots__ = ("fingerprint", "indices", "latents", "scale", "values")
 
     indices: npt.NDArray[np.int32]
     values: FloatArray
     latents: int
     scale: Scale | None
+    fingerprint: str | None
 
-    def __init__(self, indices: npt.ArrayLike, values: npt.ArrayLike, latents: int, scale: Scale | None = None) -> None:
+    def __init__(
+        self,
+        indices: npt.ArrayLike,
+        values: npt.ArrayLike,
+        latents: int,
+        scale: Scale | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         idx, val = np.asarray(indices), np.asarray(values)
         if idx.ndim != 2 or idx.shape != val.shape:
             raise InvalidCodeError(
@@ -80,22 +90,35 @@ class SparseCodes:
             order = np.argsort(idx, axis=1, kind="stable")
             idx, val = np.take_along_axis(idx, order, 1), np.take_along_axis(val, order, 1)
             _raise_if_any(np.diff(idx, axis=1) == 0, "names the same latent twice")
-        self._set(idx, val, latents, scale)
+        self._set(idx, val, latents, scale, fingerprint)
 
     @classmethod
     def _trusted(
-        cls, indices: npt.NDArray[np.int32], values: FloatArray, latents: int, scale: Scale | None = None
+        cls,
+        indices: npt.NDArray[np.int32],
+        values: FloatArray,
+        latents: int,
+        scale: Scale | None = None,
+        fingerprint: str | None = None,
     ) -> Self:
         """Create codes from arrays that meet the rules of the constructor, without checks or copies."""
         codes = cls.__new__(cls)
-        codes._set(indices, values, latents, scale)
+        codes._set(indices, values, latents, scale, fingerprint)
         return codes
 
-    def _set(self, indices: npt.NDArray[np.int32], values: FloatArray, latents: int, scale: Scale | None) -> None:
+    def _set(
+        self,
+        indices: npt.NDArray[np.int32],
+        values: FloatArray,
+        latents: int,
+        scale: Scale | None,
+        fingerprint: str | None,
+    ) -> None:
         self.indices = np.ascontiguousarray(indices)
         self.values = np.ascontiguousarray(values)
         self.latents = latents
         self.scale = scale
+        self.fingerprint = fingerprint
 
     @property
     def k(self) -> int:
@@ -115,9 +138,12 @@ class SparseCodes:
         selection: Any = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(rows, slice) and not selection.size:
             selection = selection.astype(np.intp)  # NumPy reads an empty list as floats
-        return SparseCodes._trusted(self.indices[selection], self.values[selection], self.latents, self.scale)
+        return SparseCodes._trusted(
+            self.indices[selection], self.values[selection], self.latents, self.scale, self.fingerprint
+        )
 
     def __eq__(self, other: object) -> bool:
+        """Whether the values are equal. The fingerprint, which says where they come from, is not compared."""
         if not isinstance(other, SparseCodes):
             return NotImplemented
         return (
@@ -130,7 +156,10 @@ class SparseCodes:
     __hash__ = None  # type: ignore[assignment]  # arrays inside: equal by value, not hashable
 
     def __repr__(self) -> str:
-        return f"SparseCodes({len(self):,} items, k={self.k}, latents={self.latents}, scale={self.scale!r})"
+        return (
+            f"SparseCodes({len(self):,} items, k={self.k}, latents={self.latents}, scale={self.scale!r}, "
+            f"fingerprint={self.fingerprint!r})"
+        )
 
     def row(self, i: int) -> tuple[npt.NDArray[np.int32], FloatArray]:
         """Return the indices and values of the non-zeros of one code, without padding: two (<= k,) arrays."""
@@ -145,28 +174,32 @@ class SparseCodes:
 
     @staticmethod
     def concatenate(parts: Sequence[SparseCodes]) -> SparseCodes:
-        """Join codes of equal k, latents and scale.
+        """Join codes of equal k, latents, scale and fingerprint.
 
         Raises:
-            InvalidInputError: there are no parts, or their k, latents or scales differ.
+            InvalidInputError: there are no parts, or their k, latents, scales or fingerprints differ.
         """
-        kinds = {(part.k, part.latents, part.scale) for part in parts}
+        kinds = {(part.k, part.latents, part.scale, part.fingerprint) for part in parts}
         if len(kinds) != 1:
             raise InvalidInputError(
-                f"can't concatenate codes of {len(kinds)} kinds (k, latents, scale): {kinds}; give at least one part, "
-                "all encoded by the same model at the same scale"
+                f"can't concatenate codes of {len(kinds)} kinds (k, latents, scale, fingerprint): {kinds}; give at "
+                "least one part, all encoded by the same model at the same scale"
             )
-        _, latents, scale = kinds.pop()
+        _, latents, scale, fingerprint = kinds.pop()
         return SparseCodes._trusted(
             np.concatenate([part.indices for part in parts]), np.concatenate([part.values for part in parts]),
-            latents, scale,
+            latents, scale, fingerprint,
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write the codes to a safetensors file."""
-        meta = {"format": _FORMAT, "latents": str(self.latents), "scale": self.scale or ""}
+        meta = {"format": _FORMAT, **self._metadata()}
         with atomic_path(Path(path)) as temporary:
             save_file({"indices": self.indices, "values": self.values}, temporary, metadata=meta)
+
+    def _metadata(self) -> dict[str, str]:
+        """What a file or a table records of the codes as a whole; empty texts stand for None."""
+        return {"latents": str(self.latents), "scale": self.scale or "", "fingerprint": self.fingerprint or ""}
 
     def to_arrow(self, ids: Sequence[int | str] | None = None) -> pa.Table:
         """The codes as an Arrow table, which polars, DuckDB, pandas and others read through `__arrow_c_stream__`.
@@ -176,7 +209,8 @@ class SparseCodes:
 
         Returns:
             Columns `id`, `indices` (fixed-size list of k uint16, or uint32 above 65,536 latents) and `values`
-            (fixed-size list of k float32). The metadata of the schema hold the number of latents and the scale.
+            (fixed-size list of k float32). The metadata of the schema hold the number of latents, the scale and the
+            fingerprint.
 
         Raises:
             InvalidInputError: there are not n ids, or they are of mixed types.
@@ -196,16 +230,19 @@ class SparseCodes:
             except pa.ArrowException as exc:
                 raise InvalidInputError(f"the ids are not all integers or all strings: {exc}") from exc
         table = pa.table(columns)
-        return table.replace_schema_metadata({**_ARROW_FORMAT, "latents": str(self.latents), "scale": self.scale or ""})
+        return table.replace_schema_metadata({**_ARROW_FORMAT, **self._metadata()})
 
     @classmethod
-    def from_arrow(cls, data: Any, latents: int | None = None, scale: Scale | None = None) -> SparseCodes:
+    def from_arrow(
+        cls, data: Any, latents: int | None = None, scale: Scale | None = None, fingerprint: str | None = None
+    ) -> SparseCodes:
         """The codes of a table as `to_arrow` makes it, after any filter, join or sort of its rows.
 
         Args:
             data: anything with `__arrow_c_stream__` and the columns `indices` and `values`.
             latents: number of latents, where the table has lost its metadata.
             scale: scale of the values, where the table has lost its metadata.
+            fingerprint: fingerprint of the model, where the table has lost its metadata.
 
         Raises:
             InvalidInputError: a column is missing or holds no lists of equal length, or `latents` is unknown.
@@ -219,6 +256,7 @@ class SparseCodes:
             latents = int(metadata["latents"]) if latents is None else latents
             known: Any = metadata["scale"] or None
             scale = known if scale is None else scale
+            fingerprint = fingerprint or metadata.get("fingerprint") or None
         if latents is None:
             raise InvalidInputError("the table does not say how many latents its codes are over; pass latents=")
         try:
@@ -228,7 +266,7 @@ class SparseCodes:
                 f"the table has no usable columns 'indices' and 'values', lists of k numbers ({exc}); it has "
                 f"{', '.join(map(repr, table.column_names))}"
             ) from exc
-        return cls(indices, values, latents, scale)
+        return cls(indices, values, latents, scale, fingerprint)
 
     @classmethod
     def load(cls, path: str | Path) -> SparseCodes:
@@ -246,7 +284,10 @@ class SparseCodes:
                         "upgrade compressae-qdrant or encode again"
                     )
                 scale: Any = meta["scale"] or None
-                return cls(file.get_tensor("indices"), file.get_tensor("values"), int(meta["latents"]), scale)
+                return cls(
+                    file.get_tensor("indices"), file.get_tensor("values"), int(meta["latents"]), scale,
+                    meta.get("fingerprint") or None,  # files of version 0.1 have none
+                )  # fmt: skip
         except (OSError, SafetensorError, KeyError, ValueError) as exc:
             raise ModelFileError(f"{path} is not a readable code file ({exc}); encode the catalog again") from exc
 

@@ -77,6 +77,7 @@ def check_batch(
     Raises:
         InvalidInputError: lengths differ, an id is invalid or repeated, a payload is not JSON, or embeddings are
             missing, not kept by the index, of another shape, zero or not finite.
+        ModelMismatchError: the codes carry the fingerprint of another model. Codes without one are not checked.
         InvalidCodeError: codes have another number of latents or another scale, or a code is empty or not finite.
     """
     if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
@@ -85,6 +86,11 @@ def check_batch(
     if hashes is not None and len(hashes) != len(ids):
         raise InvalidInputError(f"there are {len(hashes)} content hashes for {len(ids)} items; give one for each")
     _check_codes(codes, manifest.latents, manifest.settings.scale)
+    if codes.fingerprint is not None and codes.fingerprint != manifest.fingerprint:
+        raise ModelMismatchError(
+            f"the codes were made by model {codes.fingerprint!r} but the index holds codes of model "
+            f"{manifest.fingerprint!r}; encode with the index's own model, or create a new index for this one"
+        )
     kept = _checked_dense(dense, len(ids), manifest)
     points = point_ids(ids, old=manifest.old_ids)
     stored = [_payload(item, point, None if payloads is None else payloads[i], i, None if hashes is None else hashes[i])

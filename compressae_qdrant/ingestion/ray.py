@@ -280,7 +280,7 @@ def _batch_row(path: str, number: int = 0, batch: Batch | None = None) -> dict[s
     return {
         "path": path, "number": number, "last": False, "items": len(ids), "error": b"",
         "skipped": 0 if batch is None else batch.skipped, "ids": json.dumps(ids), "payloads": json.dumps(payloads),
-        "embeddings": embeddings,
+        "embeddings": embeddings, "model": "",
     }  # fmt: skip
 
 
@@ -298,15 +298,17 @@ class _BatchEncoder:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         indices = values = b""
+        made_by = ""
         if row["items"]:
             embeddings = np.frombuffer(row["embeddings"], np.float32).reshape(row["items"], -1)
             try:
                 codes = self._encode(embeddings)
                 indices, values = codes.indices.tobytes(), codes.values.tobytes()
+                made_by = codes.fingerprint or ""
             except CompresSAEError as exc:
                 row = _error_row(row, exc)
         embeddings_kept = row["embeddings"] if self._keep_dense else b""
-        return row | {"embeddings": embeddings_kept, "indices": indices, "values": values}
+        return row | {"embeddings": embeddings_kept, "indices": indices, "values": values, "model": made_by}
 
     def _encode(self, embeddings: FloatArray) -> SparseCodes:
         return self._model.encode(embeddings, self._method, atoms_per_step=self._atoms_per_step, scale=self._scale)
@@ -333,7 +335,7 @@ def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:
     shape = (row["items"], -1)
     indices = np.frombuffer(row["indices"], np.int32).reshape(shape)
     codes = SparseCodes(indices, np.frombuffer(row["values"], np.float32).reshape(shape), index.latents,
-                        index.settings.scale)  # fmt: skip
+                        index.settings.scale, row["model"] or None)  # fmt: skip
     dense = np.frombuffer(row["embeddings"], np.float32).reshape(shape) if index.settings.keep_dense else None
     numbers = 2 * codes.k + (0 if dense is None else dense.shape[1])
     for part in request_slices(payload_texts(payloads), numbers):

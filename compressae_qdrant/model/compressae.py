@@ -271,7 +271,7 @@ class CompresSAE(nn.Module):
         indices, values = encode_rows(
             X if isinstance(X, UnitRows) else rows, code, self.k, batch_size or batch_rows(device), device
         )
-        return SparseCodes._trusted(indices, values, self.latents, scale)
+        return SparseCodes._trusted(indices, values, self.latents, scale, self.fingerprint)
 
     def _coder(self) -> Coder:
         return Coder(self.atoms, self.encoder_weight, self.encoder_bias, self.k)
@@ -289,11 +289,17 @@ class CompresSAE(nn.Module):
 
         Raises:
             InvalidInputError: the codes have another number of latents than the model.
+            ModelMismatchError: another model made the codes.
         """
         if codes.latents != self.latents:
             raise InvalidInputError(
                 f"codes have {codes.latents} latents but model {self.fingerprint!r} has {self.latents}; "
                 "decode with the model that encoded them"
+            )
+        if codes.fingerprint is not None and codes.fingerprint != self.fingerprint:
+            raise ModelMismatchError(
+                f"the codes were made by model {codes.fingerprint!r}, not by {self.fingerprint!r}; decode with the "
+                "model that encoded them"
             )
         decoded = np.empty((len(codes), self.dim), np.float32)
         device = self.atoms.device
