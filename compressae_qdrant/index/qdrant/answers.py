@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from qdrant_client import models
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, grpc_to_payload
 
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
@@ -18,6 +19,23 @@ from ..results import Hit, ItemId, Record
 __all__ = ["PointReader"]
 
 
+class _Point(NamedTuple):
+    """What a hit needs of `models.ScoredPoint`."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any]
+    vector: None = None
+
+
+AnyPoint: TypeAlias = models.Record | models.ScoredPoint | _Point
+
+
+def _id(point: grpc.ScoredPoint) -> PointId:
+    id: PointId = point.id.uuid or point.id.num
+    return id
+
+
 @dataclass(frozen=True)
 class PointReader:
     """Reads items from the points of one collection."""
@@ -25,15 +43,15 @@ class PointReader:
     adopted: bool
     """Whether the collection was adopted. Its payloads are the user's own, so that reserved fields have no meaning."""
 
-    def item_id(self, point: models.Record | models.ScoredPoint) -> ItemId:
+    def item_id(self, point: AnyPoint) -> ItemId:
         """The catalog's id of a point."""
         return item_id(point.id, None if self.adopted else point.payload)
 
-    def payload(self, point: models.Record | models.ScoredPoint) -> dict[str, Any]:
+    def payload(self, point: AnyPoint) -> dict[str, Any]:
         """The user's payload of a point."""
         return dict(point.payload or {}) if self.adopted else public_payload(point.payload)
 
-    def record(self, point: models.Record | models.ScoredPoint) -> Record:
+    def record(self, point: AnyPoint) -> Record:
         """The stored item of a point that was read with its vectors."""
         vectors: Any = point.vector
         code = vectors[VECTOR_NAME]
@@ -57,8 +75,15 @@ class PointReader:
         stored = {plain_id(point.id): content_hash(point.payload) for point in points}
         return [stored.get(id) for id in ids]
 
-    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:
+    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint | _Point]) -> list[Hit]:
         """The hits of a plan, best first."""
         if plan.rescoring is not None and not plan.rescore_in_engine:
             return rescore([self.record(point) for point in points], plan)
         return [Hit(self.item_id(point), point.score, self.payload(point), plan.origin) for point in points]
+
+    def grpc_hits(self, plan: QueryPlan, points: Sequence[grpc.ScoredPoint]) -> list[Hit]:
+        """The hits of a plan, best first, from gRPC's messages."""
+        if plan.rescoring is not None and not plan.rescore_in_engine:
+            return self.hits(plan, [GrpcToRest.convert_scored_point(point) for point in points])
+        # Building the client's models would take longer than reading what a hit needs.
+        return self.hits(plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload)) for point in points])
