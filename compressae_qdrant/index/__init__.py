@@ -6,7 +6,7 @@ from .plan import QueryPlan
 from .protocol import CodeIndex
 from .qdrant.async_index import AsyncQdrantIndex
 from .qdrant.index import QdrantIndex
-from .results import Hit, IndexInfo, Record
+from .results import Hit, IndexInfo, Record, stacked_codes
 from .settings import IndexSettings
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "Record",
     "create_index",
     "open_index",
+    "stacked_codes",
 ]

@@ -14,7 +14,7 @@ from qdrant_client import models
 from ..errors import InvalidInputError, UnsupportedFilterError
 from .ids import point_id
 
-__all__ = ["FIELD_TESTS", "clause_conditions", "point_filter"]
+__all__ = ["FIELD_TESTS", "check_deletion", "clause_conditions", "point_filter"]
 
 _CLAUSES: Final = ("must", "should", "must_not")
 FIELD_TESTS: Final = (
@@ -44,6 +44,30 @@ def point_filter(filter: models.Filter, *, old_ids: bool = False) -> models.Filt
         conditions = [_point_condition(condition, old_ids) for condition in filter.min_should.conditions]
         changes["min_should"] = filter.min_should.model_copy(update={"conditions": conditions})
     return filter.model_copy(update=changes)
+
+
+def check_deletion(filter: models.Filter, *, all_items: bool) -> None:
+    """Check the filter of a deletion.
+
+    Raises:
+        InvalidInputError: it is not a `models.Filter`, or it has no condition, so that it matches every item, and
+            `all_items` is not set.
+    """
+    if not isinstance(filter, models.Filter):
+        raise InvalidInputError(f"filter is a {type(filter).__name__}; pass a qdrant_client.models.Filter")
+    if not all_items and not _has_condition(filter):
+        raise InvalidInputError(
+            "the filter has no condition, so it matches every item; add one, pass all_items=True to delete all items, "
+            "or drop the index"
+        )
+
+
+def _has_condition(filter: models.Filter) -> bool:
+    clauses = [clause_conditions(getattr(filter, clause)) for clause in _CLAUSES if getattr(filter, clause) is not None]
+    if filter.min_should is not None:
+        clauses.append(filter.min_should.conditions)
+    conditions = [condition for clause in clauses for condition in clause]
+    return any(not isinstance(condition, models.Filter) or _has_condition(condition) for condition in conditions)
 
 
 def clause_conditions(conditions: Any) -> list[Any]:

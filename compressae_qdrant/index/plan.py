@@ -50,22 +50,39 @@ class QueryPlan:
     """(D,) navigation vector of the query, which finds candidates by the graph: alone, or besides `first_stage`."""
     navigation_ef: int | None = None
     """Nodes that the search of the graph keeps, at least `prefetch`; None takes the engine's default."""
+    offset: int = 0
+    """Best hits to leave out; `limit` hits after them are returned."""
+    min_score: float | None = None
+    """Lowest score of a hit, in the unit of the scores that the plan returns. None sets no minimum."""
+    with_codes: bool = False
+    """Whether hits carry their code."""
+    with_dense: bool = False
+    """Whether hits carry their embedding, which the index must keep."""
     origin: HitOrigin | None = field(default=None, compare=False, repr=False)
     """What explains the hits of this plan; every hit refers to it."""
 
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("prefetch", self.prefetch)):
+        for name, value in (("limit", self.limit), ("prefetch", self.prefetch), ("offset", self.offset)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise InvalidInputError(f"{name} is {value!r}; it must be a whole number")
         if self.limit < 1:
             raise InvalidInputError(f"limit is {self.limit}; it must be at least 1")
         if self.prefetch < self.limit:
             raise InvalidInputError(f"prefetch is {self.prefetch} but limit is {self.limit}; prefetch must be >= limit")
-        if self.dense is not None and not self.limit <= self.dense_candidates <= self.prefetch:
+        if self.offset < 0:
+            raise InvalidInputError(f"offset is {self.offset}; it must be at least 0")
+        if self.prefetch < self.limit + self.offset:
             raise InvalidInputError(
-                f"dense_candidates is {self.dense_candidates}; it must be from limit ({self.limit}) to prefetch "
-                f"({self.prefetch})"
+                f"prefetch is {self.prefetch} but limit and offset are {self.limit} and {self.offset}; prefetch must "
+                "be at least their sum"
             )
+        if self.dense is not None and not self.limit + self.offset <= self.dense_candidates <= self.prefetch:
+            raise InvalidInputError(
+                f"dense_candidates is {self.dense_candidates}; it must be from limit and offset "
+                f"({self.limit + self.offset}) to prefetch ({self.prefetch})"
+            )
+        if self.min_score is not None and not np.isfinite(self.min_score):
+            raise InvalidInputError(f"min_score is {self.min_score}; it must be a finite number or None")
         if self.dense is not None and (self.rescoring is None or not self.rescore_in_engine):
             raise InvalidInputError(
                 "the plan has a dense query, which needs a rescoring in the engine before it; set rescoring and "
@@ -83,3 +100,10 @@ class QueryPlan:
             raise InvalidInputError(
                 "the plan has a score_threshold, which applies to first_stage; set it, and leave navigation out"
             )
+
+    @property
+    def engine_threshold(self) -> float | None:
+        """`min_score` as engines take it: they return only scores above their threshold, and compare in float32."""
+        if self.min_score is None:
+            return None
+        return float(np.nextafter(np.float32(self.min_score), np.float32(-np.inf)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,18 @@ from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import ConfigError, InvalidCodeError, InvalidInputError, ModelMismatchError
 from ..scoring import QueryVector
 from ..telemetry import timed
-from .ids import ItemIds, PointId, point_id, stored_payload
-from .manifest import Manifest
+from .ids import ITEM_FIELDS, ItemIds, PointId, point_id, stored_payload
+from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from .plan import QueryPlan
-from .protocol import CodeModel
+from .protocol import CodeModel, ScrollOptions
 from .results import Hit, ItemId, Payload, Record
 
+if TYPE_CHECKING:
+    from qdrant_client import models
+
 __all__ = [
-    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "check_batch", "check_plan", "point_ids", "points_of", "rescore",
-    "rows_of", "to_points",
+    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "ScrollSettings", "above_minimum", "check_batch", "check_plan",
+    "point_ids", "points_of", "rescore", "rows_of", "scroll_settings", "to_points", "vectors_to_read",
 ]  # fmt: skip
 
 MAX_PAYLOAD_DEPTH: Final = 30
@@ -158,6 +161,8 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
         InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
             outside the index's; or the plan rescores by embeddings that the index does not keep.
     """
+    if plan.with_dense:
+        _check_kept(manifest)
     if plan.dense is not None:
         if not manifest.settings.keep_dense:
             raise InvalidInputError("the index keeps no embeddings to rescore by; create it with keep_dense=True")
@@ -196,6 +201,60 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
     return plan
 
 
+def _check_kept(manifest: Manifest) -> None:
+    """Check that an index keeps embeddings, which are asked for by `with_dense`.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
+    if not manifest.settings.keep_dense:
+        raise InvalidInputError(
+            "with_dense asks for embeddings, but the index keeps none; create it with keep_dense=True, or decode the "
+            "codes (with_codes=True, model.decode)"
+        )
+
+
+class ScrollSettings(NamedTuple):
+    """One page of a scroll, checked."""
+
+    size: int
+    filter: models.Filter | None
+    payload: bool | list[str]
+    """Whether to read payloads, or the payload fields to read."""
+    vectors: list[str]
+    """Names of the vectors to read."""
+
+
+def scroll_settings(size: int, options: ScrollOptions, manifest: Manifest) -> ScrollSettings:
+    """Check the arguments of a scroll.
+
+    Raises:
+        InvalidInputError: the size is below 1, an option is unknown, or embeddings are asked for and the index keeps
+            none.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise InvalidInputError(f"size is {size!r}; a page has at least 1 item")
+    known = ScrollOptions.__annotations__
+    if unknown := sorted(set(options) - set(known)):
+        raise InvalidInputError(f"scroll has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    codes, dense = options.get("with_codes", False), options.get("with_dense", False)
+    if dense:
+        _check_kept(manifest)
+    payload = True if options.get("with_payload", True) else list(ITEM_FIELDS)
+    return ScrollSettings(int(size), options.get("filter"), payload, [VECTOR_NAME] * codes + [DENSE_NAME] * dense)
+
+
+def vectors_to_read(plan: QueryPlan) -> list[str]:
+    """Names of the vectors that the answer to a plan must hold."""
+    codes = plan.with_codes or (plan.rescoring is not None and not plan.rescore_in_engine)
+    return [VECTOR_NAME] * codes + [DENSE_NAME] * plan.with_dense
+
+
+def above_minimum(hits: list[Hit], plan: QueryPlan) -> list[Hit]:
+    """The hits whose score reaches the minimum of the plan."""
+    return hits if plan.min_score is None else [hit for hit in hits if hit.score >= plan.min_score]
+
+
 @timed("compressae.search.rescoring.duration")
 def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
     """The hits of a plan: its candidates by the dot product of their stored codes with its rescoring, in float32.
@@ -208,8 +267,17 @@ def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
         strength = _products(candidates, plan.first_stage)
         candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.score_threshold]
     scores = _products(candidates, plan.rescoring)
-    best = np.argsort(-scores, kind="stable")[: plan.limit]
-    return [Hit(candidates[i].id, float(scores[i]), candidates[i].payload, plan.origin) for i in best.tolist()]
+    best = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
+    hits = [_hit(candidates[i], float(scores[i]), plan) for i in best.tolist()]
+    return above_minimum(hits, plan)
+
+
+def _hit(item: Record, score: float, plan: QueryPlan) -> Hit:
+    return Hit(
+        item.id, score, item.payload, plan.origin,
+        indices=item.indices if plan.with_codes else None, values=item.values if plan.with_codes else None,
+        dense=item.dense if plan.with_dense else None,
+    )  # fmt: skip
 
 
 def _products(candidates: Sequence[Record], query: QueryVector) -> FloatArray:

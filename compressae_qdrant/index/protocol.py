@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,22 @@ from .settings import IndexSettings
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["AsyncCodeIndex", "CodeIndex", "CodeModel", "all_pages"]
+__all__ = ["AsyncCodeIndex", "CodeIndex", "CodeModel", "ScrollOptions", "all_pages"]
+
+T = TypeVar("T")
+
+
+class ScrollOptions(TypedDict, total=False):
+    """Keyword arguments of `scroll` and `scan_records`; every one may be left out."""
+
+    filter: models.Filter | None
+    """Condition on payload fields or ids that every item must meet."""
+    with_payload: bool
+    """Whether records carry their payload, as they do by default."""
+    with_codes: bool
+    """Whether records carry their code; otherwise `indices` and `values` are empty."""
+    with_dense: bool
+    """Whether records carry their embedding, which the index must keep."""
 
 
 class CodeModel(Protocol):
@@ -85,6 +100,23 @@ class CodeIndex(Protocol):
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""
 
+    def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """Delete the items that match a filter.
+
+        Args:
+            filter: condition on payload fields or ids.
+            all_items: whether a filter without any condition may delete everything.
+
+        Returns:
+            Number of matching items, counted just before the deletion.
+
+        Raises:
+            InvalidInputError: the filter has no condition and `all_items` is not set.
+        """
+
+    def drop(self) -> None:
+        """Delete the index with all its items, and close it."""
+
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, or of those that match a filter; with `exact=False`, a cheap estimate."""
 
@@ -110,6 +142,26 @@ class CodeIndex(Protocol):
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
 
+    def scroll(
+        self, size: int = 1024, offset: Any = None, **options: Unpack[ScrollOptions]
+    ) -> tuple[list[Record], Any]:
+        """One page of the stored items, in the order of their point ids.
+
+        Args:
+            size: items of the page; a server's strict mode may allow fewer.
+            offset: the second result of the call before; None for the first page.
+            **options: which items, and what is read of them; see `ScrollOptions`.
+
+        Returns:
+            The records, and the offset of the next page: None after the last one.
+
+        Raises:
+            InvalidInputError: embeddings are asked for and the index keeps none.
+        """
+
+    def scan_records(self, size: int = 1024, **options: Unpack[ScrollOptions]) -> Iterator[list[Record]]:
+        """The stored items, `size` at a time; see `scroll`."""
+
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built."""
 
@@ -125,13 +177,13 @@ class CodeIndex(Protocol):
     ) -> None: ...
 
 
-def all_pages(page: Callable[[int, Any], tuple[list[ItemId], Any]], size: int) -> Iterator[list[ItemId]]:
-    """The ids of an index, page by page, read by its method `page`."""
+def all_pages(page: Callable[[int, Any], tuple[list[T], Any]], size: int) -> Iterator[list[T]]:
+    """The ids or records of an index, page by page, read by its method `page` or `scroll`."""
     offset: Any = None
     while True:
-        ids, offset = page(size, offset)
-        if ids:
-            yield ids
+        items, offset = page(size, offset)
+        if items:
+            yield items
         if offset is None:
             return
 

@@ -8,6 +8,7 @@
     settings.py                         options of a search, their defaults and checks
     queries.py                          texts and vectors to plans, with embedder, tenant and item count
     planner.py                          one embedding to one plan; defaults.py and steering.py serve it
+    grouping.py                         groups of hits by a payload field
     explanations.py                     the score of a hit, latent by latent
     hit_table.py                        hits as an Arrow table
 
@@ -21,6 +22,7 @@ from ..lazy import lazy_exports
 if TYPE_CHECKING:
     from .alias_retriever import AliasRetriever, AsyncAliasRetriever
     from .async_retriever import AsyncRetriever
+    from .grouping import Group
     from .hit_table import hits_to_arrow
     from .planner import QueryPlanner
     from .retriever import Retriever
@@ -30,6 +32,7 @@ else:
         "AliasRetriever": "alias_retriever",
         "AsyncAliasRetriever": "alias_retriever",
         "AsyncRetriever": "async_retriever",
+        "Group": "grouping",
         "QueryPlanner": "planner",
         "Retriever": "retriever",
         "SearchOptions": "settings",
@@ -43,6 +46,7 @@ __all__ = [
     "AliasRetriever",
     "AsyncAliasRetriever",
     "AsyncRetriever",
+    "Group",
     "QueryPlanner",
     "Retriever",
     "SearchOptions",

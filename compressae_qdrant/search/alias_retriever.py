@@ -22,6 +22,7 @@ from ..index.qdrant.connection import Connection
 from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from .async_retriever import AsyncRetriever
+from .grouping import Group
 from .queries import Query
 from .retriever import Retriever
 from .settings import SearchOptions
@@ -106,6 +107,12 @@ class AliasRetriever(_AliasTarget[QdrantIndex, Retriever]):
         """See `Retriever.search_batch`."""
         return self._call(lambda retriever: retriever.search_batch(queries, limit, **options))
 
+    def search_groups(
+        self, query: Query, group_by: str, limit: int = 10, group_size: int = 3, **options: Unpack[SearchOptions]
+    ) -> list[Group]:
+        """See `Retriever.search_groups`."""
+        return self._call(lambda retriever: retriever.search_groups(query, group_by, limit, group_size, **options))
+
     def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
         return self._call(lambda retriever: retriever.similar_to(id, limit, **options))
@@ -162,6 +169,14 @@ class AsyncAliasRetriever(_AliasTarget[AsyncQdrantIndex, AsyncRetriever]):
     ) -> list[list[Hit]]:
         """See `Retriever.search_batch`."""
         return await self._call(lambda retriever: retriever.search_batch(queries, limit, **options))
+
+    async def search_groups(
+        self, query: Query, group_by: str, limit: int = 10, group_size: int = 3, **options: Unpack[SearchOptions]
+    ) -> list[Group]:
+        """See `Retriever.search_groups`."""
+        return await self._call(
+            lambda retriever: retriever.search_groups(query, group_by, limit, group_size, **options)
+        )
 
     async def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""

@@ -17,7 +17,8 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, are_texts, counted, others, timed
+from .grouping import Group, follow_searches_async, group_steps, groups_options, hits_for_groups
+from .queries import ItemCount, Queries, Query, are_texts, counted, others, page_of, timed
 from .settings import SearchOptions
 
 __all__ = ["AsyncRetriever"]
@@ -72,6 +73,19 @@ class AsyncRetriever:
                 results = await self.index.search_batch(plans) if plans else []
             return [counted(hits) for hits in results]
 
+    async def search_groups(
+        self, query: Query, group_by: str, limit: int = 10, group_size: int = 3, **options: Unpack[SearchOptions]
+    ) -> list[Group]:
+        """See `Retriever.search_groups`."""
+        with timed("search_groups"):
+            size = hits_for_groups(limit, group_size)
+            vectors = await self._vectors([query])
+            (plan,) = self._queries.plans(vectors, size, groups_options(options), await self._items())
+            payload = options.get("with_payload", True)
+            steps = group_steps(plan, group_by, limit, group_size, with_payload=payload)
+            async with self._slot():
+                return await follow_searches_async(steps, self.index.search_batch)
+
     async def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """See `Retriever.similar_to`."""
         with timed("similar_to"):
@@ -79,7 +93,7 @@ class AsyncRetriever:
             async with self._slot():
                 plan = self._queries.plan_similar(id, await self.index.retrieve([id]), limit, options, items)
                 hits = await self.index.search(plan)
-            return counted(others(id, hits)[:limit])
+            return counted(page_of(others(id, hits), limit, options))
 
     async def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """See `Retriever.explain`."""

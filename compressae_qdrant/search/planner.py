@@ -24,7 +24,7 @@ from .defaults import (
     graph_candidates_of,
     graph_ef,
 )  # fmt: skip
-from .settings import FirstStage, SearchSettings
+from .settings import FirstStage, SearchSettings, ranks_of
 from .steering import concept_vector, steering
 
 __all__ = ["QueryPlanner"]
@@ -106,7 +106,7 @@ class QueryPlanner:
         stage = self._first_stage(settings, items)
         size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if stage != "codes":
-            prefetch = max(settings["prefetch"] or graph_candidates_of(settings["limit"]), dense)
+            prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings)), dense)
             # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
             dense = prefetch if dense and settings["dense_candidates"] is None else dense
         navigation = self._navigation(x, stage)
@@ -128,6 +128,10 @@ class QueryPlanner:
                 dense_candidates=dense,
                 navigation=None if navigation is None else navigation[row],
                 navigation_ef=ef,
+                offset=settings["offset"],
+                min_score=settings["score_threshold"],
+                with_codes=settings["with_codes"],
+                with_dense=settings["with_dense"],
             )
             for row, (query, first, full) in enumerate(zip(x, first_stage, vectors, strict=True))
         ]
@@ -172,7 +176,7 @@ class QueryPlanner:
 
     def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
         """Latents of the first stage (None for the whole vector), and candidates."""
-        limit, latents = settings["limit"], settings["first_stage_latents"]
+        limit, latents = ranks_of(settings), settings["first_stage_latents"]
         prefetch = settings["prefetch"] or candidates_of(limit, self._model.k, keep_dense=keep_dense)
         if settings["exact"]:
             return None, max(prefetch, _EXACT_FACTOR * limit)
@@ -192,7 +196,7 @@ class QueryPlanner:
                 "run `compressae calibrate CATALOG --model DIRECTORY`"
             )
         dense = self._dense_candidates(settings) > 0
-        latents, prefetch = calibration.choose(target, settings["limit"], keep_dense=dense)
+        latents, prefetch = calibration.choose(target, ranks_of(settings), keep_dense=dense)
         return {**settings, "target_recall": None, "first_stage_latents": latents, "prefetch": prefetch}
 
     def _steering(self, settings: SearchSettings) -> QueryVector:
@@ -215,7 +219,7 @@ class QueryPlanner:
         if settings["dense_candidates"] is not None:
             return settings["dense_candidates"]
         applies = self._keep_dense and settings["scoring"] == "asymmetric" and settings["rescore_in_engine"]
-        return dense_candidates_of(settings["limit"]) if applies else 0
+        return dense_candidates_of(ranks_of(settings)) if applies else 0
 
 
 def _steered(vectors: FloatArray, addition: QueryVector) -> FloatArray:

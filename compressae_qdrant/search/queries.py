@@ -29,9 +29,9 @@ from ..scoring import QueryVector
 from ..vectors import as_array
 from .explanations import Origin
 from .planner import QueryPlanner
-from .settings import SearchOptions, SearchSettings, search_settings
+from .settings import SearchOptions, SearchSettings, ranks_of, search_settings
 
-__all__ = ["ItemCount", "Queries", "Query", "are_texts", "counted", "others", "timed"]
+__all__ = ["ItemCount", "Queries", "Query", "are_texts", "counted", "others", "page_of", "timed"]
 
 _REFRESH_SECONDS: Final = 600.0
 _REFRESH_EMPTY_SECONDS: Final = 10.0
@@ -98,7 +98,8 @@ class Queries:
     def plan_similar(
         self, id: ItemId, records: list[Record], limit: int, options: SearchOptions, items: int
     ) -> QueryPlan:
-        """Plan the search for items similar to a stored one, for one hit more than the limit, as it finds itself.
+        """Plan the search for items similar to a stored one, for one hit more than the limit and the offset, as it
+        finds itself.
 
         Args:
             id: the item's id.
@@ -113,7 +114,8 @@ class Queries:
             raise IndexNotFoundError(f"item {id!r} is not in the index; upsert it first, or check its id and type")
         record = records[0]
         settings = self._settings(limit, options)
-        settings["limit"] += 1
+        # The item itself may be at any rank, so the offset is applied once it has been left out.
+        settings["limit"], settings["offset"] = ranks_of(settings) + 1, 0
         if settings["prefetch"] is not None:
             settings["prefetch"] += 1
         if settings["dense_candidates"]:
@@ -182,6 +184,12 @@ class ItemCount:
 def timed(kind: str) -> contextlib.AbstractContextManager[None]:
     """Measure a whole search of some kind (search, search_batch, similar_to)."""
     return telemetry.timed("compressae.search.duration", {"compressae.search.kind": kind})
+
+
+def page_of(hits: list[Hit], limit: int, options: SearchOptions) -> list[Hit]:
+    """The hits of a search without an offset, from the offset of its options on."""
+    offset = int(options.get("offset", 0))
+    return hits[offset : offset + limit]
 
 
 def counted(hits: list[Hit]) -> list[Hit]:

@@ -13,7 +13,8 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .queries import ItemCount, Queries, Query, counted, others, timed
+from .grouping import Group, follow_searches, group_steps, groups_options, hits_for_groups
+from .queries import ItemCount, Queries, Query, counted, others, page_of, timed
 from .settings import SearchOptions
 
 __all__ = ["Retriever"]
@@ -70,6 +71,35 @@ class Retriever:
             results = self.index.search_batch(plans) if plans else []
             return [counted(hits) for hits in results]
 
+    def search_groups(
+        self, query: Query, group_by: str, limit: int = 10, group_size: int = 3, **options: Unpack[SearchOptions]
+    ) -> list[Group]:
+        """Find the groups of items closest to a query, such as documents by their chunks. See `search`.
+
+        The engine is called once, and again where groups or hits of a group are missing. The groups are those of the
+        complete ranking, as far as the searches find it; with `exact=True`, every item is scored.
+
+        Args:
+            query: see `search`.
+            group_by: payload field with one string or whole number for an item; `author.id` is a field of an object.
+                Items without it are left out. Index it (`IndexSettings.payload_fields`) for speed.
+            limit: groups to return.
+            group_size: hits of a group.
+            **options: see `SearchOptions`; `offset` is refused.
+
+        Returns:
+            At most `limit` groups, in the order of their best hits, with at most `group_size` hits each, best first.
+
+        Raises:
+            InvalidInputError: a number is below 1, there is an offset, or an item has a list in the field.
+        """
+        with timed("search_groups"):
+            size = hits_for_groups(limit, group_size)
+            (plan,) = self._queries.plans([query], size, groups_options(options), self._items())
+            payload = options.get("with_payload", True)
+            steps = group_steps(plan, group_by, limit, group_size, with_payload=payload)
+            return follow_searches(steps, self.index.search_batch)
+
     def similar_to(self, id: ItemId, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
         """Find the items closest to an item of the index, itself left out. The query is the item's stored code, or its
         embedding where the index keeps it.
@@ -79,7 +109,7 @@ class Retriever:
         """
         with timed("similar_to"):
             plan = self._queries.plan_similar(id, self.index.retrieve([id]), limit, options, self._items())
-            return counted(others(id, self.index.search(plan))[:limit])
+            return counted(page_of(others(id, self.index.search(plan)), limit, options))
 
     def explain(self, hits: Sequence[Hit]) -> list[Explanation]:
         """Explain many hits as `Hit.explain` does, in one call of the index.

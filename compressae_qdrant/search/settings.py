@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from operator import index
-from typing import TYPE_CHECKING, Final, Literal, SupportsIndex, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Final, Literal, SupportsFloat, SupportsIndex, TypedDict, Unpack, get_args
 
 from ..errors import InvalidInputError
 from ..model.config import Method
@@ -14,7 +14,7 @@ from ..scoring import Scoring
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["DEFAULTS", "FirstStage", "SearchOptions", "SearchSettings", "search_settings"]
+__all__ = ["DEFAULTS", "FirstStage", "SearchOptions", "SearchSettings", "ranks_of", "search_settings"]
 
 
 FirstStage = Literal["auto", "codes", "graph", "both"]
@@ -29,6 +29,12 @@ class SearchOptions(TypedDict, total=False):
 
     filter: models.Filter | None
     """Payload condition that every hit must meet."""
+    offset: int
+    """Best hits to leave out, for the next pages of a result. The number of candidates grows with it; give every page
+    the same `prefetch` if an item must not change its page."""
+    score_threshold: float | None
+    """Lowest score of a hit, in the unit of the hits' scores: by default an estimate of the cosine, with stored
+    embeddings the cosine itself."""
     scoring: Scoring
     """Similarity that ranks the hits."""
     prefetch: int | None
@@ -61,6 +67,10 @@ class SearchOptions(TypedDict, total=False):
     coded are found by sparse scoring only if the encoder codes the query too."""
     with_payload: bool
     """Whether hits carry their payload."""
+    with_codes: bool
+    """Whether hits carry their code (`Hit.indices`, `Hit.values`); `stacked_codes` makes one value of them."""
+    with_dense: bool
+    """Whether hits carry their embedding (`Hit.dense`), which an index with `keep_dense` has."""
     rescore_in_engine: bool
     """Whether the engine rescores; otherwise the candidates' codes are fetched and rescored in this process."""
     concepts: Mapping[str, float] | None
@@ -84,6 +94,8 @@ class SearchSettings(SearchOptions):
 
 DEFAULTS: Final[SearchOptions] = {
     "filter": None,
+    "offset": 0,
+    "score_threshold": None,
     "scoring": "asymmetric",
     "prefetch": None,
     "first_stage": "auto",
@@ -94,6 +106,8 @@ DEFAULTS: Final[SearchOptions] = {
     "dense_candidates": None,
     "query_method": "pursuit",
     "with_payload": True,
+    "with_codes": False,
+    "with_dense": False,
     "rescore_in_engine": True,
     "concepts": None,
     "within": None,
@@ -116,12 +130,32 @@ def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> Search
     settings: SearchSettings = {**DEFAULTS, **options, "limit": limit}
     _check_choices(settings)
     _check_sizes(settings)
+    _check_threshold(settings)
     _check_dense(settings)
     _check_within(settings)
     _check_graph(settings)
     if settings["target_recall"] is not None:
         _check_target(settings, settings["target_recall"])
     return settings
+
+
+def ranks_of(settings: SearchSettings) -> int:
+    """Ranks that a search has to find: those it returns, and those that the offset leaves out."""
+    return settings["limit"] + settings["offset"]
+
+
+def _ranks_text(settings: SearchSettings) -> str:
+    limit, offset = settings["limit"], settings["offset"]
+    return f"limit is {limit}" if not offset else f"limit and offset are {limit} and {offset}"
+
+
+def _check_threshold(settings: SearchSettings) -> None:
+    threshold = settings["score_threshold"]
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, SupportsFloat) or not math.isfinite(threshold):
+        raise InvalidInputError(f"score_threshold is {threshold!r}; it must be a finite number or None")
+    settings["score_threshold"] = float(threshold)
 
 
 def _check_choices(settings: SearchSettings) -> None:
@@ -135,16 +169,18 @@ def _check_choices(settings: SearchSettings) -> None:
 
 
 def _check_sizes(settings: SearchSettings) -> None:
-    for name in ("limit", "prefetch", "first_stage_latents", "dense_candidates"):
+    for name in ("limit", "offset", "prefetch", "first_stage_latents", "dense_candidates"):
         value = settings[name]
-        if value is not None or name == "limit":
+        if value is not None or name in ("limit", "offset"):
             settings[name] = _whole(name, value)
     limit, prefetch, latents = settings["limit"], settings["prefetch"], settings["first_stage_latents"]
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}; ask for at least 1 hit")
-    if prefetch is not None and prefetch < limit:
+    if settings["offset"] < 0:
+        raise InvalidInputError(f"offset is {settings['offset']}; it must be at least 0")
+    if prefetch is not None and prefetch < ranks_of(settings):
         raise InvalidInputError(
-            f"prefetch is {prefetch} but limit is {limit}; rescoring needs at least as many candidates"
+            f"prefetch is {prefetch} but {_ranks_text(settings)}; rescoring needs at least as many candidates"
         )
     if latents is not None and latents < 0:
         raise InvalidInputError(f"first_stage_latents is {latents}; it must be at least 0 (the query's own code)")
@@ -173,10 +209,8 @@ def _check_dense(settings: SearchSettings) -> None:
         raise InvalidInputError(
             f"dense_candidates={dense} needs asymmetric scoring and rescoring in the engine; set it to 0"
         )
-    if dense < settings["limit"]:
-        raise InvalidInputError(
-            f"dense_candidates is {dense} but limit is {settings['limit']}; it needs at least as many"
-        )
+    if dense < ranks_of(settings):
+        raise InvalidInputError(f"dense_candidates is {dense} but {_ranks_text(settings)}; it needs at least as many")
     if any((settings["concepts"] or {}).values()):
         raise InvalidInputError(
             f"dense_candidates is {dense} but concepts steer the search, which embeddings would undo; leave one of "

@@ -13,7 +13,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 from ...errors import CodeIndexError, IndexUnavailableError
 from ..manifest import NAVIGATION_NAME, VECTOR_NAME
 
-__all__ = ["DirectoryLock", "ShardUse", "shard_use"]
+__all__ = ["DirectoryLock", "ShardUse", "check_own_files", "remove_directory", "shard_use"]
 
 
 class DirectoryLock:
@@ -58,6 +60,40 @@ class DirectoryLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def check_own_files(path: Path, own: Collection[str]) -> None:
+    """Check that the directory of an index holds nothing but its files, before it is deleted.
+
+    Raises:
+        CodeIndexError: it holds other files; the message names some.
+    """
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    if others:
+        raise CodeIndexError(
+            f"cannot drop the index at {path}: the directory also holds {', '.join(map(repr, others[:3]))}, which are "
+            "not the index's; move them elsewhere first"
+        )
+
+
+def remove_directory(path: Path) -> None:
+    """Delete the directory of an index. It is renamed first, so that an interruption leaves no half of an index there.
+
+    Raises:
+        CodeIndexError: it cannot be deleted.
+    """
+    place = path.resolve()
+    doomed = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            place.rename(doomed)
+        except OSError:  # a mount point, or a parent that is not writable
+            doomed = place
+        shutil.rmtree(doomed)
+        if path.is_symlink():
+            path.unlink()
+    except OSError as exc:
+        raise CodeIndexError(f"cannot delete {doomed} ({exc}); delete the directory by hand") from exc
 
 
 class ShardUse(NamedTuple):

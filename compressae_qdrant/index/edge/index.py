@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +21,17 @@ from ...codes import SparseCodes
 from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
 from ...files import write_text
 from ...telemetry import operation
+from ..filters import check_deletion
 from ..ids import ITEM_FIELDS, content_hash, item_id, plain_id
 from ..manifest import Described, Manifest
 from ..plan import QueryPlan
-from ..points import check_batch, check_plan, points_of, to_points
-from ..protocol import CodeModel, all_pages
+from ..points import check_batch, check_plan, points_of, scroll_settings, to_points
+from ..protocol import CodeModel, ScrollOptions, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from . import requests as edge_requests
 from .errors import engine_errors
-from .files import DirectoryLock, shard_use
+from .files import DirectoryLock, check_own_files, remove_directory, shard_use
 from .filters import edge_filter
 from .forks import abandon_in_children
 from .shard import create_shard
@@ -44,6 +45,7 @@ _MANIFEST: Final = "index.json"
 _LOCK: Final = "lock"
 _SHARD: Final = "shard"
 _JOURNAL: Final = "ingest.json"
+_OWN_FILES: Final = (_MANIFEST, _LOCK, _SHARD, _JOURNAL)
 _ABANDONED: Final[list[qe.EdgeShard]] = []
 """Shards of a parent process. Deallocating one would wait for threads that do not exist in this process."""
 
@@ -172,6 +174,15 @@ class EdgeIndex(Described):
         with self._open("delete from") as shard:
             shard.update(qe.UpdateOperation.delete_points(list(dict.fromkeys(points))))
 
+    def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """Delete the items that match a filter; see `CodeIndex.delete_by_filter`."""
+        check_deletion(filter, all_items=all_items)
+        translated = edge_filter(filter, old_ids=self._manifest.old_ids)
+        with self._open("delete from") as shard:
+            matching = shard.count(qe.CountRequest(exact=True, filter=translated))
+            shard.update(qe.UpdateOperation.delete_points_by_filter(translated))
+        return matching
+
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, or of those that match a filter; with `exact=False`, an estimate."""
         translated = None if filter is None else edge_filter(filter, old_ids=self._manifest.old_ids)
@@ -242,6 +253,41 @@ class EdgeIndex(Described):
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
         return all_pages(self.page, size)
+
+    def scroll(
+        self, size: int = 1024, offset: Any = None, **options: Unpack[ScrollOptions]
+    ) -> tuple[list[Record], Any]:
+        """One page of the stored items; see `CodeIndex.scroll`."""
+        wanted = scroll_settings(size, options, self._manifest)
+        request = qe.ScrollRequest(
+            offset=offset,
+            limit=wanted.size,
+            filter=None if wanted.filter is None else edge_filter(wanted.filter, old_ids=self._manifest.old_ids),
+            with_payload=wanted.payload,
+            with_vector=wanted.vectors or False,
+        )
+        with self._open("scan") as shard:
+            points, next_offset = shard.scroll(request)
+        return [edge_requests.record(point) for point in points], next_offset
+
+    def scan_records(self, size: int = 1024, **options: Unpack[ScrollOptions]) -> Iterator[list[Record]]:
+        """The stored items, `size` at a time; see `CodeIndex.scroll`."""
+        return all_pages(lambda size, offset: self.scroll(size, offset, **options), size)
+
+    def drop(self) -> None:
+        """Delete the index with its directory, and close it.
+
+        Raises:
+            CodeIndexError: the directory holds files that are not the index's, or cannot be deleted.
+        """
+        with self._open("drop"):
+            check_own_files(self._path, _OWN_FILES)
+        self._finalizer.detach()
+        self._shard.close()
+        try:
+            remove_directory(self._path)
+        finally:
+            self._lock.release()
 
     def optimize(self) -> None:
         """Build compressed segments now, and wait until they are built.

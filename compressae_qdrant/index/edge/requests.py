@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as qe
 
+from ...codes import FloatArray
 from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS, item_id, public_payload
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import CodePoint, rescore
+from ..points import CodePoint, above_minimum, rescore, vectors_to_read
 from ..results import Hit, Record
 from .filters import edge_filter
 
@@ -35,18 +37,15 @@ def _vector(query: QueryVector) -> qe.SparseVector:
 
 def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
     """The request that runs a checked plan; `old_ids` as in `ids.point_id`."""
-    payload: Any = True if plan.with_payload else list(ITEM_FIELDS)
+    read: dict[str, Any] = {
+        "with_payload": True if plan.with_payload else list(ITEM_FIELDS), "with_vector": vectors_to_read(plan) or False,
+    }  # fmt: skip
+    page: dict[str, Any] = {"limit": plan.limit, "offset": plan.offset, "score_threshold": plan.engine_threshold}
     stages = _first_stages(plan, old_ids)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
-        return qe.QueryRequest(
-            limit=plan.limit if plan.rescoring is None else plan.prefetch,
-            query=stage.query,
-            filter=stage.filter,
-            params=stage.params,
-            with_payload=payload,
-            with_vector=plan.rescoring is not None and [VECTOR_NAME],
-        )
+        page = page if plan.rescoring is None else {"limit": plan.prefetch}
+        return qe.QueryRequest(query=stage.query, filter=stage.filter, params=stage.params, **page, **read)
     rescoring = _exact(plan.rescoring)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
@@ -57,11 +56,11 @@ def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
             )
         ]  # fmt: skip
     if plan.dense is None:
-        return qe.QueryRequest(limit=plan.limit, query=rescoring, prefetches=stages, with_payload=payload)
+        return qe.QueryRequest(query=rescoring, prefetches=stages, **page, **read)
     if plan.dense_candidates < plan.prefetch:
         stages = [qe.Prefetch(limit=plan.dense_candidates, query=rescoring, prefetches=stages)]
     dense = qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME)
-    return qe.QueryRequest(limit=plan.limit, query=dense, prefetches=stages, with_payload=payload)
+    return qe.QueryRequest(query=dense, prefetches=stages, **page, **read)
 
 
 def _first_stages(plan: QueryPlan, old_ids: bool) -> list[qe.Prefetch]:
@@ -92,20 +91,34 @@ def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
     """The hits of a plan, best first."""
     if plan.rescoring is not None and not plan.rescore_in_engine:
         return rescore([record(point) for point in found], plan)
-    return [
-        Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload), plan.origin)
+    made = [
+        Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload), plan.origin,
+            *(_vectors(point) if plan.with_codes or plan.with_dense else ()))
         for point in found
-    ]
+    ]  # fmt: skip
+    return above_minimum(made, plan)
 
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:
-    """The stored item of a point that was read with its vectors."""
-    vector: Any = point.vector
-    code = vector[VECTOR_NAME]
+    """The stored item of a point, with the vectors that were read."""
+    indices, values, dense = _vectors(point)
     return Record(
         id=item_id(point.id, point.payload),
-        indices=np.array(code.indices, np.int32),
-        values=np.array(code.values, np.float32),
-        dense=np.array(vector[DENSE_NAME], np.float32) if DENSE_NAME in vector else None,
+        indices=np.empty(0, np.int32) if indices is None else indices,
+        values=np.empty(0, np.float32) if values is None else values,
+        dense=dense,
         payload=public_payload(point.payload),
+    )
+
+
+def _vectors(
+    point: qe.ScoredPoint | qe.Record,
+) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
+    """Indices and values of a point's code, and its embedding, as far as they were read."""
+    vector: Any = point.vector or {}
+    code, dense = vector.get(VECTOR_NAME), vector.get(DENSE_NAME)
+    return (
+        None if code is None else np.array(code.indices, np.int32),
+        None if code is None else np.array(code.values, np.float32),
+        None if dense is None else np.array(dense, np.float32),
     )

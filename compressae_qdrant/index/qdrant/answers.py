@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
-from qdrant_client import grpc, models
-from qdrant_client.conversions.conversion import GrpcToRest, grpc_to_payload
+import numpy.typing as npt
+from qdrant_client import models
 
+from ...codes import FloatArray
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import rescore
+from ..points import above_minimum, rescore
 from ..results import Hit, ItemId, Record
 
 __all__ = ["PointReader"]
-
-
-class _Point(NamedTuple):
-    """What a hit needs of `models.ScoredPoint`."""
-
-    id: PointId
-    score: float
-    payload: dict[str, Any]
-    vector: None = None
-
-
-AnyPoint: TypeAlias = models.Record | models.ScoredPoint | _Point
-
-
-def _id(point: grpc.ScoredPoint) -> PointId:
-    id: PointId = point.id.uuid or point.id.num
-    return id
 
 
 @dataclass(frozen=True)
@@ -43,24 +27,22 @@ class PointReader:
     adopted: bool
     """Whether the collection was adopted. Its payloads are the user's own, so that reserved fields have no meaning."""
 
-    def item_id(self, point: AnyPoint) -> ItemId:
+    def item_id(self, point: models.Record | models.ScoredPoint) -> ItemId:
         """The catalog's id of a point."""
         return item_id(point.id, None if self.adopted else point.payload)
 
-    def payload(self, point: AnyPoint) -> dict[str, Any]:
+    def payload(self, point: models.Record | models.ScoredPoint) -> dict[str, Any]:
         """The user's payload of a point."""
         return dict(point.payload or {}) if self.adopted else public_payload(point.payload)
 
-    def record(self, point: AnyPoint) -> Record:
-        """The stored item of a point that was read with its vectors."""
-        vectors: Any = point.vector
-        code = vectors[VECTOR_NAME]
-        order = np.argsort(code.indices, kind="stable")
+    def record(self, point: models.Record | models.ScoredPoint) -> Record:
+        """The stored item of a point, with the vectors that were read."""
+        indices, values, dense = _vectors(point)
         return Record(
             id=self.item_id(point),
-            indices=np.array(code.indices, np.int32)[order],
-            values=np.array(code.values, np.float32)[order],
-            dense=np.array(vectors[DENSE_NAME], np.float32) if DENSE_NAME in vectors else None,
+            indices=np.empty(0, np.int32) if indices is None else indices,
+            values=np.empty(0, np.float32) if values is None else values,
+            dense=dense,
             payload=self.payload(point),
         )
 
@@ -75,15 +57,27 @@ class PointReader:
         stored = {plain_id(point.id): content_hash(point.payload) for point in points}
         return [stored.get(id) for id in ids]
 
-    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint | _Point]) -> list[Hit]:
+    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:
         """The hits of a plan, best first."""
         if plan.rescoring is not None and not plan.rescore_in_engine:
             return rescore([self.record(point) for point in points], plan)
-        return [Hit(self.item_id(point), point.score, self.payload(point), plan.origin) for point in points]
+        with_vectors = plan.with_codes or plan.with_dense
+        hits = [
+            Hit(self.item_id(point), point.score, self.payload(point), plan.origin,
+                *(_vectors(point) if with_vectors else ()))
+            for point in points
+        ]  # fmt: skip
+        return above_minimum(hits, plan)
 
-    def grpc_hits(self, plan: QueryPlan, points: Sequence[grpc.ScoredPoint]) -> list[Hit]:
-        """The hits of a plan, best first, from gRPC's messages."""
-        if plan.rescoring is not None and not plan.rescore_in_engine:
-            return self.hits(plan, [GrpcToRest.convert_scored_point(point) for point in points])
-        # Building the client's models would take longer than reading what a hit needs.
-        return self.hits(plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload)) for point in points])
+
+def _vectors(
+    point: models.Record | models.ScoredPoint,
+) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
+    """Indices and values of a point's code, ascending, and its embedding, as far as they were read."""
+    vectors: Any = point.vector or {}
+    code, dense = vectors.get(VECTOR_NAME), vectors.get(DENSE_NAME)
+    kept = None if dense is None else np.array(dense, np.float32)
+    if code is None:
+        return None, None, kept
+    order = np.argsort(code.indices, kind="stable")
+    return np.array(code.indices, np.int32)[order], np.array(code.values, np.float32)[order], kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,24 @@ from qdrant_client import AsyncQdrantClient, models
 from ...codes import SparseCodes
 from ..manifest import Manifest
 from ..plan import QueryPlan
-from ..protocol import CodeModel
+from ..protocol import CodeModel, ScrollOptions
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call, run_call_async
 from .connection import Connection
-from .steps import adopt_steps, create_steps, follow_async, open_steps, optimise_steps, page_steps, upsert_steps
+from .steps import (
+    adopt_steps,
+    create_steps,
+    delete_steps,
+    drop_steps,
+    follow_async,
+    open_steps,
+    optimise_steps,
+    page_steps,
+    scroll_steps,
+    upsert_steps,
+)
 
 __all__ = ["AsyncQdrantIndex"]
 
@@ -82,6 +93,14 @@ class AsyncQdrantIndex(CollectionIndex):
         """See `QdrantIndex.delete`."""
         await self._run(self._requests.delete(ids))
 
+    async def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """See `QdrantIndex.delete_by_filter`."""
+        return await follow_async(delete_steps(self._requests, filter, all_items=all_items), self._run)
+
+    async def drop(self, *, aliases: bool = False) -> None:
+        """See `QdrantIndex.drop`. The client stays open."""
+        await follow_async(drop_steps(self._requests, self._collection, aliases=aliases), self._run)
+
     async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """See `QdrantIndex.count`."""
         return await self._run(self._requests.count(filter, exact=exact))
@@ -117,6 +136,22 @@ class AsyncQdrantIndex(CollectionIndex):
             ids, offset = await self.page(size, offset)
             if ids:
                 yield ids
+            if offset is None:
+                return
+
+    async def scroll(
+        self, size: int = 1024, offset: Any = None, **options: Unpack[ScrollOptions]
+    ) -> tuple[list[Record], Any]:
+        """See `QdrantIndex.scroll`."""
+        return await follow_async(scroll_steps(self._requests, size, offset, options), self._run)
+
+    async def scan_records(self, size: int = 1024, **options: Unpack[ScrollOptions]) -> AsyncIterator[list[Record]]:
+        """See `QdrantIndex.scan_records`."""
+        offset: Any = None
+        while True:
+            records, offset = await self.scroll(size, offset, **options)
+            if records:
+                yield records
             if offset is None:
                 return
 

@@ -12,7 +12,7 @@ from ..protocol import CodeModel
 from ..settings import ShardKey
 from .client import Transport
 from .requests import Requests
-from .target import Target
+from .upserts import Target
 
 __all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
 

@@ -11,10 +11,7 @@ from qdrant_client import grpc, models
 from ..ids import PointId
 from ..settings import ShardKey
 
-__all__ = [
-    "Answer", "Client", "GrpcPoints", "RestAnswer", "RestApis", "RestHits", "RestPoints", "RestSearch",
-    "Transport",
-]  # fmt: skip
+__all__ = ["Answer", "Client", "GrpcPoints", "RestAnswer", "RestApis", "RestPoints", "Transport"]
 
 T = TypeVar("T")
 
@@ -120,7 +117,7 @@ class Client(Protocol):
         self,
         *,
         collection_name: str,
-        points_selector: models.PointIdsList,
+        points_selector: models.PointIdsList | models.FilterSelector,
         wait: bool,
         shard_key_selector: ShardKey | None,
     ) -> Answer[models.UpdateResult]: ...
@@ -150,8 +147,10 @@ class Client(Protocol):
         collection_name: str,
         limit: int,
         offset: Any,
-        with_payload: list[str],
+        with_payload: bool | list[str],
         shard_key_selector: ShardKey | None,
+        scroll_filter: models.Filter | None = None,
+        with_vectors: bool | list[str] = False,
     ) -> Answer[tuple[list[models.Record], Any]]: ...
 
     def query_batch_points(
@@ -164,8 +163,6 @@ class RestApis(Protocol):
 
     @property
     def points_api(self) -> RestPoints: ...
-    @property
-    def search_api(self) -> RestSearch: ...
 
 
 class RestPoints(Protocol):
@@ -183,28 +180,9 @@ class RestAnswer(Protocol):
     def result(self) -> models.UpdateResult | None: ...
 
 
-class RestSearch(Protocol):
-    """`http.search_api` of a client."""
-
-    def query_batch_points(
-        self, *, collection_name: str, query_request_batch: models.QueryRequestBatch
-    ) -> Answer[RestHits]: ...
-
-
-class RestHits(Protocol):
-    """Answer to a query by `RestSearch`."""
-
-    @property
-    def result(self) -> list[models.QueryResponse] | None: ...
-
-
 class GrpcPoints(Protocol):
     """`grpc_points` of a client."""
 
     def Upsert(  # noqa: N802 (the client's name)
         self, *, request: grpc.UpsertPoints, timeout: float
     ) -> Answer[grpc.PointsOperationResponse]: ...
-
-    def QueryBatch(  # noqa: N802 (the client's name)
-        self, *, request: grpc.QueryBatchPoints, timeout: float
-    ) -> Answer[grpc.QueryBatchResponse]: ...

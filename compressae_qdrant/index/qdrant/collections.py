@@ -14,6 +14,7 @@ from .calls import Call, ignore_answer
 __all__ = [
     "add_vector_call",
     "adoption_call",
+    "aliases_call",
     "configure_vector_call",
     "create_call",
     "delete_call",
@@ -134,6 +135,15 @@ def target_call(name: str) -> Call[str | None]:
 
     def parse(answer: models.CollectionsAliasesResponse) -> str | None:
         return next((alias.collection_name for alias in answer.aliases if alias.alias_name == name), None)
+
+    return Call("look up", lambda client: client.get_aliases(), parse)
+
+
+def aliases_call(collection: str) -> Call[list[str]]:
+    """The aliases of a collection, by name."""
+
+    def parse(answer: models.CollectionsAliasesResponse) -> list[str]:
+        return sorted(alias.alias_name for alias in answer.aliases if alias.collection_name == collection)
 
     return Call("look up", lambda client: client.get_aliases(), parse)
 

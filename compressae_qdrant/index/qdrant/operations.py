@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,11 @@ from qdrant_client import models
 
 from ...codes import SparseCodes
 from ..plan import QueryPlan
-from ..protocol import all_pages
+from ..protocol import ScrollOptions, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call
-from .steps import follow, optimise_steps, page_steps, upsert_steps
+from .steps import delete_steps, drop_steps, follow, optimise_steps, page_steps, scroll_steps, upsert_steps
 
 __all__ = ["SyncOperations"]
 
@@ -57,6 +57,22 @@ class SyncOperations(CollectionIndex):
         """Delete items; ids that are not in the index are ignored."""
         self._run(self._requests.delete(ids))
 
+    def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """Delete the items that match a filter; see `CodeIndex.delete_by_filter`."""
+        return follow(delete_steps(self._requests, filter, all_items=all_items), self._run)
+
+    def drop(self, *, aliases: bool = False) -> None:
+        """Delete the collection, and close the index.
+
+        Args:
+            aliases: whether a collection may be deleted that aliases point to, together with these.
+
+        Raises:
+            ConfigError: the collection has aliases, was adopted, or this index is one shard key of it.
+        """
+        follow(drop_steps(self._requests, self._collection, aliases=aliases), self._run)
+        self.close()
+
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """Number of items, or of those that match a filter; with `exact=False`, the server's estimate."""
         return self._run(self._requests.count(filter, exact=exact))
@@ -88,6 +104,16 @@ class SyncOperations(CollectionIndex):
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""
         return all_pages(self.page, size)
+
+    def scroll(
+        self, size: int = 1024, offset: Any = None, **options: Unpack[ScrollOptions]
+    ) -> tuple[list[Record], Any]:
+        """One page of the stored items; see `CodeIndex.scroll`."""
+        return follow(scroll_steps(self._requests, size, offset, options), self._run)
+
+    def scan_records(self, size: int = 1024, **options: Unpack[ScrollOptions]) -> Iterator[list[Record]]:
+        """The stored items, `size` at a time; see `CodeIndex.scroll`."""
+        return all_pages(lambda size, offset: self.scroll(size, offset, **options), size)
 
     def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
         """Wait until the server's optimisers are done. Their progress is logged every ten seconds.

@@ -18,15 +18,14 @@ from ..filters import point_filter
 from ..ids import ITEM_FIELDS, PointId
 from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
-from ..points import check_batch, check_plan, points_of
-from ..protocol import CodeModel
+from ..points import ScrollSettings, check_batch, check_plan, points_of, scroll_settings
+from ..protocol import CodeModel, ScrollOptions
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
 from .answers import PointReader
 from .calls import Call, OptimiserState, ignore_answer
-from .queries import search_call
-from .target import Target
-from .upserts import add_codes_call, check_applied, upsert_call
+from .queries import query_request
+from .upserts import Target, add_codes_call, check_applied, upsert_call
 
 __all__ = ["Requests", "query_limit_of"]
 
@@ -98,6 +97,14 @@ class Requests:
         Raises:
             ConfigError: the collection has shard keys and these calls are of none, or the collection was adopted.
         """
+        points: list[Any] = list(dict.fromkeys(self._points(ids)))
+        return self._delete(models.PointIdsList(points=points))
+
+    def delete_by_filter(self, filter: models.Filter) -> Call[None]:
+        """Delete the items that match a filter. See `delete` for errors."""
+        return self._delete(models.FilterSelector(filter=point_filter(filter, old_ids=self._manifest.old_ids)))
+
+    def _delete(self, selector: models.PointIdsList | models.FilterSelector) -> Call[None]:
         self._check_shard()
         collection, shard_key = self._target.collection, self._target.shard_key
         if self.adopted:
@@ -105,17 +112,17 @@ class Requests:
                 f"collection {collection!r} was adopted, so its points are not deleted here; delete them with "
                 "qdrant-client"
             )
-        points: list[Any] = list(dict.fromkeys(self._points(ids)))
         return Call(
             "delete from",
             lambda client: client.delete(
-                collection_name=collection,
-                points_selector=models.PointIdsList(points=points),
-                wait=True,
-                shard_key_selector=shard_key,
+                collection_name=collection, points_selector=selector, wait=True, shard_key_selector=shard_key
             ),
             check_applied(collection),
         )
+
+    def scroll_settings(self, size: int, options: ScrollOptions) -> ScrollSettings:
+        """The arguments of a scroll, checked; see `points.scroll_settings`."""
+        return scroll_settings(size, options, self._manifest)
 
     def write_nothing(self) -> Call[None]:
         """Delete a point that does not exist: a write that changes nothing, and fails where any other would fail.
@@ -218,7 +225,17 @@ class Requests:
 
     def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
         """Hits of several plans, in order."""
-        return search_call(self._target, list(map(self._prepared, plans)), self._reader)
+        old_ids = self._manifest.old_ids
+        requests = [query_request(check_plan(plan, self._manifest), self._target.shard_key, old_ids) for plan in plans]
+
+        def parse(answers: list[models.QueryResponse]) -> list[list[Hit]]:
+            return [self._reader.hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
+
+        return Call(
+            "search",
+            lambda client: client.query_batch_points(collection_name=self._target.collection, requests=requests),
+            parse,
+        )
 
     def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
         """Stored items, in the order of `ids`; missing ones are left out."""
@@ -271,15 +288,47 @@ class Requests:
             parse,
         )
 
-    def _prepared(self, plan: QueryPlan) -> QueryPlan:
-        """A plan that has been checked, with point ids in its filter."""
-        plan = check_plan(plan, self._manifest)
-        if plan.filter is None:
-            return plan
-        return replace(plan, filter=point_filter(plan.filter, old_ids=self._manifest.old_ids))
-
     def _points(self, ids: Sequence[ItemId]) -> list[PointId]:
         return points_of(ids, old=self._manifest.old_ids)
+
+    def scroll(self, wanted: ScrollSettings, size: int, offset: Any) -> Call[tuple[list[Record], Any]]:
+        """One page of `size` stored items, and the next offset; see `page`."""
+        with_point_ids = None if wanted.filter is None else point_filter(wanted.filter, old_ids=self._manifest.old_ids)
+
+        def parse(answer: tuple[list[models.Record], Any]) -> tuple[list[Record], Any]:
+            points, next_offset = answer
+            return [self._reader.record(point) for point in points], next_offset
+
+        return Call(
+            "scan",
+            lambda client: client.scroll(
+                collection_name=self._target.collection,
+                limit=size,
+                offset=offset,
+                with_payload=wanted.payload,
+                shard_key_selector=self._target.shard_key,
+                scroll_filter=with_point_ids,
+                with_vectors=wanted.vectors or False,
+            ),
+            parse,
+        )
+
+    def check_droppable(self) -> None:
+        """Check that the collection may be deleted.
+
+        Raises:
+            ConfigError: it was adopted, or these calls are of one shard key.
+        """
+        if self.adopted:
+            raise ConfigError(
+                f"collection {self._target.collection!r} was adopted, so it is not deleted here; delete it with "
+                "qdrant-client"
+            )
+        if self._target.shard_key is not None:
+            raise ConfigError(
+                f"this index is shard key {self._target.shard_key!r} of collection {self._target.collection!r}; drop "
+                "deletes the whole collection, so open it without the shard key"
+            )
 
     def _check_shard(self) -> None:
         keys = self._manifest.settings.shard_keys

@@ -12,16 +12,19 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy.typing as npt
+from qdrant_client import models
 
 from ...codes import SparseCodes
-from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError, IndexUnavailableError
+from ...errors import CodeIndexError, ConfigError, IndexExistsError, IndexNotFoundError, IndexUnavailableError
+from ..filters import check_deletion
 from ..manifest import VECTOR_NAME, Manifest
-from ..protocol import CodeModel
-from ..results import ItemId, Payload
+from ..protocol import CodeModel, ScrollOptions
+from ..results import ItemId, Payload, Record
 from .calls import Call
 from .collections import (
     add_vector_call,
     adoption_call,
+    aliases_call,
     configure_vector_call,
     create_call,
     delete_call,
@@ -37,11 +40,14 @@ __all__ = [
     "Steps",
     "adopt_steps",
     "create_steps",
+    "delete_steps",
+    "drop_steps",
     "follow",
     "follow_async",
     "open_steps",
     "optimise_steps",
     "page_steps",
+    "scroll_steps",
     "upsert_steps",
 ]
 
@@ -148,6 +154,46 @@ def upsert_steps(
         call = requests.upsert([ids[row] for row in rows], codes[rows], None)
         if call is not None:
             yield call
+
+
+def delete_steps(requests: Requests, filter: models.Filter, *, all_items: bool) -> Steps[int]:
+    """Delete the items that match a filter, and return how many there were just before.
+
+    Raises:
+        InvalidInputError: the filter has no condition and `all_items` is not set.
+        ConfigError: the collection was adopted, or has shard keys and the calls are of none.
+    """
+    check_deletion(filter, all_items=all_items)
+    delete = requests.delete_by_filter(filter)
+    matching: int = yield requests.count(filter)
+    yield delete
+    return matching
+
+
+def drop_steps(requests: Requests, collection: str, *, aliases: bool) -> Steps[None]:
+    """Delete a collection.
+
+    Raises:
+        ConfigError: it has aliases and `aliases` is not set, it was adopted, or the calls are of one shard key.
+    """
+    requests.check_droppable()
+    names: list[str] = yield aliases_call(collection)
+    if names and not aliases:
+        raise ConfigError(
+            f"collection {collection!r} is in use under {'alias' if len(names) == 1 else 'aliases'} "
+            f"{', '.join(map(repr, names))}; point them elsewhere first (`compressae deploy`), or pass aliases=True to "
+            "delete them too"
+        )
+    yield delete_call(collection)
+
+
+def scroll_steps(requests: Requests, size: int, offset: Any, options: ScrollOptions) -> Steps[tuple[list[Record], Any]]:
+    """Read one page of stored items, of fewer than `size` if the collection's strict mode allows no more at a time."""
+    wanted = requests.scroll_settings(size, options)
+    if requests.query_limit is None:
+        requests.query_limit = yield requests.read_query_limit()
+    page: tuple[list[Record], Any] = yield requests.scroll(wanted, min(wanted.size, requests.query_limit), offset)
+    return page
 
 
 def page_steps(requests: Requests, size: int, offset: Any) -> Steps[tuple[list[ItemId], Any]]:
