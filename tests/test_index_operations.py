@@ -19,7 +19,7 @@ from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.index.qdrant.collections import aliases_call, delete_call
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.steps import delete_steps, drop_steps, scroll_steps
-from compressae_qdrant.index.qdrant.upserts import Target
+from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.results import stacked_codes
 
 from .support.recording import method_of, sent

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.api.points_api import AsyncPointsApi, SyncPointsApi
+from qdrant_client.http.api.search_api import AsyncSearchApi, SyncSearchApi
 from qdrant_client.http.api_client import ApiClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -29,7 +30,7 @@ from compressae_qdrant.errors import (
 )
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant.calls import Call, run_call
-from compressae_qdrant.index.qdrant.client import Client, RestPoints, Transport
+from compressae_qdrant.index.qdrant.client import Client, RestPoints, RestSearch, Transport
 from compressae_qdrant.index.qdrant.collections import (
     add_vector_call,
     adoption_call,
@@ -44,7 +45,7 @@ from compressae_qdrant.index.qdrant.collections import (
 )
 from compressae_qdrant.index.qdrant.errors import client_errors
 from compressae_qdrant.index.qdrant.requests import Requests
-from compressae_qdrant.index.qdrant.upserts import Target
+from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner
@@ -185,6 +186,7 @@ def test_clients_accept_every_call(kind: str, model: CompresSAE, codes: SparseCo
         *((getattr(Client, name), (getattr(QdrantClient, name), getattr(AsyncQdrantClient, name)))
           for name, value in vars(Client).items() if inspect.isfunction(value) and not name.startswith("_")),
         (RestPoints.upsert_points, (SyncPointsApi.upsert_points, AsyncPointsApi.upsert_points)),
+        (RestSearch.query_batch_points, (SyncSearchApi.query_batch_points, AsyncSearchApi.query_batch_points)),
     ],
 )  # fmt: skip
 def test_the_clients_have_every_argument_of_the_interface(ours: Any, theirs: tuple[Any, ...]) -> None:

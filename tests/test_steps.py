@@ -26,7 +26,7 @@ from compressae_qdrant.index.qdrant.calls import Call
 from compressae_qdrant.index.qdrant.client import Transport
 from compressae_qdrant.index.qdrant.collections import create_call, setup_calls
 from compressae_qdrant.index.qdrant.requests import Requests
-from compressae_qdrant.index.qdrant.upserts import Target
+from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.ingestion.migrate import add_codes
 from compressae_qdrant.model.config import ModelConfig
@@ -121,7 +121,7 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     assert [sent(call)["shard_key"] for call in setup_calls("items", settings)] == ["eu", 7]
     unsplit = Requests(Target("items", Transport("rest")), manifest, model)
     (plan,) = QueryPlanner(model).plans(embeddings[0], search_settings(limit=4))
-    assert sent(unsplit.search([plan]))["requests"][0].shard_key is None
+    assert "shard_key" not in _search_body(unsplit.search([plan]))
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
         unsplit.upsert([1], codes[:1], None)
     with pytest.raises(ConfigError, match="split by shard keys 'eu', 7; write through"):
@@ -129,7 +129,7 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     with pytest.raises(ConfigError, match="has no shard key 'us'; it has 'eu', 7"):
         unsplit.of_shard("us")
     part = unsplit.of_shard("eu")
-    assert sent(part.search([plan]))["requests"][0].shard_key == "eu"
+    assert _search_body(part.search([plan]))["shard_key"] == "eu"
     for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.page(9, None)):
         assert sent(call)["shard_key_selector"] == "eu"
     assert "shard_key_selector" not in sent(part.state())
@@ -147,6 +147,12 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
     assert by_grpc is not None
     assert sent(by_grpc)["request"].shard_key_selector.shard_keys[0].number == 7
     assert sent(by_grpc)["request"].update_mode == grpc.UpdateMode.InsertOnly
+
+
+def _search_body(call: Call[Any]) -> dict[str, Any]:
+    """The first query of a search by REST."""
+    query: dict[str, Any] = json.loads(sent(call)["query_request_batch"].model_dump_json())["searches"][0]
+    return query
 
 
 def test_only_new_leaves_existing_items_unchanged(client: QdrantClient, model: CompresSAE, codes: SparseCodes) -> None:

@@ -1,8 +1,9 @@
-"""Bodies of upserts equal those of the client's models, and preserve every float32 exactly."""
+"""Upserts and queries on the wire equal those of the client's models, and preserve every float32 exactly."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
-from compressae_qdrant.index.qdrant.wire import grpc_points, rest_body
+from compressae_qdrant.index.qdrant.queries import _arrays, _lists, _request
+from compressae_qdrant.index.qdrant.wire import grpc_points, grpc_query, rest_body, rest_queries
+from compressae_qdrant.scoring import QueryVector
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 PAYLOADS: list[dict[str, Any]] = [
@@ -95,3 +99,41 @@ def test_an_integer_too_large_for_grpc_is_refused() -> None:
     assert json.loads(rest_body(batch).model_dump_json())["points"][0]["payload"] == {"n": 2**63}
     with pytest.raises(InvalidInputError, match=r"payload of point 7 cannot be sent by gRPC .*below 2\*\*63"):
         grpc_points(batch)
+
+
+_FILTER = models.Filter(
+    must=[models.HasIdCondition(has_id=["sku/9", 3])],
+    must_not=models.FieldCondition(key="day", range=models.DatetimeRange(gte=datetime(2026, 1, 2, tzinfo=UTC))),
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> QueryPlan:
+    def vector(latents: int) -> QueryVector:
+        indices = sorted(draw(st.sets(st.integers(0, latents - 1), min_size=1, max_size=9)))
+        values = draw(st.lists(floats, min_size=len(indices), max_size=len(indices)))
+        return QueryVector(np.array(indices, np.int32), np.array(values, np.float32))
+
+    latents = draw(st.sampled_from([5, 128, 129, 16_384, 70_000]))
+    stage = draw(st.sampled_from(["codes", "graph", "both"]))
+    dense = draw(st.booleans())
+    return QueryPlan(
+        first_stage=None if stage == "graph" else vector(latents), rescoring=vector(latents), limit=2, prefetch=9,
+        filter=draw(st.sampled_from([None, _FILTER])), with_payload=draw(st.booleans()),
+        dense=np.array([0.1, -0.2], np.float32) if dense else None, dense_candidates=3 if dense else 0,
+        navigation=None if stage == "codes" else np.array([0.3, 1e-7], np.float32),
+        navigation_ef=None if stage == "codes" else 64,
+        score_threshold=0.25 if stage == "codes" and draw(st.booleans()) else None,
+    )  # fmt: skip
+
+
+@given(plans())
+def test_queries_equal_those_of_the_client(plan: QueryPlan) -> None:
+    theirs = _request(plan, "eu", _lists)
+    ours = _request(plan, "eu", _arrays)
+    assert grpc_query(ours, "items") == RestToGrpc.convert_query_request(theirs, "items")
+    (body,) = json.loads(rest_queries([ours]).model_dump_json())["searches"]
+    expected = theirs.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    assert json.loads(json.dumps(body), parse_float=np.float32) == json.loads(
+        json.dumps(expected), parse_float=np.float32
+    )

@@ -246,4 +246,4 @@ def content_hash(payload: Mapping[str, Any] | None) -> str:
 
 def _is_old(payload: Mapping[str, Any] | None) -> bool:
     """Whether a stored payload has none of today's reserved fields, as version 0.1 left it."""
-    return not payload or not any(name in payload for name in RESERVED_FIELDS)
+    return not payload or payload.keys().isdisjoint(RESERVED_FIELDS)

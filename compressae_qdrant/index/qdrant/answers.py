@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import models
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, grpc_to_payload
 
 from ...codes import FloatArray
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import above_minimum, rescore
+from ..points import above_minimum, rescore, vectors_to_read
 from ..results import Hit, ItemId, Record
 
 __all__ = ["PointReader"]
+
+
+class _Point(NamedTuple):
+    """What a hit needs of `models.ScoredPoint`."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any]
+    vector: None = None
+
+
+AnyPoint: TypeAlias = models.Record | models.ScoredPoint | _Point
+
+
+def _id(point: grpc.ScoredPoint) -> PointId:
+    id: PointId = point.id.uuid or point.id.num
+    return id
 
 
 @dataclass(frozen=True)
@@ -27,15 +45,15 @@ class PointReader:
     adopted: bool
     """Whether the collection was adopted. Its payloads are the user's own, so that reserved fields have no meaning."""
 
-    def item_id(self, point: models.Record | models.ScoredPoint) -> ItemId:
+    def item_id(self, point: AnyPoint) -> ItemId:
         """The catalog's id of a point."""
         return item_id(point.id, None if self.adopted else point.payload)
 
-    def payload(self, point: models.Record | models.ScoredPoint) -> dict[str, Any]:
+    def payload(self, point: AnyPoint) -> dict[str, Any]:
         """The user's payload of a point."""
         return dict(point.payload or {}) if self.adopted else public_payload(point.payload)
 
-    def record(self, point: models.Record | models.ScoredPoint) -> Record:
+    def record(self, point: AnyPoint) -> Record:
         """The stored item of a point, with the vectors that were read."""
         indices, values, dense = _vectors(point)
         return Record(
@@ -57,7 +75,7 @@ class PointReader:
         stored = {plain_id(point.id): content_hash(point.payload) for point in points}
         return [stored.get(id) for id in ids]
 
-    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint]) -> list[Hit]:
+    def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint | _Point]) -> list[Hit]:
         """The hits of a plan, best first."""
         if plan.rescoring is not None and not plan.rescore_in_engine:
             return rescore([self.record(point) for point in points], plan)
@@ -69,10 +87,15 @@ class PointReader:
         ]  # fmt: skip
         return above_minimum(hits, plan)
 
+    def grpc_hits(self, plan: QueryPlan, points: Sequence[grpc.ScoredPoint]) -> list[Hit]:
+        """The hits of a plan, best first, from gRPC's messages."""
+        if vectors_to_read(plan):
+            return self.hits(plan, [GrpcToRest.convert_scored_point(point) for point in points])
+        # Building the client's models would take longer than reading what a hit needs.
+        return self.hits(plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload)) for point in points])
 
-def _vectors(
-    point: models.Record | models.ScoredPoint,
-) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
+
+def _vectors(point: AnyPoint) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
     """Indices and values of a point's code, ascending, and its embedding, as far as they were read."""
     vectors: Any = point.vector or {}
     code, dense = vectors.get(VECTOR_NAME), vectors.get(DENSE_NAME)

@@ -12,7 +12,7 @@ from ..protocol import CodeModel
 from ..settings import ShardKey
 from .client import Transport
 from .requests import Requests
-from .upserts import Target
+from .target import Target
 
 __all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
 

@@ -11,7 +11,10 @@ from qdrant_client import grpc, models
 from ..ids import PointId
 from ..settings import ShardKey
 
-__all__ = ["Answer", "Client", "GrpcPoints", "RestAnswer", "RestApis", "RestPoints", "Transport"]
+__all__ = [
+    "Answer", "Client", "GrpcPoints", "RestAnswer", "RestApis", "RestHits", "RestPoints", "RestSearch",
+    "Transport",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -163,6 +166,8 @@ class RestApis(Protocol):
 
     @property
     def points_api(self) -> RestPoints: ...
+    @property
+    def search_api(self) -> RestSearch: ...
 
 
 class RestPoints(Protocol):
@@ -180,9 +185,28 @@ class RestAnswer(Protocol):
     def result(self) -> models.UpdateResult | None: ...
 
 
+class RestSearch(Protocol):
+    """`http.search_api` of a client."""
+
+    def query_batch_points(
+        self, *, collection_name: str, query_request_batch: models.QueryRequestBatch
+    ) -> Answer[RestHits]: ...
+
+
+class RestHits(Protocol):
+    """Answer to a query by `RestSearch`."""
+
+    @property
+    def result(self) -> list[models.QueryResponse] | None: ...
+
+
 class GrpcPoints(Protocol):
     """`grpc_points` of a client."""
 
     def Upsert(  # noqa: N802 (the client's name)
         self, *, request: grpc.UpsertPoints, timeout: float
     ) -> Answer[grpc.PointsOperationResponse]: ...
+
+    def QueryBatch(  # noqa: N802 (the client's name)
+        self, *, request: grpc.QueryBatchPoints, timeout: float
+    ) -> Answer[grpc.QueryBatchResponse]: ...

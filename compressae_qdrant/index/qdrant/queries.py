@@ -1,25 +1,85 @@
-"""Query plans as requests of qdrant-client."""
+"""Query plans as requests of qdrant-client, and the call that sends them: by REST, by gRPC, or to the local mode.
+
+Most of a request is one query vector of thousands of numbers. The client's own methods check and convert them one by
+one, which takes longer than the search on the server (`scripts/bench_client.py`).
+Here vectors stay NumPy arrays in the models of a request until they are written to the wire.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
-from qdrant_client import models
+from qdrant_client import grpc, models
 
 from ...scoring import QueryVector
-from ..filters import point_filter
 from ..ids import ITEM_FIELDS
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import vectors_to_read
+from ..results import Hit
 from ..settings import ShardKey
+from .answers import PointReader
+from .calls import Call
+from .target import Target
+from .wire import grpc_query, rest_queries
 
-__all__ = ["query_request"]
+__all__ = ["search_call"]
+
+VectorMaker: TypeAlias = Callable[[QueryVector], models.SparseVector]
 
 
-def query_request(plan: QueryPlan, shard_key: ShardKey | None, old_ids: bool = False) -> models.QueryRequest:
-    """The request that runs a checked plan, on one shard key or on all; `old_ids` as in `ids.point_id`."""
+def search_call(target: Target, plans: Sequence[QueryPlan], reader: PointReader) -> Call[list[list[Hit]]]:
+    """Run checked plans, whose filters name point ids, in one call; their hits come in order."""
+    kind = target.transport.kind
+    requests = [_request(plan, target.shard_key, _lists if kind == "local" else _arrays) for plan in plans]
+    send = {"grpc": _grpc_call, "rest": _rest_call, "local": _local_call}[kind]
+    return send(target, requests, plans, reader)
+
+
+def _rest_call(
+    target: Target, requests: Sequence[models.QueryRequest], plans: Sequence[QueryPlan], reader: PointReader
+) -> Call[list[list[Hit]]]:
+    body = cast("models.QueryRequestBatch", rest_queries(requests))
+    return Call(
+        "search",
+        lambda client: client.http.search_api.query_batch_points(
+            collection_name=target.collection, query_request_batch=body
+        ),
+        lambda answer: [
+            reader.hits(plan, result.points) for plan, result in zip(plans, answer.result or [], strict=True)
+        ],
+    )
+
+
+def _grpc_call(
+    target: Target, requests: Sequence[models.QueryRequest], plans: Sequence[QueryPlan], reader: PointReader
+) -> Call[list[list[Hit]]]:
+    batch = grpc.QueryBatchPoints(
+        collection_name=target.collection, query_points=[grpc_query(request, target.collection) for request in requests]
+    )
+    return Call(
+        "search",
+        lambda client: client.grpc_points.QueryBatch(request=batch, timeout=target.transport.timeout),
+        lambda answer: [
+            reader.grpc_hits(plan, result.result) for plan, result in zip(plans, answer.result, strict=True)
+        ],
+    )
+
+
+def _local_call(
+    target: Target, requests: Sequence[models.QueryRequest], plans: Sequence[QueryPlan], reader: PointReader
+) -> Call[list[list[Hit]]]:
+    return Call(
+        "search",
+        lambda client: client.query_batch_points(collection_name=target.collection, requests=requests),
+        lambda answers: [reader.hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)],
+    )
+
+
+def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -> models.QueryRequest:
+    """The request that runs a checked plan, on one shard key or on all; `vector` makes its sparse vectors."""
     read: dict[str, Any] = {
         "with_payload": True if plan.with_payload else list(ITEM_FIELDS), "with_vector": vectors_to_read(plan) or None,
         "shard_key": shard_key,
@@ -27,19 +87,19 @@ def query_request(plan: QueryPlan, shard_key: ShardKey | None, old_ids: bool = F
     page: dict[str, Any] = {
         "limit": plan.limit, "offset": plan.offset or None, "score_threshold": plan.engine_threshold,
     }  # fmt: skip
-    stages = _first_stages(plan, old_ids)
+    stages = _first_stages(plan, vector)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
         page = page if plan.rescoring is None else {"limit": plan.prefetch}
         return models.QueryRequest(
             query=stage.query, using=stage.using, filter=stage.filter, params=stage.params, **page, **read
         )
-    rescoring = _exact_query(plan.rescoring)
+    rescoring = _exact_query(vector(plan.rescoring))
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         stages = [
             models.Prefetch(
-                prefetch=stages, query=_exact_query(plan.first_stage), using=VECTOR_NAME, limit=plan.prefetch,
+                prefetch=stages, query=_exact_query(vector(plan.first_stage)), using=VECTOR_NAME, limit=plan.prefetch,
                 score_threshold=plan.score_threshold,
             )
         ]  # fmt: skip
@@ -51,13 +111,12 @@ def query_request(plan: QueryPlan, shard_key: ShardKey | None, old_ids: bool = F
     return models.QueryRequest(prefetch=stages, query=dense, using=DENSE_NAME, **page, **read)
 
 
-def _first_stages(plan: QueryPlan, old_ids: bool) -> list[models.Prefetch]:
+def _first_stages(plan: QueryPlan, vector: VectorMaker) -> list[models.Prefetch]:
     """The searches for candidates: by the inverted index, by the graph, or both."""
-    filter = None if plan.filter is None else point_filter(plan.filter, old_ids=old_ids)
     stages = []
     if plan.first_stage is not None:
-        codes = models.NearestQuery(nearest=_vector(plan.first_stage))
-        stages.append(models.Prefetch(query=codes, using=VECTOR_NAME, filter=filter, limit=plan.prefetch))
+        codes = models.NearestQuery(nearest=vector(plan.first_stage))
+        stages.append(models.Prefetch(query=codes, using=VECTOR_NAME, filter=plan.filter, limit=plan.prefetch))
     if plan.navigation is not None:
         graph = models.NearestQuery(nearest=plan.navigation.tolist())
         # Without this the engine rescores by the vectors on disk, which codes do better.
@@ -65,19 +124,26 @@ def _first_stages(plan: QueryPlan, old_ids: bool) -> list[models.Prefetch]:
             hnsw_ef=plan.navigation_ef, quantization=models.QuantizationSearchParams(rescore=False)
         )
         stages.append(
-            models.Prefetch(query=graph, using=NAVIGATION_NAME, filter=filter, params=params, limit=plan.prefetch)
+            models.Prefetch(query=graph, using=NAVIGATION_NAME, filter=plan.filter, params=params, limit=plan.prefetch)
         )
     return stages
 
 
-def _exact_query(query: QueryVector) -> models.RecommendQuery:
+def _exact_query(vector: models.SparseVector) -> models.RecommendQuery:
     """A query scored against the stored float32 values, whatever the datatype of the index.
 
     Recommendation with one positive vector and the sum of scores is the dot product with the stored vector.
     """
     strategy = models.RecommendStrategy.SUM_SCORES
-    return models.RecommendQuery(recommend=models.RecommendInput(positive=[_vector(query)], strategy=strategy))
+    return models.RecommendQuery(recommend=models.RecommendInput(positive=[vector], strategy=strategy))
 
 
-def _vector(query: QueryVector) -> models.SparseVector:
+def _lists(query: QueryVector) -> models.SparseVector:
     return models.SparseVector(indices=np.asarray(query.indices).tolist(), values=np.asarray(query.values).tolist())
+
+
+def _arrays(query: QueryVector) -> models.SparseVector:
+    """A vector of NumPy arrays, which the model does not check."""
+    return models.SparseVector.model_construct(
+        indices=np.asarray(query.indices, np.int32), values=np.asarray(query.values, np.float32)
+    )

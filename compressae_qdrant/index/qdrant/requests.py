@@ -24,8 +24,9 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
 from .answers import PointReader
 from .calls import Call, OptimiserState, ignore_answer
-from .queries import query_request
-from .upserts import Target, add_codes_call, check_applied, upsert_call
+from .queries import search_call
+from .target import Target
+from .upserts import add_codes_call, check_applied, upsert_call
 
 __all__ = ["Requests", "query_limit_of"]
 
@@ -225,17 +226,7 @@ class Requests:
 
     def search(self, plans: Sequence[QueryPlan]) -> Call[list[list[Hit]]]:
         """Hits of several plans, in order."""
-        old_ids = self._manifest.old_ids
-        requests = [query_request(check_plan(plan, self._manifest), self._target.shard_key, old_ids) for plan in plans]
-
-        def parse(answers: list[models.QueryResponse]) -> list[list[Hit]]:
-            return [self._reader.hits(plan, answer.points) for plan, answer in zip(plans, answers, strict=True)]
-
-        return Call(
-            "search",
-            lambda client: client.query_batch_points(collection_name=self._target.collection, requests=requests),
-            parse,
-        )
+        return search_call(self._target, list(map(self._prepared, plans)), self._reader)
 
     def retrieve(self, ids: Sequence[ItemId]) -> Call[list[Record]]:
         """Stored items, in the order of `ids`; missing ones are left out."""
@@ -287,6 +278,13 @@ class Requests:
             ),
             parse,
         )
+
+    def _prepared(self, plan: QueryPlan) -> QueryPlan:
+        """A plan that has been checked, with point ids in its filter."""
+        plan = check_plan(plan, self._manifest)
+        if plan.filter is None:
+            return plan
+        return replace(plan, filter=point_filter(plan.filter, old_ids=self._manifest.old_ids))
 
     def _points(self, ids: Sequence[ItemId]) -> list[PointId]:
         return points_of(ids, old=self._manifest.old_ids)

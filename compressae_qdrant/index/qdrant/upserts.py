@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from qdrant_client import grpc, models
@@ -12,26 +11,13 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from ...errors import ConfigError, IndexUnavailableError
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..points import CheckedBatch, CodePoint, to_points
-from ..settings import ShardKey
 from .calls import Call
-from .client import Transport
+from .target import Target
 from .wire import grpc_points, rest_body
 
-__all__ = ["Target", "add_codes_call", "check_applied", "upsert_call"]
+__all__ = ["add_codes_call", "check_applied", "upsert_call"]
 
 _ACTION: Final = "upsert into"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where calls go, and how."""
-
-    collection: str
-    transport: Transport = Transport()  # noqa: RUF009 (frozen)
-    shard_key: ShardKey | None = None
-    """None is the whole collection."""
-    only_new: bool = False
-    """Whether an upsert leaves existing items unchanged (Qdrant 1.17 or newer; older servers replace them)."""
 
 
 def upsert_call(target: Target, batch: CheckedBatch) -> Call[None]:

@@ -1,17 +1,20 @@
-"""A checked batch as the body of an upsert, built from its arrays: JSON for REST, protobuf messages for gRPC.
+"""Upserts and queries as they are sent, built from arrays: JSON for REST, protobuf messages for gRPC.
 
-Building the client's models would take longer than the rest of an upload (`scripts/bench_ingest.py`). The body is still
-sent through the client's own connection, with its key, TLS and timeouts.
+Building the client's models from lists would take longer than the rest of an upload (`scripts/bench_ingest.py`) or of a
+query (`scripts/bench_client.py`). What is built here is sent through the client's own connection, with its key, TLS and
+timeouts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from qdrant_client import grpc
+import pydantic
+from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from ...codes import FloatArray, SparseCodes
@@ -20,7 +23,7 @@ from ..ids import PointId
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..points import CheckedBatch, rows_of
 
-__all__ = ["JsonBody", "grpc_points", "rest_body"]
+__all__ = ["JsonBody", "grpc_points", "grpc_query", "rest_body", "rest_queries"]
 
 _DECIMALS: Final = 10
 _VALUES, _INDICES = 1 << 3 | 2, 2 << 3 | 2
@@ -81,6 +84,39 @@ def grpc_points(batch: CheckedBatch) -> list[grpc.PointStruct]:
     return points
 
 
+def rest_queries(requests: Sequence[models.QueryRequest]) -> JsonBody:
+    """The body of `POST /collections/.../points/query/batch`. Sparse vectors in the requests may hold arrays."""
+    body = orjson.dumps({"searches": requests}, default=_model_fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    return JsonBody(body)
+
+
+def grpc_query(request: models.QueryRequest, collection: str) -> grpc.QueryPoints:
+    """A query of `qdrant.Points/QueryBatch`. Sparse vectors in the request may hold arrays."""
+    return _ArraysToGrpc.convert_query_request(request, collection)
+
+
+class _ArraysToGrpc(RestToGrpc):
+    """The client's conversion, with sparse vectors of arrays in place of lists."""
+
+    @classmethod
+    def convert_sparse_vector(cls, model: models.SparseVector) -> grpc.SparseVector:
+        indices, values = np.asarray(model.indices), np.asarray(model.values, "<f4")
+        varints = _varints(indices, int(indices.max(initial=0)) + 1)
+        values_head, indices_head = _head(_VALUES, 4 * len(values)), _head(_INDICES, varints.size)
+        vector = grpc.SparseVector()
+        vector.MergeFromString(values_head + values.tobytes() + indices_head + varints.tobytes())
+        return vector
+
+
+def _model_fields(value: Any) -> Any:
+    """A model of the client as JSON: the fields that are set."""
+    if isinstance(value, models.Filter):
+        return orjson.Fragment(value.model_dump_json(by_alias=True, exclude_unset=True, exclude_none=True))
+    if isinstance(value, pydantic.BaseModel):
+        return {name: field for name in value.model_fields_set if (field := getattr(value, name)) is not None}
+    raise TypeError
+
+
 def _set_id(point: grpc.PointStruct, id: PointId) -> None:
     if isinstance(id, int):
         point.id.num = id
@@ -101,10 +137,8 @@ def _decimal(x: FloatArray) -> npt.NDArray[np.float64]:
 def _sparse_vectors(codes: SparseCodes) -> list[bytes]:
     """Each code as a serialised qdrant.SparseVector."""
     n, k = codes.indices.shape
-    width = max(1, -(-(codes.latents - 1).bit_length() // 7))
-    # Every index is padded to the bytes of the largest possible one. Protobuf readers accept such varints.
-    varints = (codes.indices[:, :, None] >> (7 * np.arange(width)) & 0x7F).astype(np.uint8)
-    varints[:, :, :-1] |= 0x80
+    varints = _varints(codes.indices, codes.latents)
+    width = varints.shape[-1]
     values = codes.values.astype("<f4", copy=False).view(np.uint8).reshape(n, 4 * k)
     parts = [_repeated(_head(_VALUES, 4 * k), n), values, _repeated(_head(_INDICES, width * k), n),
              varints.reshape(n, width * k)]  # fmt: skip
@@ -113,6 +147,15 @@ def _sparse_vectors(codes: SparseCodes) -> list[bytes]:
         indices, kept = codes.row(row)
         vectors[row] = grpc.SparseVector(values=kept.tolist(), indices=indices.tolist()).SerializeToString()
     return vectors
+
+
+def _varints(indices: npt.NDArray[np.int32], latents: int) -> npt.NDArray[np.uint8]:
+    """Indices below `latents` as varints, in a further axis. Each is padded to the bytes of the largest possible one,
+    which readers of protobuf accept."""
+    width = max(1, -(-(latents - 1).bit_length() // 7))
+    varints = (indices[..., None] >> (7 * np.arange(width)) & 0x7F).astype(np.uint8)
+    varints[..., :-1] |= 0x80
+    return varints
 
 
 def _repeated(text: bytes, n: int) -> npt.NDArray[np.uint8]:
