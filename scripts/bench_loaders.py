@@ -1,0 +1,77 @@
+"""Measure how much two ingestions on one machine slow each other down.
+
+    python scripts/bench_loaders.py                                  # the shipped sample and a quickly trained model
+    python scripts/bench_loaders.py text.npy --model model --items 20000
+
+Runs `compressae ingest` into an embedded index: one process alone, then two at once, first with threads that wait as the
+command sets it (OMP_WAIT_POLICY=passive), then with busy waiting. Prints the items per second of each process, and the
+sum of two relative to one alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from bench_data import load_catalog, load_or_train
+
+
+def load(catalog: Path, model: Path, index: Path, waiting: str) -> subprocess.Popen[bytes]:
+    """Start an ingestion."""
+    command = [
+        sys.executable, "-m", "compressae_qdrant", "ingest", str(catalog), "--model", str(model), "--index", str(index)
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.Popen(
+        command, env=environment | {"OMP_WAIT_POLICY": waiting}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def rates(processes: int, catalog: Path, model: Path, items: int, folder: Path, waiting: str) -> list[float]:
+    """Items per second of each of some ingestions that start together."""
+    started = time.perf_counter()
+    running = [load(catalog, model, folder / f"{waiting}-{processes}-{number}", waiting) for number in range(processes)]
+    seconds: dict[int, float] = {}
+    while len(seconds) < len(running):
+        for number, process in enumerate(running):
+            if number not in seconds and process.poll() is not None:
+                seconds[number] = time.perf_counter() - started
+                if process.returncode:
+                    assert process.stderr is not None
+                    raise SystemExit(process.stderr.read().decode())
+        time.sleep(0.02)
+    return [items / seconds[number] for number in range(processes)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
+    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser.add_argument("--items", type=int, default=20_000, help="items of an ingestion (default: 20000)")
+    args = parser.parse_args()
+    name, vectors = load_catalog(args.vectors)
+    print(f"Catalog: {name}; {os.cpu_count()} cores")
+    model = load_or_train(args.model, vectors)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "catalog.npy", np.resize(np.asarray(vectors), (args.items, vectors.shape[1])))
+        model.save(folder / "model")
+        print("\n| waiting | alone, items/s | two at once, items/s | two : one |\n|---|---|---|---|")
+        for waiting in ("passive", "active"):
+            one = rates(1, folder / "catalog.npy", folder / "model", args.items, folder, waiting)
+            two = rates(2, folder / "catalog.npy", folder / "model", args.items, folder, waiting)
+            print(
+                f"| {waiting} | {one[0]:,.0f} | {' + '.join(f'{rate:,.0f}' for rate in two)} | "
+                f"{sum(two) / one[0]:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
