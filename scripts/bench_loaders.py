@@ -3,9 +3,9 @@
     python scripts/bench_loaders.py                                  # the shipped sample and a quickly trained model
     python scripts/bench_loaders.py text.npy --model model --items 20000
 
-Runs `compressae ingest` into an embedded index: one process alone, then two at once, first with threads that wait as the
-command sets it (OMP_WAIT_POLICY=passive), then with busy waiting. Prints the items per second of each process, and the
-sum of two relative to one alone.
+Runs `compressae ingest` into an embedded index: one process alone, then two at once. Threads first wait as the command
+sets it (OMP_WAIT_POLICY=passive), then in a busy loop. Prints the items per second of each process, and the sum of two
+relative to one alone.
 """
 
 from __future__ import annotations
