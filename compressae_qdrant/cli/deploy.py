@@ -23,6 +23,7 @@ from .options import (
     JsonOption,
     MetadataOption,
     ModelOption,
+    NavigationOption,
     PayloadOption,
     RenameOption,
     SourceArgument,
@@ -71,6 +72,7 @@ def deploy(
         Path | None,
         typer.Option(metavar="FILE", help="File that records the progress of the load.", rich_help_panel=INDEX),
     ] = None,
+    navigation: NavigationOption = None,
     device: DeviceOption = "cpu",
     id: IdOption = "id",
     embedding: EmbeddingOption = "embedding",
@@ -116,7 +118,9 @@ def deploy(
             report = deploy_collection(
                 catalog, coder, client, name,
                 live_model=None if live_model is None else CompresSAE.load(live_model),
-                settings=IndexSettings(**index_settings(config, {"shards": shards, "replicas": replicas})),
+                settings=IndexSettings(
+                    **index_settings(config, shards=shards, replicas=replicas, navigation=navigation)
+                ),
                 journal=journal,
                 least_recall=least_recall, tolerance=tolerance, on_batch=advance,
             )  # fmt: skip

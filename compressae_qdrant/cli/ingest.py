@@ -39,6 +39,7 @@ from .options import (
     MetadataOption,
     MethodOption,
     ModelOption,
+    NavigationOption,
     PayloadOption,
     RenameOption,
     SkipOption,
@@ -57,6 +58,7 @@ def ingest(
     config: ConfigOption = None,
     datatype: DatatypeOption = None,
     keep_dense: KeepDenseOption = False,
+    navigation: NavigationOption = None,
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -107,7 +109,7 @@ def ingest(
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
     catalog = check_source(catalog, coder.dim, batch_size)
-    settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
+    settings = index_settings(config, datatype=datatype or None, keep_dense=keep_dense or None, navigation=navigation)
     with (
         open_or_create(index, coder, settings) as opened,
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,

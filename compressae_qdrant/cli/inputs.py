@@ -169,8 +169,8 @@ def collection_of_source(location: str) -> tuple[QdrantClient, str, str | None]:
     return client, collection, parameters["vector"][0] if "vector" in parameters else None
 
 
-def index_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an index: those of the file, overridden by each that is `given` and not None."""
+def index_settings(config: Path | None, **given: object) -> dict[str, Any]:
+    """Settings of an index: those of the file, overridden by each that is given and not None."""
     from ..tuning.settings_file import Settings
 
     return {**Settings.read(config).index, **{name: value for name, value in given.items() if value is not None}}

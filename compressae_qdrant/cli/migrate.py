@@ -19,6 +19,7 @@ from .options import (
     JsonOption,
     MaxRequestOption,
     ModelOption,
+    NavigationOption,
     PayloadOption,
     RenameOption,
     SkipOption,
@@ -57,6 +58,7 @@ def migrate(
         ),
     ] = False,
     config: ConfigOption = None,
+    navigation: NavigationOption = None,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
     device: DeviceOption = "cpu",
@@ -80,6 +82,7 @@ def migrate(
 
     if in_place != (index is None):
         raise ConfigError("give either --index, the index to write codes to, or --in-place, and not both")
+    settings = index_settings(config, navigation=navigation)
     fields = payload_fields(payload, drop, rename, binary)
     if index is None and (payload is not None or drop or rename):
         raise ConfigError("--payload, --drop and --rename need --index: with --in-place the payload stays as it is")
@@ -89,8 +92,8 @@ def migrate(
         )
         coder = CompresSAE.load(model, device=parse_device(device))
         run_sync(
-            catalog, coder, index, index_settings(config, {}), quiet=json_output, delete=False, backfill=True,
-            batch_size=batch_size, max_request_bytes=request_bytes(max_request_mb),
+            catalog, coder, index, settings, quiet=json_output, delete=False, backfill=True, batch_size=batch_size,
+            max_request_bytes=request_bytes(max_request_mb),
         )  # fmt: skip
         return
     from ..index import IndexSettings
@@ -103,7 +106,7 @@ def migrate(
             report = add_codes(
                 client, collection, vector, coder, again=again, batch_size=batch_size, on_batch=advance,
                 on_start=advance.expect, max_request_bytes=request_bytes(max_request_mb),
-                settings=IndexSettings(**index_settings(config, {})), on_error="skip" if skip_bad_rows else "raise",
+                settings=IndexSettings(**settings), on_error="skip" if skip_bad_rows else "raise",
             )  # fmt: skip
     finally:
         client.close()

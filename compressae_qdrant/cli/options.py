@@ -181,6 +181,14 @@ KeepDenseOption = Annotated[
         "the index is created.",
     ),
 ]  # fmt: skip
+NavigationOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--navigation/--no-navigation", show_default="--navigation", rich_help_panel=INDEX,
+        help="Whether the index gets navigation vectors with a graph, which keep searches of large catalogs fast. "
+        "Servers before Qdrant 1.18 have none. Fixed when the index is created.",
+    ),
+]  # fmt: skip
 KeepVanishedOption = Annotated[
     bool,
     typer.Option(

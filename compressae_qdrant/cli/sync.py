@@ -37,6 +37,7 @@ from .options import (
     MetadataOption,
     MethodOption,
     ModelOption,
+    NavigationOption,
     PayloadOption,
     RenameOption,
     SkipOption,
@@ -63,6 +64,7 @@ def sync(
     backfill: BackfillOption = False,
     datatype: DatatypeOption = None,
     keep_dense: KeepDenseOption = False,
+    navigation: NavigationOption = None,
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
     batch_size: BatchSizeOption = 2048,
@@ -96,7 +98,7 @@ def sync(
         metadata=metadata, skip_bad_rows=skip_bad_rows,
         fields=payload_fields(payload, drop, rename, binary),
     )  # fmt: skip
-    settings = index_settings(config, {"datatype": datatype or None, "keep_dense": keep_dense or None})
+    settings = index_settings(config, datatype=datatype or None, keep_dense=keep_dense or None, navigation=navigation)
     run_sync(
         catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
         backfill=backfill, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,

@@ -96,7 +96,7 @@ def create_steps(collection: str, manifest: Manifest) -> Steps[None]:
             raise
         raise CodeIndexError(
             f"{exc}. Navigation vectors need Qdrant 1.18 or newer; for an older server, create the index with "
-            "IndexSettings(navigation=None)"
+            "IndexSettings(navigation=None) (--no-navigation)"
         ) from exc
     try:
         yield from setup_calls(collection, manifest.settings)
