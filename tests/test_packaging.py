@@ -22,6 +22,7 @@ OPTIONAL = (
     "duckdb",
     "faiss",
     "jinja2",
+    "langchain_core",
     "matplotlib",
     "opentelemetry",
     "pandas",
@@ -99,6 +100,7 @@ def test_every_module_can_be_imported_without_extras() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [  # only these modules are all about an extra
         "compressae_qdrant.evaluation.plots",
+        "compressae_qdrant.integrations.langchain",
         "compressae_qdrant.integrations.sentence_transformers",
         "compressae_qdrant.integrations.sklearn",
     ]

@@ -40,10 +40,16 @@ class AsyncQdrantIndex(CollectionIndex):
     """`QdrantIndex` for an `AsyncQdrantClient`: the same methods, awaited."""
 
     def __init__(
-        self, client: AsyncQdrantClient, collection: str, manifest: Manifest, model: CodeModel | None = None
+        self,
+        client: AsyncQdrantClient,
+        collection: str,
+        manifest: Manifest,
+        model: CodeModel | None = None,
+        owns_client: bool = False,
     ) -> None:
         super().__init__(client.init_options, collection, manifest, model)
         self._connection = Connection(client)
+        self._owns_client = owns_client
 
     @classmethod
     async def create(
@@ -158,6 +164,11 @@ class AsyncQdrantIndex(CollectionIndex):
     async def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
         """See `QdrantIndex.optimize`."""
         await follow_async(optimise_steps(self._requests, self._collection, patience), self._run)
+
+    async def close(self) -> None:
+        """Close the client if this index owns it."""
+        if self._owns_client:
+            await self._connection.client.close()
 
     async def _run(self, call: Call[T]) -> T:
         return await run_call_async(self._connection.client, self._collection, call)

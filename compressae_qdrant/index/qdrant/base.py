@@ -46,9 +46,14 @@ class CollectionIndex(Described):
         return self._collection
 
     @property
+    def is_local(self) -> bool:
+        """Whether the collection is in the client's local mode, inside this process."""
+        return self._transport.kind == "local"
+
+    @property
     def parallel_upserts(self) -> int:
         """How many upserts to run at once: 4 on a server, 1 in the client's local mode, which runs in this process."""
-        return 1 if self._transport.kind == "local" else _PARALLEL_UPSERTS
+        return 1 if self.is_local else _PARALLEL_UPSERTS
 
     def of_shard(self, shard_key: ShardKey) -> Self:
         """This index restricted to one shard key: its writes, searches, counts and scans.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Self, TypeVar
 
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from ...errors import ConfigError
 from ..manifest import Manifest
 from ..protocol import CodeModel
 from ..settings import IndexSettings
+from .async_index import AsyncQdrantIndex
 from .calls import Call, run_call
-from .connection import Connection
+from .connection import Connection, make_client
 from .operations import SyncOperations
 from .steps import adopt_steps, create_steps, follow, open_steps
 
@@ -98,6 +100,27 @@ class QdrantIndex(SyncOperations):
         """
         target, manifest = follow(open_steps(collection, model), lambda call: run_call(client, collection, call))
         return cls(client, target, manifest, owns_client, model)
+
+    def to_async(self, client: AsyncQdrantClient | None = None) -> AsyncQdrantIndex:
+        """The same index for asyncio, without a request to the server.
+
+        Args:
+            client: the client to use. By default one is made with the options of this index's client; it belongs to
+                the index returned, whose `close` closes it.
+
+        Raises:
+            ConfigError: no client is given, and this one is the client's local mode, whose data no other client sees.
+        """
+        connection = self._connection.client
+        if client is None and self.is_local:
+            raise ConfigError(
+                "the index is in the client's local mode, whose data an async client does not see; use a server, or "
+                "make an AsyncQdrantIndex in the first place"
+            )
+        made = client or make_client(AsyncQdrantClient, **{**connection.init_options, "check_compatibility": False})
+        index = AsyncQdrantIndex(made, self._collection, self._manifest, owns_client=client is None)
+        index._requests = self._requests.over(index._transport)
+        return index
 
     def close(self) -> None:
         """Close the client if this index owns it."""

@@ -24,6 +24,7 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
 from .answers import PointReader
 from .calls import Call, OptimiserState, ignore_answer
+from .client import Transport
 from .queries import search_call
 from .target import Target
 from .upserts import add_codes_call, check_applied, upsert_call
@@ -67,6 +68,10 @@ class Requests:
                 f"{', '.join(map(repr, known)) or 'none'}"
             )
         return Requests(replace(self._target, shard_key=shard_key), self._manifest, self._model)
+
+    def over(self, transport: Transport) -> Requests:
+        """The same calls for a client of another transport."""
+        return Requests(replace(self._target, transport=transport), self._manifest, self._model)
 
     def only_new(self) -> Requests:
         """The same calls, but an upsert leaves existing items unchanged (Qdrant 1.17 or newer)."""
