@@ -169,15 +169,22 @@ def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
         assert all(hit.explain().first_stage == "codes" for hit in retriever.search(items[0], **options)), options
 
 
+@pytest.mark.parametrize(("datatype", "error"), [("float16", 1e-3), ("turbo8", 0.01), ("turbo4", 0.15)])
 def test_embeddings_rescore_the_candidates_of_the_graph(
-    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+    datatype: Any, error: float, tmp_path: Path, navigator: CompresSAE, items: FloatArray
 ) -> None:
-    with EdgeIndex.create(tmp_path / "index", navigator, IndexSettings(keep_dense=True)) as index:
+    settings = IndexSettings(keep_dense=True, dense_datatype=datatype)
+    assert IndexSettings(keep_dense=datatype) == settings
+    with EdgeIndex.create(tmp_path / "index", navigator, settings) as index:
         index.upsert(range(N), navigator.encode(items), dense=items)
         index.optimize()
         hits = Retriever(navigator, index).search(items[3], 5, first_stage="graph", prefetch=100)
-        assert [hit.id for hit in hits] == np.argsort(-(items @ items[3]))[:5].tolist()
-        assert hits[0].score == pytest.approx(1, abs=1e-3)
+        assert [hit.score for hit in hits] == pytest.approx(
+            [float(items[hit.id] @ items[3]) for hit in hits], abs=error
+        )
+        assert hits[0].id == 3
+        if datatype == "float16":
+            assert [hit.id for hit in hits] == np.argsort(-(items @ items[3]))[:5].tolist()
 
 
 def test_an_index_without_navigation_says_so(tmp_path: Path, navigator: CompresSAE, items: FloatArray) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import qdrant_edge as qe
 
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
-from ..settings import Datatype, FieldType, Memory
+from ..settings import Datatype, DenseDatatype, FieldType, Memory
 
 __all__ = ["create_shard"]
 
@@ -17,6 +17,8 @@ _DATATYPES: Final[dict[Datatype, qe.VectorStorageDatatype]] = {
     "float16": qe.VectorStorageDatatype.Float16,
     "uint8": qe.VectorStorageDatatype.Uint8,
 }
+_DENSE_DATATYPES: Final[dict[DenseDatatype, str]] = {"float16": "Float16", "turbo8": "Turbo8", "turbo4": "Turbo4"}
+"""Names in the engine's enumeration; its type stubs lack the newer ones."""
 _MEMORY: Final[dict[Memory, qe.Memory]] = {
     "pinned": qe.Memory.Pinned,
     "cached": qe.Memory.Cached,
@@ -78,7 +80,7 @@ def _dense_vectors(manifest: Manifest) -> dict[str, qe.EdgeVectorParams]:
         vectors[DENSE_NAME] = qe.EdgeVectorParams(
             size=manifest.dim,
             distance=qe.Distance.Cosine,
-            datatype=qe.VectorStorageDatatype.Float16,
+            datatype=getattr(qe.VectorStorageDatatype, _DENSE_DATATYPES[manifest.settings.dense_datatype]),
             hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=1_000_000),
             memory=qe.Memory.Cold,
         )

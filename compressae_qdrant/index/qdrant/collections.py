@@ -196,7 +196,7 @@ def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
         vectors[DENSE_NAME] = models.VectorParams(
             size=manifest.dim,
             distance=models.Distance.COSINE,
-            datatype=models.Datatype.FLOAT16,
+            datatype=models.Datatype(manifest.settings.dense_datatype),
             on_disk=True,
             hnsw_config=models.HnswConfigDiff(m=0),
         )
