@@ -174,13 +174,13 @@ def test_embeddings_rescore_the_candidates_of_the_graph(
     datatype: Any, error: float, tmp_path: Path, navigator: CompresSAE, items: FloatArray
 ) -> None:
     settings = IndexSettings(keep_dense=True, dense_datatype=datatype)
-    assert IndexSettings(keep_dense=datatype) == settings
+    assert IndexSettings(keep_dense=datatype) == settings  # the name alone stands for both
     with EdgeIndex.create(tmp_path / "index", navigator, settings) as index:
         index.upsert(range(N), navigator.encode(items), dense=items)
         index.optimize()
         hits = Retriever(navigator, index).search(items[3], 5, first_stage="graph", prefetch=100)
         assert [hit.score for hit in hits] == pytest.approx(
-            [float(items[hit.id] @ items[3]) for hit in hits], abs=error
+            [float(items[int(hit.id)] @ items[3]) for hit in hits], abs=error
         )
         assert hits[0].id == 3
         if datatype == "float16":
