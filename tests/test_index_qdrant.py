@@ -34,6 +34,7 @@ from compressae_qdrant.index.qdrant.client import Client, RestPoints, RestSearch
 from compressae_qdrant.index.qdrant.collections import (
     add_vector_call,
     adoption_call,
+    aliases_call,
     configure_vector_call,
     create_call,
     delete_call,
@@ -142,7 +143,8 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     plain = search_settings(limit=4, prefetch=20, filter=condition, first_stage_latents=8)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
-              ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None})]  # fmt: skip
+              ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None},
+               {"offset": 3, "min_score": 0.1, "with_codes": True})]  # fmt: skip
     part = Requests(Target("items", Transport(kind, 5), "eu"), manifest, model)
     adopted = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
     upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),
@@ -153,6 +155,8 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
         exists_call("items"), manifest_call("items"), adoption_call("items"), target_call("items"),
         part.delete([1]), part.count(condition), part.count(None), part.info(1), part.state(), part.start_optimisers(),
         part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.page(9, None), part.page(9, 3),
+        part.delete_by_filter(condition), aliases_call("items"),
+        part.scroll(part.scroll_settings(9, {"filter": condition, "with_codes": True, "with_dense": True}), 9, 3),
         *(call for call in upserts if call is not None),
     ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
+from compressae_qdrant.index.qdrant.answers import PointReader
 from compressae_qdrant.index.qdrant.queries import _arrays, _lists, _request
 from compressae_qdrant.index.qdrant.wire import grpc_points, grpc_query, rest_body, rest_queries
 from compressae_qdrant.scoring import QueryVector
@@ -124,6 +126,8 @@ def plans(draw: st.DrawFn) -> QueryPlan:
         navigation=None if stage == "codes" else np.array([0.3, 1e-7], np.float32),
         navigation_ef=None if stage == "codes" else 64,
         score_threshold=0.25 if stage == "codes" and draw(st.booleans()) else None,
+        offset=draw(st.integers(0, 1)), min_score=draw(st.sampled_from([None, 0.3])), with_codes=draw(st.booleans()),
+        with_dense=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -137,3 +141,24 @@ def test_queries_equal_those_of_the_client(plan: QueryPlan) -> None:
     assert json.loads(json.dumps(body), parse_float=np.float32) == json.loads(
         json.dumps(expected), parse_float=np.float32
     )
+
+
+def test_hits_from_grpc_equal_those_from_the_clients_models() -> None:
+    code = models.SparseVector(indices=[7, 2], values=[0.5, -1.0])
+    point = models.ScoredPoint(
+        id=3, version=0, score=0.75, payload={"n": 1}, vector={"code": code, "dense": [0.6, 0.8]}
+    )
+    low = models.ScoredPoint(id=4, version=0, score=0.25, payload={}, vector={})
+    vector = QueryVector(np.array([1], np.int32), np.array([1.0], np.float32))
+    plain = QueryPlan(vector, vector, 2, 9, min_score=0.5)
+    messages = [RestToGrpc.convert_scored_point(each) for each in (point, low)]
+    for plan in (plain, replace(plain, with_codes=True, with_dense=True)):
+        (hit,) = PointReader(False).grpc_hits(plan, messages)
+        (same,) = PointReader(False).hits(plan, [point, low])
+        assert hit == same
+        assert (hit.id, hit.score, hit.payload) == (3, 0.75, {"n": 1})
+    assert hit.indices is not None
+    assert hit.values is not None
+    assert hit.dense is not None
+    assert (hit.indices.tolist(), hit.values.tolist()) == ([2, 7], [-1.0, 0.5])
+    np.testing.assert_allclose(hit.dense, [0.6, 0.8])

@@ -16,6 +16,7 @@ from .output import as_is, print_json
 if TYPE_CHECKING:
     from ..index import Hit
     from ..scoring import Explanation, Share
+    from ..search import Group
 
 __all__ = ["show_hits", "weights_of"]
 
@@ -39,10 +40,18 @@ def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
     return weights
 
 
-def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_json: bool) -> None:
-    """Print hits as a table or as JSON, with their explanations if given."""
+def show_hits(
+    hits: Sequence[Hit],
+    explained: Sequence[Explanation] | None,
+    as_json: bool,
+    groups: Sequence[Group] | None = None,
+) -> None:
+    """Print hits as a table or as JSON, with their explanations and the groups they are of if given."""
+    group_of = [group.id for group in groups or () for _ in group.hits]
     if as_json:
         listed: list[dict[str, Any]] = [{"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits]
+        for entry, group in zip(listed, group_of, strict=groups is not None):
+            entry["group"] = group
         for entry, explanation in zip(listed, explained or (), strict=bool(explained)):
             entry["explanation"] = {
                 "shares": [dataclasses.asdict(share) for share in explanation.shares],
@@ -54,9 +63,11 @@ def show_hits(hits: Sequence[Hit], explained: Sequence[Explanation] | None, as_j
     if not hits:
         Console(stderr=True).print("no hits: no item matches the query, --filter and --within")
         return
-    table = Table("score", "id", *([] if explained is None else ["explanation"]), "payload", box=None)
+    extra = [*([] if groups is None else ["group"]), *([] if explained is None else ["explanation"])]
+    table = Table("score", "id", *extra, "payload", box=None)
     for n, hit in enumerate(hits):
-        column = [] if explained is None else [as_is(_explanation_text(explained[n]))]
+        column = [] if groups is None else [as_is(str(group_of[n]))]
+        column += [] if explained is None else [as_is(_explanation_text(explained[n]))]
         payload = as_is(json.dumps(hit.payload, ensure_ascii=False))
         table.add_row(f"{hit.score:.4f}", as_is(str(hit.id)), *column, payload)
     Console().print(table)

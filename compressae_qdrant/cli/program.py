@@ -49,6 +49,8 @@ COMMANDS: Final[dict[str, Entry]] = {
         ],
         "Operate": [
             ("sync", "sync", "Make an index equal to a catalog: add, rewrite and delete the items that differ."),
+            ("delete", "delete", "Delete items from an index, by their ids or by a filter."),
+            ("drop", "delete", "Delete a whole index: its directory, or its collection on a server."),
             ("migrate", "migrate", "Encode a collection of dense vectors while it stays in service."),
             (
                 "deploy",

@@ -51,7 +51,19 @@ def search(
         ),
     ] = None,
     embedder_option: EmbedderSettingsOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of hits.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of hits, or of groups.")] = 10,
+    offset: Annotated[int, typer.Option("--offset", help="Best hits to leave out, for the next pages.")] = 0,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", metavar="SCORE", help="Lowest score of a hit, in the unit of the scores."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by", metavar="FIELD", help="Return the best hits of each value of a payload field."
+        ),
+    ] = None,
+    group_size: Annotated[int, typer.Option("--group-size", help="With --group-by: hits of a group.")] = 3,
     filter: Annotated[
         str | None,
         typer.Option(
@@ -114,6 +126,8 @@ def search(
         )
     if within_strength and within is None:
         raise ConfigError(f"--within-strength is {within_strength} without a concept; name one with --within")
+    if group_by is not None and like:
+        raise ConfigError("--group-by groups the hits of a text or a vector; leave --like out")
     embed = open_embedder(embedder, embedder_option)
     coder = CompresSAE.load(model)
     with open_index(index, coder) as opened:
@@ -121,13 +135,17 @@ def search(
         settings: SearchOptions = {
             **options, "scoring": scored_by, "exact": exact, "filter": parse_filter(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
+            "offset": offset, "score_threshold": score_threshold,
         }  # fmt: skip
-        if like:
+        if group_by is not None:
+            groups = retriever.search_groups(target, group_by, limit, group_size, **settings)
+            hits = [hit for group in groups for hit in group.hits]
+        elif like:
             hits = retriever.similar_to(item_id(query, opened), limit, **settings)
         else:
             hits = retriever.search(target, limit, **settings)
         explained = retriever.explain(hits) if explain else None
-    show_hits(hits, explained, json_output)
+    show_hits(hits, explained, json_output, None if group_by is None else groups)
 
 
 def _plan_options(config: Path | None, **given: Any) -> SearchOptions:
