@@ -26,6 +26,7 @@ from .options import (
     BinaryOption,
     ConfigOption,
     DatatypeOption,
+    DenseDatatypeOption,
     DeviceOption,
     DropOption,
     EmbedderOption,
@@ -58,6 +59,7 @@ def ingest(
     config: ConfigOption = None,
     datatype: DatatypeOption = None,
     keep_dense: KeepDenseOption = False,
+    dense_datatype: DenseDatatypeOption = None,
     navigation: NavigationOption = None,
     journal: Annotated[
         Path | None,
@@ -109,7 +111,13 @@ def ingest(
     )  # fmt: skip
     coder = CompresSAE.load(model, device=target)
     catalog = check_source(catalog, coder.dim, batch_size)
-    settings = index_settings(config, datatype=datatype or None, keep_dense=keep_dense or None, navigation=navigation)
+    settings = index_settings(
+        config,
+        datatype=datatype or None,
+        keep_dense=keep_dense or None,
+        dense_datatype=dense_datatype,
+        navigation=navigation,
+    )
     with (
         open_or_create(index, coder, settings) as opened,
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,

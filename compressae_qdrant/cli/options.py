@@ -177,7 +177,14 @@ KeepDenseOption = Annotated[
     bool,
     typer.Option(
         "--keep-dense", rich_help_panel=INDEX,
-        help="Also keep the embeddings on disk (2 bytes a dimension) and rescore the top hits with them. Fixed when "
+        help="Also keep the embeddings on disk and rescore the top hits with them. Fixed when the index is created.",
+    ),
+]  # fmt: skip
+DenseDatatypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dense-datatype", metavar="[float16|turbo8|turbo4]", show_default="float16", rich_help_panel=INDEX,
+        help="Type of the embeddings that --keep-dense keeps: 2 bytes, 1 byte or half a byte a dimension. Fixed when "
         "the index is created.",
     ),
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from .options import (
     BinaryOption,
     ConfigOption,
     DatatypeOption,
+    DenseDatatypeOption,
     DeviceOption,
     DropOption,
     EmbedderOption,
@@ -64,6 +65,7 @@ def sync(
     backfill: BackfillOption = False,
     datatype: DatatypeOption = None,
     keep_dense: KeepDenseOption = False,
+    dense_datatype: DenseDatatypeOption = None,
     navigation: NavigationOption = None,
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
@@ -98,7 +100,13 @@ def sync(
         metadata=metadata, skip_bad_rows=skip_bad_rows,
         fields=payload_fields(payload, drop, rename, binary),
     )  # fmt: skip
-    settings = index_settings(config, datatype=datatype or None, keep_dense=keep_dense or None, navigation=navigation)
+    settings = index_settings(
+        config,
+        datatype=datatype or None,
+        keep_dense=keep_dense or None,
+        dense_datatype=dense_datatype,
+        navigation=navigation,
+    )
     run_sync(
         catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
         backfill=backfill, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
