@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from compressae_qdrant import CompresSAE, EdgeIndex, SparseCodes
@@ -37,7 +38,13 @@ def test_codes_of_a_catalog_with_bad_rows_come_with_their_ids(
     ids = json.loads((tmp_path / facts["ids"]).read_text())
     assert ids == [0, *range(2, 600)]
     code = model.encode(embeddings[2:3])
-    assert SparseCodes.load(tmp_path / "codes.safetensors").indices[1].tolist() == code.indices[0].tolist()
+    written = SparseCodes.load(tmp_path / "codes.safetensors")
+    assert written.indices[1].tolist() == code.indices[0].tolist()
+    facts = shell.json("encode catalog.jsonl --model model --out codes.parquet --skip-bad-rows")
+    assert facts["ids"] == facts["codes"] == "codes.parquet"
+    table = pq.read_table(tmp_path / "codes.parquet")
+    assert table["id"].to_pylist() == ids
+    assert SparseCodes.from_arrow(table) == written
 
 
 def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: FloatArray) -> None:

@@ -34,8 +34,8 @@ def encode(
     source: SourceArgument,
     model: ModelOption,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="File (safetensors) to write the codes to, in the "
-                           "catalog's order.")
+        Path, typer.Option("--out", "-o", metavar="FILE", help="File to write the codes to, in the catalog's order: "
+                           "safetensors, or parquet if the name ends in .parquet.")
     ],
     method: MethodOption = "pursuit",
     atoms_per_step: AtomsOption = ATOMS_PER_STEP,
@@ -51,13 +51,15 @@ def encode(
 ) -> None:  # fmt: skip
     """Encode a catalog into a file of codes, without an index.
 
-    The item ids are written beside it as JSON, in the same order.
+    The item ids are written beside a safetensors file as JSON, in the same order; a parquet file has a column of them.
 
     Example:
         compressae encode sample --model model --out codes.safetensors
     """
+    import pyarrow.parquet as pq
+
     from ..codes import SparseCodes
-    from ..files import write_text
+    from ..files import atomic_path, write_text
     from ..model.compressae import CompresSAE
     from ..sources import check_source
 
@@ -76,8 +78,13 @@ def encode(
             skipped += batch.skipped
             advance(batch)
     codes, ids_file = SparseCodes.concatenate(parts), out.with_suffix(".ids.json")
-    codes.save(out)
-    write_text(ids_file, json.dumps(ids) + "\n")
+    if out.suffix == ".parquet":
+        ids_file = out
+        with atomic_path(out) as temporary:
+            pq.write_table(codes.to_arrow(ids), temporary)
+    else:
+        codes.save(out)
+        write_text(ids_file, json.dumps(ids) + "\n")
     facts = {
         "codes": str(out), "ids": str(ids_file), "items": len(codes), "skipped": skipped, "bytes": codes.nbytes,
         "dense_bytes": 4 * coder.dim * len(codes),
