@@ -11,7 +11,9 @@
     │   └── RowError                        a row of a catalog is malformed; `row` is its number
     ├── CodeIndexError                      the index refused or failed an operation
     │   ├── IndexNotFoundError              the index or an item does not exist
+    │   │   └── IndexReplacedError          the index was deleted, or another took its place, after it was opened
     │   ├── IndexExistsError                the index to create already exists
+    │   ├── IncompleteIndexError            the creation of the index was not completed; create it again
     │   ├── IndexUnavailableError           the server cannot be reached, or the shard is in use
     │   ├── RequestTooLargeError            the server accepts no request of this size
     │   └── UnsupportedFilterError          the engine cannot evaluate this filter
@@ -30,8 +32,10 @@ __all__ = [
     "CompresSAEError",
     "ConfigError",
     "DimensionError",
+    "IncompleteIndexError",
     "IndexExistsError",
     "IndexNotFoundError",
+    "IndexReplacedError",
     "IndexUnavailableError",
     "IngestError",
     "InvalidCodeError",
@@ -99,6 +103,17 @@ class CodeIndexError(CompresSAEError):
 
 class IndexNotFoundError(CodeIndexError):
     """An index, or an item of an index, does not exist."""
+
+
+class IndexReplacedError(IndexNotFoundError):
+    """An open index is no longer the one that was opened: it was deleted, or another was created in its place."""
+
+
+class IncompleteIndexError(CodeIndexError):
+    """An index lacks a part that its manifest promises, as its creation was not completed.
+
+    Creating it again, with the same model and settings, completes it.
+    """
 
 
 class IndexExistsError(CodeIndexError):

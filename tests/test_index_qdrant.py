@@ -33,17 +33,17 @@ from compressae_qdrant.index.qdrant.calls import Call, run_call
 from compressae_qdrant.index.qdrant.client import Client, RestPoints, RestSearch, Transport
 from compressae_qdrant.index.qdrant.collections import (
     add_vector_call,
-    adoption_call,
     aliases_call,
     configure_vector_call,
     create_call,
     delete_call,
     exists_call,
-    manifest_call,
+    field_call,
     setup_calls,
     store_manifest_call,
     target_call,
 )
+from compressae_qdrant.index.qdrant.contents import contents_call, identity_call, shard_keys_call
 from compressae_qdrant.index.qdrant.errors import client_errors
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.target import Target
@@ -152,7 +152,8 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     return [
         create_call("items", manifest), *setup_calls("items", settings), store_manifest_call("items", manifest),
         add_vector_call("items", manifest), configure_vector_call("items", manifest), delete_call("items"),
-        exists_call("items"), manifest_call("items"), adoption_call("items"), target_call("items"),
+        exists_call("items"), contents_call("open", "items"), shard_keys_call("items"), target_call("items"),
+        identity_call("items", manifest), field_call("items", "n", models.PayloadSchemaType.INTEGER),
         part.delete([1]), part.count(condition), part.count(None), part.info(1), part.state(), part.start_optimisers(),
         part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.page(9, None), part.page(9, 3),
         part.delete_by_filter(condition), aliases_call("items"),

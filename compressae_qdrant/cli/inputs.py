@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast, get_args
 from urllib.parse import parse_qs
 
-from ..errors import ConfigError, IndexNotFoundError
+from ..errors import ConfigError, IncompleteIndexError, IndexNotFoundError
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +177,7 @@ def index_settings(config: Path | None, **given: object) -> dict[str, Any]:
 
 
 def open_or_create(location: str, model: CompresSAE, requested: Mapping[str, Any]) -> CodeIndex:
-    """Open the index at a location, or create it with the requested settings.
+    """Open the index at a location, or create it with the requested settings. An incomplete one is completed.
 
     Raises:
         ConfigError: the index exists with other settings than those requested.
@@ -187,7 +187,7 @@ def open_or_create(location: str, model: CompresSAE, requested: Mapping[str, Any
     settings = IndexSettings(**requested)
     try:
         opened = open_index(location, model)
-    except IndexNotFoundError:
+    except (IndexNotFoundError, IncompleteIndexError):
         return create_index(location, model, settings)
     actual = opened.settings
     different = [name for name in requested if getattr(actual, name) != getattr(settings, name)]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
 from ..codes import FloatArray
-from ..errors import ConfigError, IndexNotFoundError, VerificationError
+from ..errors import ConfigError, IncompleteIndexError, IndexNotFoundError, VerificationError
 from ..index import IndexSettings, QdrantIndex
 from ..index.ids import id_digests, spelling_of
 from ..index.points import points_of
@@ -99,11 +99,16 @@ def deploy(
         raise ConfigError(f"collection {name!r} of this model is already live; use sync to update its items")
     try:
         index = QdrantIndex.open(client, name, model)
-    except IndexNotFoundError:
+    except (IndexNotFoundError, IncompleteIndexError):
         index = QdrantIndex.create(client, name, model, settings)
     ingest(source, model, index, journal=journal, retry=retry, on_batch=on_batch)
     report = _verify(source, model, index, client, previous, live_model, queries)
     lowest = least_recall if report.live_recall is None else max(least_recall, report.live_recall - tolerance)
+    if collection_of(client, alias) != previous:
+        raise VerificationError(
+            f"alias {alias!r} was switched from {previous!r} to {collection_of(client, alias)!r} while collection "
+            f"{name!r} was built, perhaps by another deployment; it was not switched again; deploy again to switch it"
+        )
     if report.recall < lowest:
         raise VerificationError(
             f"collection {name!r} has recall@10 {report.recall:.3f}, but at least {lowest:.3f} is required; alias "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -49,16 +50,21 @@ class Manifest:
     """Fingerprint of the projection that made the navigation vectors; None for an index without them."""
     old_ids: bool = False
     """Whether the spellings of a UUID are different items, as in indexes of version 0.1; see `index.ids`."""
+    identity: str | None = None
+    """Random id of the index, by which it is told from a later one of the same name; None in indexes of version 0.1."""
 
     @classmethod
     def of(cls, model: CodeModel, settings: IndexSettings, *, adopted: bool = False) -> Self:
         """The manifest of a new index for `model`.
 
         Raises:
-            ConfigError: navigation vectors cannot have as many dimensions as the settings ask for.
+            ConfigError: navigation vectors cannot have as many dimensions as the settings ask for, or an adopted
+                collection cannot have one of the settings.
         """
         projection = None
-        if adopted:  # its own vectors may have a graph already
+        if adopted:
+            _check_adoptable(settings)
+            # Its own vectors may have a graph already.
             settings = dataclasses.replace(settings, navigation=None)
         if settings.navigation is not None:
             projection, largest = model.projection_fingerprint, model.max_navigation_dim
@@ -69,7 +75,28 @@ class Manifest:
                     f"{largest}; choose a smaller dim"
                 )
             settings = dataclasses.replace(settings, navigation=dataclasses.replace(settings.navigation, dim=dim))
-        return cls(model.fingerprint, model.latents, model.dim, settings, adopted, projection)
+        identity = secrets.token_hex(8)
+        return cls(model.fingerprint, model.latents, model.dim, settings, adopted, projection, identity=identity)
+
+    def adopted_again(self, wanted: Manifest) -> Self:
+        """The manifest of an adopted collection that is adopted again with the settings of `wanted`: it stays the same
+        index, and further payload fields are indexed.
+
+        Raises:
+            ConfigError: the scale differs from that of the codes already stored.
+        """
+        own, new = self.settings, wanted.settings
+        if own.scale != new.scale:
+            raise ConfigError(
+                f"the collection has codes at scale {own.scale!r}, but the settings have {new.scale!r}; use the same "
+                "settings as before"
+            )
+        settings = dataclasses.replace(
+            new,
+            tenant_field=new.tenant_field or own.tenant_field,
+            payload_fields={**own.payload_fields, **new.payload_fields},
+        )
+        return dataclasses.replace(self, settings=settings)
 
     @property
     def navigation_dim(self) -> int | None:
@@ -92,6 +119,7 @@ class Manifest:
             "adopted": self.adopted,
             "projection": self.projection,
             "uuid_spellings": not self.old_ids,
+            "identity": self.identity,
             "written_by": f"compressae-qdrant {_version()}",
         }
 
@@ -114,17 +142,19 @@ class Manifest:
         try:
             settings = IndexSettings(**{"navigation": None, **data["settings"]})  # version 0.1 had no navigation
             adopted, projection = bool(data.get("adopted", False)), data.get("projection")
+            identity = data.get("identity")
             return cls(
                 str(data["fingerprint"]), int(data["latents"]), int(data["dim"]), settings, adopted,
                 None if projection is None else str(projection),
                 old_ids=not adopted and not data.get("uuid_spellings", False),
+                identity=None if identity is None else str(identity),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ConfigError) as exc:
             raise CodeIndexError(
                 f"the manifest of {location} is damaged ({type(exc).__name__}: {exc}); create the index again"
             ) from exc
 
-    def check_model(self, model: CodeModel | None, location: str) -> None:
+    def check_model(self, model: CodeModel | Manifest | None, location: str) -> None:
         """Raise an error for any model but the one of the index; None is not checked.
 
         Raises:
@@ -154,6 +184,11 @@ class Described:
         return self._manifest.latents
 
     @property
+    def identity(self) -> str | None:
+        """Random id of the index, by which it is told from a later one of the same name; None in indexes of 0.1."""
+        return self._manifest.identity
+
+    @property
     def settings(self) -> IndexSettings:
         """Settings with which the index was created."""
         return self._manifest.settings
@@ -162,6 +197,18 @@ class Described:
     def projection(self) -> str | None:
         """Fingerprint of the projection that made its navigation vectors; None for an index without them."""
         return self._manifest.projection
+
+
+def _check_adoptable(settings: IndexSettings) -> None:
+    """Refuse settings that an existing collection cannot have."""
+    usual = IndexSettings()
+    fixed = ("keep_dense", "dense_datatype", "shards", "replicas", "write_consistency", "shard_keys", "segments")
+    given = [name for name in fixed if getattr(settings, name) != getattr(usual, name)]
+    if given:
+        raise ConfigError(
+            f"codes are added to an existing collection, which has its own {', '.join(given)}; omit these settings, or "
+            "create another index"
+        )
 
 
 def _version() -> str:

@@ -64,6 +64,10 @@ class CodeIndex(Protocol):
         """Number of latents h of that model."""
 
     @property
+    def identity(self) -> str | None:
+        """Random id of the index, by which it is told from a later one of the same name; None in indexes of 0.1."""
+
+    @property
     def settings(self) -> IndexSettings:
         """Settings with which the index was created."""
 
@@ -95,6 +99,13 @@ class CodeIndex(Protocol):
             payloads: n JSON-like payloads, or None for none.
             dense: (n, d) embeddings, required by an index with `keep_dense` and refused by others.
             hashes: n hashes of the items' content, which `sync` compares, or None.
+        """
+
+    def verify(self) -> None:
+        """Check that this is still the index that was opened; other calls check it too, at most every two seconds.
+
+        Raises:
+            IndexReplacedError: it was deleted, or another was created in its place.
         """
 
     def delete(self, ids: Sequence[ItemId]) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from qdrant_client import QdrantClient
 
+from ..errors import SourceError
 from ..index import IndexSettings, QdrantIndex
 from ..index.manifest import VECTOR_NAME
 from ..model.compressae import CompresSAE
 from ..retry import RetryPolicy
-from ..sources import Batch, QdrantSource
+from ..sources import Batch, QdrantSource, check_source
 from ..sources.source import OnError
 from .ingest import ingest
 from .prepared import MAX_REQUEST_BYTES
@@ -57,10 +58,11 @@ def add_codes(
 
     Args:
         client: client of the server.
-        collection: name of the collection.
+        collection: name of the collection, or an alias, which is resolved once.
         vector: name of the dense vector; None is the unnamed one.
         model: encodes the vectors.
-        settings: settings of the index; only `datatype`, `memory` and `full_scan_threshold` apply.
+        settings: settings of the index. `datatype`, `memory`, `full_scan_threshold` and `scale` apply; the tenant field
+            and the payload fields are indexed.
         again: also encode points that already have a code.
         batch_size: points read, encoded and written at a time.
         on_error: whether a point without a usable vector stops the run or is skipped.
@@ -70,15 +72,27 @@ def add_codes(
         max_request_bytes: approximate size of the largest request; see `Writer`.
 
     Raises:
-        SourceError: the collection has no such vector.
+        ConfigError: the settings have one that an existing collection cannot be given, or differ from those with which
+            codes were added before.
+        SourceError: the collection has no such vector, its vectors have another dimension than the model's, or they
+            are multivectors. Nothing was added to it then.
         ModelMismatchError: the collection holds codes of another model.
         CodeIndexError: the server does not support adding vectors to a collection.
         IngestError: the server stayed unavailable; codes written before remain.
     """
     started = time.perf_counter()
-    index = QdrantIndex.adopt(client, collection, model, settings)
+    # Whether its points can be encoded is found out before anything is added to the collection.
+    whole = QdrantSource(client, collection, vector, on_error, payloads=False, retry=retry)
+    if whole.rows:
+        check_source(whole, model.dim)
+    index = QdrantIndex.adopt(client, whole.collection, model, settings)
     lacking = None if again else VECTOR_NAME
     source = QdrantSource(client, collection, vector, on_error, payloads=False, lacking=lacking, retry=retry)
+    if source.collection != index.collection:
+        raise SourceError(
+            f"alias {collection!r} was switched from {index.collection!r} to {source.collection!r} meanwhile; nothing "
+            "was encoded; run the same command again"
+        )
     if on_start is not None:
         on_start(source.rows)
     report = ingest(

@@ -44,13 +44,14 @@ class _AliasTarget(Generic[Index, AnyRetriever]):
         self._alias, self._refresh_seconds = alias, refresh_seconds
         self._make: Callable[[CompresSAE, Index], AnyRetriever] = retriever
         self._models: Mapping[str, CompresSAE] = {model.fingerprint: model for model in models}
-        self._target: tuple[str, AnyRetriever] | None = None
+        self._target: tuple[tuple[str, str | None], AnyRetriever] | None = None
+        """Name and identity of the collection, and its retriever."""
         self._expires_at = 0.0
 
     @property
     def collection(self) -> str | None:
         """Name of the collection that queries are sent to."""
-        return None if self._target is None else self._target[0]
+        return None if self._target is None else self._target[0][0]
 
     def _current(self) -> AnyRetriever | None:
         """The retriever of the last known collection; None if the alias has to be resolved again."""
@@ -65,8 +66,9 @@ class _AliasTarget(Generic[Index, AnyRetriever]):
                 f"alias {self._alias!r} points to codes of model {index.fingerprint!r}, but the models given are "
                 f"{', '.join(map(repr, self._models))}; give that model too"
             )
-        if self._target is None or self._target[0] != index.collection:
-            self._target = index.collection, self._make(self._models[index.fingerprint], index)
+        key = index.collection, index.identity
+        if self._target is None or self._target[0] != key:
+            self._target = key, self._make(self._models[index.fingerprint], index)
         self._expires_at = time.monotonic() + self._refresh_seconds
         return self._target[1]
 

@@ -30,6 +30,18 @@ class Sink:
     def __init__(self, seed: int = 0, failures: float = 0.0) -> None:
         self.points: dict[Any, dict[str, Any]] = {}
         self.config: dict[str, Any] | None = None
+        """The body that created the collection."""
+        self.fields: dict[str, Any] = {}
+        """Schema of each indexed payload field."""
+        self.shard_keys: list[Any] = []
+        self.down: set[tuple[str, str]] = set()
+        """Method and end of the path of calls that are answered with 503."""
+        self.refuses: set[tuple[str, str]] = set()
+        """Method and end of the path of calls that are answered with 400."""
+        self.ignores: set[tuple[str, str]] = set()
+        """Method and end of the path of calls that are answered as if they took effect."""
+        self.deaf_to: list[tuple[str, str]] = []
+        """Method and end of the path of calls that take effect but whose answer is 503, each once."""
         self.failures = failures
         self.full_from: int | None = None
         """Upserts of this id or a larger one are refused with status 503."""
@@ -75,6 +87,18 @@ class Sink:
                 return 503, None
             if self.config is None and method == "GET" and not path.endswith(("/exists", "/aliases")):
                 return 404, None
+            if (method, end) in self.down:
+                return 503, None
+            if (method, end) in self.refuses:
+                return 400, None
+            if (method, end) in self.ignores:
+                return 200, {"operation_id": 1, "status": "completed"}
+            if end == "shards" and body["shard_key"] in self.shard_keys:
+                return 400, None
+            if (method, end) in self.deaf_to:
+                self.deaf_to.remove((method, end))
+                self._act(method, path, body)
+                return 503, None
             fate = self._random.random()
             if fate < self.failures:
                 status = self._random.choice([429, 500, 503])
@@ -104,26 +128,54 @@ class Sink:
             return {"operation_id": 1, "status": "completed"}
         if path.endswith("/points/count"):
             return {"count": len(self.points)}
+        if path.endswith("/index") and method == "PUT":
+            self.fields[body["field_name"]] = body["field_schema"]
+            return {"operation_id": 1, "status": "completed"}
+        if path.endswith("/shards") and method == "PUT":
+            self.shard_keys.append(body["shard_key"])
+            return True
+        if path.endswith("/cluster"):
+            shards = [{"shard_id": n, "shard_key": key, "points_count": 0, "state": "Active"}
+                      for n, key in enumerate(self.shard_keys)]  # fmt: skip
+            return {"peer_id": 1, "shard_count": len(shards), "local_shards": shards, "remote_shards": [],
+                    "shard_transfers": []}  # fmt: skip
+        if "/vectors/" in path and method == "PUT":
+            assert self.config is not None
+            self.config.setdefault("sparse_vectors", {})[path.rpartition("/")[2]] = {}
+            return {"operation_id": 1, "status": "completed"}
+        if method == "DELETE":
+            self.config, self.fields, self.shard_keys, self.points = None, {}, [], {}
+            return True
         if method == "PUT":
-            self.config = body
+            self.config, self.fields, self.shard_keys, self.points = body, {}, [], {}
             return True
         if method == "PATCH":
             self.statuses = []
+            assert self.config is not None
+            self.config["metadata"] = {**(self.config.get("metadata") or {}), **(body.get("metadata") or {})}
             return True
         assert self.config is not None
         return {
             "status": self._status(),
-            "optimizer_status": "ok", "segments_count": 1, "payload_schema": {},
+            "optimizer_status": "ok", "segments_count": 1, "payload_schema": self._schema(),
             "indexed_vectors_count": len(self.points), "points_count": len(self.points),
             "config": {
-                "params": {"sparse_vectors": self.config["sparse_vectors"]},
+                "params": {"vectors": self.config.get("vectors"),
+                           "sparse_vectors": self.config.get("sparse_vectors")},
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
                 "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
                                      "default_segment_number": 0, "flush_interval_sec": 5, **self.optimizers},
                 "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
-                "metadata": self.config["metadata"],
+                "metadata": self.config.get("metadata"),
                 "strict_mode_config": self.strict,
             },
+        }  # fmt: skip
+
+    def _schema(self) -> dict[str, Any]:
+        """The indexed payload fields as a server reports them."""
+        return {
+            name: {"data_type": schema["type"], "params": schema, "points": 0} if isinstance(schema, dict)
+            else {"data_type": schema, "points": 0} for name, schema in self.fields.items()
         }  # fmt: skip
 
     def _status(self) -> str:
@@ -212,6 +264,13 @@ class _Collections(CollectionsServicer):
     def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
         info = models.CollectionInfo(**_result_of(self._sink, context, "GET", "", {}))
         return grpc.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+    def CollectionClusterInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        shards = _result_of(self._sink, context, "GET", "/cluster", {})["local_shards"]
+        keys = [RestToGrpc.convert_shard_key(shard["shard_key"]) for shard in shards]
+        return grpc.CollectionClusterInfoResponse(
+            peer_id=1, shard_count=len(keys), local_shards=[grpc.LocalShardInfo(shard_key=key) for key in keys]
+        )
 
 
 def _result_of(sink: Sink, context: Any, method: str, path: str, body: dict[str, Any]) -> Any:

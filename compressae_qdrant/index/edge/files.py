@@ -55,6 +55,13 @@ class DirectoryLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
+    def holds(self, file: Path) -> bool:
+        """Whether `file` still is the locked one, and was not deleted or replaced."""
+        try:
+            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), file.stat())
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Release the lock. Releasing it again does nothing."""
         if self._descriptor is not None:

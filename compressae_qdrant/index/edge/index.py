@@ -18,7 +18,7 @@ import numpy.typing as npt
 import qdrant_edge as qe
 
 from ...codes import SparseCodes
-from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError
+from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError, IndexReplacedError
 from ...files import write_text
 from ...telemetry import operation
 from ..filters import check_deletion
@@ -34,7 +34,7 @@ from .errors import engine_errors
 from .files import DirectoryLock, check_own_files, remove_directory, shard_use
 from .filters import edge_filter
 from .forks import abandon_in_children
-from .shard import create_shard
+from .shard import check_vectors, create_shard, index_fields
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -131,8 +131,10 @@ class EdgeIndex(Described):
     @classmethod
     def _load(cls, path: Path, manifest: Manifest, lock: DirectoryLock, model: CodeModel | None) -> Self:
         try:
+            check_vectors(path, path / _SHARD, manifest)
             with engine_errors("open", path):
                 shard = qe.EdgeShard.load(str(path / _SHARD))
+                index_fields(shard, manifest.settings)
         except CodeIndexError:
             lock.release()
             raise
@@ -167,6 +169,18 @@ class EdgeIndex(Described):
         points = [qe.Point(point.id, edge_requests.vectors(point), point.payload) for point in to_points(batch)]
         with self._open("upsert into") as shard:
             shard.update(qe.UpdateOperation.upsert_points(points))
+
+    def verify(self) -> None:
+        """Check that the directory still is the one that was opened. Other calls check it too.
+
+        Raises:
+            IndexReplacedError: it was deleted or moved, or another was put in its place.
+        """
+        if not self._lock.holds(self._path / _LOCK):
+            raise IndexReplacedError(
+                f"the index at {self._path} was deleted, moved or replaced after it was opened, so what is written "
+                "here is lost; open it again"
+            )
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""
@@ -338,14 +352,16 @@ class EdgeIndex(Described):
             )
         if not self._finalizer.alive:
             raise CodeIndexError(f"the index at {self._path} is closed; open it again with EdgeIndex.open")
+        self.verify()
         with operation("qdrant_edge", action.split()[0]), engine_errors(action, self._path):
             yield self._shard
 
 
 def _shut(shard: qe.EdgeShard, lock: DirectoryLock, location: str) -> None:
     try:
-        with engine_errors("flush", location):
-            shard.flush()
+        if lock.holds(Path(location) / _LOCK):  # otherwise there is nothing left to flush
+            with engine_errors("flush", location):
+                shard.flush()
     finally:
         shard.close()
         lock.release()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
 import qdrant_edge as qe
 
+from ...errors import CodeIndexError
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
-from ..settings import Datatype, DenseDatatype, FieldType, Memory
+from ..settings import Datatype, DenseDatatype, FieldType, IndexSettings, Memory
 
-__all__ = ["create_shard"]
+__all__ = ["check_vectors", "create_shard", "index_fields"]
 
 _DATATYPES: Final[dict[Datatype, qe.VectorStorageDatatype]] = {
     "float32": qe.VectorStorageDatatype.Float32,
@@ -64,13 +66,40 @@ def create_shard(path: Path, manifest: Manifest) -> None:
         wal_enabled=False,
     )
     shard = qe.EdgeShard.create(str(path), config)
+    index_fields(shard, settings)
+    shard.close()
+
+
+def index_fields(shard: qe.EdgeShard, settings: IndexSettings) -> None:
+    """Index the payload fields that settings promise and that are not indexed yet, and flush the shard."""
     fields: dict[str, FieldType] = dict(settings.payload_fields)
     if settings.tenant_field is not None:
         fields.setdefault(settings.tenant_field, "keyword")
-    for name, kind in fields.items():
-        shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
+    if fields:
+        existing = shard.info().payload_schema
+        for name, kind in fields.items():
+            if name not in existing:
+                shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
     shard.flush()
-    shard.close()
+
+
+def check_vectors(index: Path, shard: Path, manifest: Manifest) -> None:
+    """Check that a shard has the vectors that the manifest of its index promises.
+
+    Raises:
+        CodeIndexError: it lacks one, for example because manifest and shard are of different backups.
+    """
+    try:
+        config = json.loads((shard / "edge_config.json").read_bytes())
+        existing = {*config["vectors"], *config["sparse_vectors"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the engine says what is wrong
+    missing = [name for name in (*_dense_vectors(manifest), VECTOR_NAME) if name not in existing]
+    if missing:
+        raise CodeIndexError(
+            f"the index at {index} is damaged: its manifest promises the vectors {', '.join(map(repr, missing))}, "
+            "which its shard does not have; restore manifest and shard together, or create the index again"
+        )
 
 
 def _dense_vectors(manifest: Manifest) -> dict[str, qe.EdgeVectorParams]:

@@ -17,18 +17,19 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call, run_call_async
+from .client import Transport
 from .connection import Connection
+from .creation import adopt_steps, create_steps, open_steps
 from .steps import (
-    adopt_steps,
-    create_steps,
     delete_steps,
     drop_steps,
     follow_async,
-    open_steps,
     optimise_steps,
     page_steps,
     scroll_steps,
     upsert_steps,
+    verify_steps,
+    watched_steps,
 )
 
 __all__ = ["AsyncQdrantIndex"]
@@ -60,8 +61,8 @@ class AsyncQdrantIndex(CollectionIndex):
         settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
     ) -> Self:
         """See `QdrantIndex.create`."""
-        manifest = Manifest.of(model, settings)
-        await follow_async(create_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
+        steps = create_steps(collection, Manifest.of(model, settings), local=_is_local(client))
+        manifest = await follow_async(steps, lambda call: run_call_async(client, collection, call))
         return cls(client, collection, manifest, model)
 
     @classmethod
@@ -73,14 +74,14 @@ class AsyncQdrantIndex(CollectionIndex):
         settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
     ) -> Self:
         """See `QdrantIndex.adopt`."""
-        manifest = Manifest.of(model, settings, adopted=True)
-        await follow_async(adopt_steps(collection, manifest), lambda call: run_call_async(client, collection, call))
-        return cls(client, collection, manifest, model)
+        steps = adopt_steps(collection, Manifest.of(model, settings, adopted=True), local=_is_local(client))
+        target, manifest = await follow_async(steps, lambda call: run_call_async(client, collection, call))
+        return cls(client, target, manifest, model)
 
     @classmethod
     async def open(cls, client: AsyncQdrantClient, collection: str, model: CodeModel | None = None) -> Self:
         """See `QdrantIndex.open`."""
-        steps = open_steps(collection, model)
+        steps = open_steps(collection, model, local=_is_local(client))
         target, manifest = await follow_async(steps, lambda call: run_call_async(client, collection, call))
         return cls(client, target, manifest, model)
 
@@ -94,6 +95,10 @@ class AsyncQdrantIndex(CollectionIndex):
     ) -> None:
         """See `QdrantIndex.upsert`."""
         await follow_async(upsert_steps(self._requests, ids, codes, payloads, dense, hashes), self._run)
+
+    async def verify(self) -> None:
+        """See `QdrantIndex.verify`."""
+        await follow_async(verify_steps(self._requests, self._watch), self._run)
 
     async def delete(self, ids: Sequence[ItemId]) -> None:
         """See `QdrantIndex.delete`."""
@@ -171,4 +176,11 @@ class AsyncQdrantIndex(CollectionIndex):
             await self._connection.client.close()
 
     async def _run(self, call: Call[T]) -> T:
-        return await run_call_async(self._connection.client, self._collection, call)
+        return await follow_async(
+            watched_steps(self._requests, self._watch, call),
+            lambda each: run_call_async(self._connection.client, self._collection, each),
+        )
+
+
+def _is_local(client: AsyncQdrantClient) -> bool:
+    return Transport.of(client.init_options).kind == "local"

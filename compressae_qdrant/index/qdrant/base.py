@@ -12,6 +12,7 @@ from ..protocol import CodeModel
 from ..settings import ShardKey
 from .client import Transport
 from .requests import Requests
+from .steps import Watch
 from .target import Target
 
 __all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
@@ -38,6 +39,7 @@ class CollectionIndex(Described):
         self._collection = collection
         self._manifest = manifest
         self._transport = Transport.of(options)
+        self._watch = Watch()
         self._requests = Requests(Target(collection, self._transport), manifest, model)
 
     @property

@@ -6,21 +6,22 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from ...errors import IndexNotFoundError
 from ..manifest import DENSE_NAME, METADATA_KEY, NAVIGATION_NAME, VECTOR_NAME, Manifest
-from ..settings import FieldType, IndexSettings
+from ..settings import FieldType, IndexSettings, ShardKey
 from .calls import Call, ignore_answer
 
 __all__ = [
+    "FieldSchema",
     "add_vector_call",
-    "adoption_call",
     "aliases_call",
     "configure_vector_call",
     "create_call",
     "delete_call",
     "exists_call",
-    "manifest_call",
+    "field_call",
+    "field_schemas",
     "setup_calls",
+    "shard_key_call",
     "store_manifest_call",
     "target_call",
 ]
@@ -52,19 +53,26 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
     )
 
 
-def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
-    """Complete a new collection: create its shard keys, and index the payload fields that the settings name."""
-    schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
-        name: _FIELDS[kind] for name, kind in settings.payload_fields.items()
-    }
+FieldSchema = models.PayloadSchemaType | models.KeywordIndexParams
+
+
+def field_schemas(settings: IndexSettings) -> dict[str, FieldSchema]:
+    """The payload fields that settings promise to index, and how."""
+    schemas: dict[str, FieldSchema] = {name: _FIELDS[kind] for name, kind in settings.payload_fields.items()}
     if settings.tenant_field is not None:
         kind = models.KeywordIndexType.KEYWORD
         schemas[settings.tenant_field] = models.KeywordIndexParams(type=kind, is_tenant=True)
-    keys = [_shard_key_call(collection, key) for key in settings.shard_keys]
-    return [*keys, *(_field_call(collection, field, schema) for field, schema in schemas.items())]
+    return schemas
 
 
-def _shard_key_call(collection: str, key: int | str) -> Call[None]:
+def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:
+    """Complete a new collection: create its shard keys, and index the payload fields that the settings name."""
+    keys = [shard_key_call(collection, key) for key in settings.shard_keys]
+    return [*keys, *(field_call(collection, name, schema) for name, schema in field_schemas(settings).items())]
+
+
+def shard_key_call(collection: str, key: ShardKey) -> Call[None]:
+    """Create a shard key."""
     return Call(
         f"create shard key {key!r} of",
         lambda client: client.create_shard_key(collection_name=collection, shard_key=key),
@@ -72,9 +80,8 @@ def _shard_key_call(collection: str, key: int | str) -> Call[None]:
     )
 
 
-def _field_call(
-    collection: str, field: str, schema: models.PayloadSchemaType | models.KeywordIndexParams
-) -> Call[None]:
+def field_call(collection: str, field: str, schema: FieldSchema) -> Call[None]:
+    """Index a payload field. Repeating it changes nothing."""
     return Call(
         f"index field {field!r} of",
         lambda client: client.create_payload_index(
@@ -146,37 +153,6 @@ def aliases_call(collection: str) -> Call[list[str]]:
         return sorted(alias.alias_name for alias in answer.aliases if alias.collection_name == collection)
 
     return Call("look up", lambda client: client.get_aliases(), parse)
-
-
-def manifest_call(collection: str) -> Call[Manifest]:
-    """The manifest of a collection, from its metadata."""
-
-    def parse(answer: models.CollectionInfo) -> Manifest:
-        manifest = _manifest(collection, answer)
-        if manifest is None:
-            raise IndexNotFoundError(
-                f"collection {collection!r} exists but was not created by this package (its metadata has no "
-                f"{METADATA_KEY!r}); create the index under another name"
-            )
-        return manifest
-
-    return Call("open", lambda client: client.get_collection(collection_name=collection), parse)
-
-
-def adoption_call(collection: str) -> Call[tuple[bool, Manifest | None]]:
-    """Whether a collection already has the sparse vector of the codes, and its manifest if it has one."""
-
-    def parse(answer: models.CollectionInfo) -> tuple[bool, Manifest | None]:
-        return VECTOR_NAME in (answer.config.params.sparse_vectors or {}), _manifest(collection, answer)
-
-    return Call("inspect", lambda client: client.get_collection(collection_name=collection), parse)
-
-
-def _manifest(collection: str, answer: models.CollectionInfo) -> Manifest | None:
-    metadata = answer.config.metadata or {}
-    if METADATA_KEY not in metadata:
-        return None
-    return Manifest.from_json(metadata[METADATA_KEY], f"collection {collection!r}")
 
 
 def _index_params(settings: IndexSettings) -> models.SparseIndexParams:

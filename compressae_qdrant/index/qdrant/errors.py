@@ -105,7 +105,7 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         raise CodeIndexError(f"{what}: {exc}") from exc
     except ValueError as exc:
         # The client's local mode raises nothing more specific.
-        if "ollection" not in str(exc):
+        if "ollection" not in str(exc) and not str(exc).startswith("Wrong input"):
             raise
         kind = IndexNotFoundError if "not found" in str(exc) else CodeIndexError
         raise (IndexExistsError if "already exists" in str(exc) else kind)(f"{what}: {exc}") from exc

@@ -12,9 +12,11 @@ from ..protocol import CodeModel
 from ..settings import IndexSettings
 from .async_index import AsyncQdrantIndex
 from .calls import Call, run_call
+from .client import Transport
 from .connection import Connection, make_client
+from .creation import adopt_steps, create_steps, open_steps
 from .operations import SyncOperations
-from .steps import adopt_steps, create_steps, follow, open_steps
+from .steps import follow, watched_steps
 
 __all__ = ["QdrantIndex"]
 
@@ -50,15 +52,18 @@ class QdrantIndex(SyncOperations):
         *,
         owns_client: bool = False,
     ) -> Self:
-        """Create an empty collection for the codes of `model`. A failure leaves no collection behind.
+        """Create an empty collection for the codes of `model`.
+
+        If the server refuses, it leaves no collection behind. If the server stops answering or the process is killed,
+        the collection may be incomplete; creating it again, with the same model and settings, completes it.
 
         Raises:
-            IndexExistsError: there is a collection of this name.
+            IndexExistsError: there is a collection of this name, and it is complete or of another model or settings.
             IndexUnavailableError: the server cannot be reached.
             CodeIndexError: the server refused.
         """
-        manifest = Manifest.of(model, settings)
-        follow(create_steps(collection, manifest), lambda call: run_call(client, collection, call))
+        steps = create_steps(collection, Manifest.of(model, settings), local=_is_local(client))
+        manifest = follow(steps, lambda call: run_call(client, collection, call))
         return cls(client, collection, manifest, owns_client, model)
 
     @classmethod
@@ -73,17 +78,20 @@ class QdrantIndex(SyncOperations):
     ) -> Self:
         """Add a vector for the codes of `model` to an existing collection, beside its own (Qdrant 1.18 or newer).
 
-        Its points, payloads and other vectors do not change: `upsert` only adds codes to existing points, without
-        payloads, and `delete` is refused. Adopting a collection again opens it.
+        The collection is given by its name or an alias. Its points, payloads and other vectors do not change: `upsert`
+        only adds codes to existing points, without payloads, and `delete` is refused. The tenant field and the payload
+        fields of the settings are indexed; of the other settings, `datatype`, `memory`, `full_scan_threshold` and
+        `scale` can be chosen. Adopting a collection again opens it.
 
         Raises:
             IndexNotFoundError: there is no such collection.
             ModelMismatchError: it has the codes of another model.
+            ConfigError: a setting cannot be chosen, or differs from that of the codes already there.
             CodeIndexError: the server refused, or the collection is an index of this package.
         """
-        manifest = Manifest.of(model, settings, adopted=True)
-        follow(adopt_steps(collection, manifest), lambda call: run_call(client, collection, call))
-        return cls(client, collection, manifest, owns_client, model)
+        steps = adopt_steps(collection, Manifest.of(model, settings, adopted=True), local=_is_local(client))
+        target, manifest = follow(steps, lambda call: run_call(client, collection, call))
+        return cls(client, target, manifest, owns_client, model)
 
     @classmethod
     def open(
@@ -96,9 +104,11 @@ class QdrantIndex(SyncOperations):
         Raises:
             IndexNotFoundError: there is none, or it was not created by this package.
             ModelMismatchError: it holds the codes of another model.
+            IncompleteIndexError: its creation was not completed; `create` completes it.
             IndexUnavailableError: the server cannot be reached.
         """
-        target, manifest = follow(open_steps(collection, model), lambda call: run_call(client, collection, call))
+        steps = open_steps(collection, model, local=_is_local(client))
+        target, manifest = follow(steps, lambda call: run_call(client, collection, call))
         return cls(client, target, manifest, owns_client, model)
 
     def to_async(self, client: AsyncQdrantClient | None = None) -> AsyncQdrantIndex:
@@ -128,4 +138,11 @@ class QdrantIndex(SyncOperations):
             self._connection.client.close()
 
     def _run(self, call: Call[T]) -> T:
-        return run_call(self._connection.client, self._collection, call)
+        return follow(
+            watched_steps(self._requests, self._watch, call),
+            lambda each: run_call(self._connection.client, self._collection, each),
+        )
+
+
+def _is_local(client: QdrantClient) -> bool:
+    return Transport.of(client.init_options).kind == "local"

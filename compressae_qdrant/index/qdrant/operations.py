@@ -17,7 +17,16 @@ from ..protocol import ScrollOptions, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from .base import PATIENCE_SECONDS, CollectionIndex
 from .calls import Call
-from .steps import delete_steps, drop_steps, follow, optimise_steps, page_steps, scroll_steps, upsert_steps
+from .steps import (
+    delete_steps,
+    drop_steps,
+    follow,
+    optimise_steps,
+    page_steps,
+    scroll_steps,
+    upsert_steps,
+    verify_steps,
+)
 
 __all__ = ["SyncOperations"]
 
@@ -52,6 +61,14 @@ class SyncOperations(CollectionIndex):
             CodeIndexError: it does not, for example because the API key is read-only.
         """
         self._run(self._requests.write_nothing())
+
+    def verify(self) -> None:
+        """Check that the collection is still the one that was opened. Other calls check it too, every two seconds.
+
+        Raises:
+            IndexReplacedError: it was deleted, or another was created under its name.
+        """
+        follow(verify_steps(self._requests, self._watch), self._run)
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""

@@ -25,6 +25,7 @@ from ..settings import ShardKey
 from .answers import PointReader
 from .calls import Call, OptimiserState, ignore_answer
 from .client import Transport
+from .contents import identity_call
 from .queries import search_call
 from .target import Target
 from .upserts import add_codes_call, check_applied, upsert_call
@@ -148,6 +149,14 @@ class Requests:
             ),
             check_applied(self._target.collection),
         )
+
+    def verify(self) -> Call[None]:
+        """Compare the manifest of the collection with the one that was read when it was opened.
+
+        Raises:
+            IndexReplacedError: it is another collection of the same name.
+        """
+        return identity_call(self._target.collection, self._manifest)
 
     def read_query_limit(self) -> Call[int]:
         """Most points that one request may return, by the collection's strict mode."""

@@ -6,6 +6,7 @@ A generator yields a call to make and is sent its result or error; or it yields 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -15,46 +16,42 @@ import numpy.typing as npt
 from qdrant_client import models
 
 from ...codes import SparseCodes
-from ...errors import CodeIndexError, ConfigError, IndexExistsError, IndexNotFoundError, IndexUnavailableError
+from ...errors import (
+    CodeIndexError,
+    ConfigError,
+    IndexNotFoundError,
+    IndexReplacedError,
+    IndexUnavailableError,
+    RequestTooLargeError,
+)
 from ..filters import check_deletion
-from ..manifest import VECTOR_NAME, Manifest
-from ..protocol import CodeModel, ScrollOptions
+from ..protocol import ScrollOptions
 from ..results import ItemId, Payload, Record
 from .calls import Call
-from .collections import (
-    add_vector_call,
-    adoption_call,
-    aliases_call,
-    configure_vector_call,
-    create_call,
-    delete_call,
-    exists_call,
-    manifest_call,
-    setup_calls,
-    store_manifest_call,
-    target_call,
-)
+from .collections import aliases_call, delete_call
 from .requests import Requests
 
 __all__ = [
     "Steps",
-    "adopt_steps",
-    "create_steps",
+    "Watch",
     "delete_steps",
     "drop_steps",
     "follow",
     "follow_async",
-    "open_steps",
     "optimise_steps",
     "page_steps",
     "scroll_steps",
     "upsert_steps",
+    "verify_steps",
+    "watched_steps",
 ]
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
 _MAX_POLL_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
+_VERIFY_SECONDS: Final = 2.0
+"""How long an open index may go on without a look whether it is still the same."""
 _WAITING_SECONDS: Final = 30.0
 """How long optimisers may go on waiting after they were started."""
 
@@ -63,73 +60,63 @@ T = TypeVar("T")
 Steps = Generator[Call[Any] | float, Any, T]
 
 
-def open_steps(name: str, model: CodeModel | None) -> Steps[tuple[str, Manifest]]:
-    """The name of a collection, given by its name or an alias, and its manifest.
+class Watch:
+    """When somebody last looked whether an open index is still the one that was opened."""
 
-    An alias is resolved once. Later calls go to the collection itself, so that a switch of the alias never runs the
-    queries of one model against the codes of another.
+    def __init__(self) -> None:
+        self.looks()
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again. Whoever is told so looks, so that parallel calls look once."""
+        if time.monotonic() - self._looked < _VERIFY_SECONDS:
+            return False
+        self.looks()
+        return True
+
+    def looks(self) -> None:
+        """Note that somebody looks now."""
+        self._looked = time.monotonic()
+
+
+def verify_steps(requests: Requests, watch: Watch) -> Steps[None]:
+    """Check that the collection is still the one that was opened.
 
     Raises:
-        IndexNotFoundError: there is none, or it was not created by this package.
-        ModelMismatchError: it holds the codes of another model.
+        IndexReplacedError: it was deleted, or another was created under its name.
     """
-    collection = (yield target_call(name)) or name
-    manifest = yield manifest_call(collection)
-    manifest.check_model(model, f"collection {collection!r}")
-    return collection, manifest
-
-
-def create_steps(collection: str, manifest: Manifest) -> Steps[None]:
-    """Create an empty collection. A failure leaves none behind.
-
-    Raises:
-        IndexExistsError: there is a collection of this name.
-    """
-    if (yield exists_call(collection)):
-        raise IndexExistsError(f"collection {collection!r} already exists; open it, or choose another name")
+    watch.looks()
     try:
-        yield create_call(collection, manifest)
-    except IndexUnavailableError:
+        yield requests.verify()
+    except IndexReplacedError:
+        raise
+    except IndexNotFoundError as exc:
+        raise IndexReplacedError(f"the collection was deleted after it was opened: {exc}") from exc
+
+
+def watched_steps(requests: Requests, watch: Watch, call: Call[T]) -> Steps[T]:
+    """Make a call of an open index; afterwards, at most every two seconds, check that the index is still the same.
+
+    Raises:
+        IndexReplacedError: it was deleted, or another was created under its name, so that the answer or the error of
+            the call may be of another collection.
+    """
+    try:
+        answer: T = yield call
+    except (IndexUnavailableError, RequestTooLargeError, IndexReplacedError):
         raise
     except CodeIndexError as exc:
-        if manifest.projection is None:
-            raise
-        raise CodeIndexError(
-            f"{exc}. Navigation vectors need Qdrant 1.18 or newer; for an older server, create the index with "
-            "IndexSettings(navigation=None) (--no-navigation)"
-        ) from exc
-    try:
-        yield from setup_calls(collection, manifest.settings)
-    except CodeIndexError:
-        yield delete_call(collection)
+        try:
+            yield from verify_steps(requests, watch)
+        except IndexReplacedError as replaced:
+            raise replaced from exc
+        except CodeIndexError:
+            raise exc from None
         raise
-
-
-def adopt_steps(collection: str, manifest: Manifest) -> Steps[None]:
-    """Add an empty vector for codes to an existing collection. Repeating it changes nothing.
-
-    The manifest is stored before the vector is added, so a vector of this name without a manifest is the user's own.
-
-    Raises:
-        IndexNotFoundError: there is no such collection.
-        ModelMismatchError: it has the codes of another model.
-        CodeIndexError: the server cannot add vectors (before 1.18), the collection is an index of this package, or it
-            has another vector of that name.
-    """
-    has_vector, stored = yield adoption_call(collection)
-    if stored is not None:
-        stored.check_model(manifest, f"collection {collection!r}")
-        if not stored.adopted:
-            raise CodeIndexError(f"collection {collection!r} is already an index of codes; ingest into it instead")
-    elif has_vector:
-        raise CodeIndexError(
-            f"collection {collection!r} has a sparse vector {VECTOR_NAME!r} that this package did not create; migrate "
-            "to another collection (--index)"
-        )
-    yield store_manifest_call(collection, manifest)
-    if not has_vector:
-        yield add_vector_call(collection, manifest)
-    yield configure_vector_call(collection, manifest)
+    # A collection is deleted by "delete", and there is nothing to look at after that.
+    if call.action != "delete" and watch.is_due():
+        with contextlib.suppress(IndexUnavailableError):  # the call succeeded; a later one looks
+            yield from verify_steps(requests, watch)
+    return answer
 
 
 def upsert_steps(
