@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
-SETTINGS = "TrainConfig(latents=4096, k=32)"
+SETTINGS = "TrainConfig(latents=4096)"
 SMALL = "TrainConfig(latents=256, k=16, steps=5, rounds=2, encoder_steps=1)"
 
 

@@ -41,7 +41,7 @@ def train(
     ] = None,
     k: Annotated[
         int | None,
-        typer.Option(help="Non-zeros of a code (k).", show_default="32", rich_help_panel=_TRAINING),
+        typer.Option(help="Non-zeros of a code (k).", show_default="44", rich_help_panel=_TRAINING),
     ] = None,
     steps: Annotated[
         int | None,

@@ -56,7 +56,7 @@ class CompresSAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def __init__(
         self,
         latents: int | None = None,
-        k: int = 32,
+        k: int = 44,
         *,
         steps: int = 1500,
         batch_size: int = 2048,

@@ -50,7 +50,7 @@ class SearchOptions(TypedDict, total=False):
     indexes of few items, where codes are as fast."""
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch`; more find more of the true candidates in more
-    time. The default is the number of candidates, but at least 64."""
+    time. The default is the number of candidates, but at least 150."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
