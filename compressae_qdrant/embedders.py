@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .codes import FloatArray
-from .errors import ConfigError, InvalidInputError, MissingExtraError
+from .errors import ConfigError, InvalidInputError
+from .lazy import needs_extra
 
 __all__ = [
     "Embedder", "SentenceTransformerEmbedder", "TwoSidedEmbedder", "embed_documents", "embed_queries", "load_embedder",
 ]  # fmt: skip
-
-_MISSING: Final = "embedding text needs sentence-transformers; install it by: pip install 'compressae-qdrant[text]'"
 
 
 @runtime_checkable
@@ -142,16 +141,14 @@ def load_embedder(
         batch_size: texts embedded at once.
 
     Raises:
-        MissingExtraError: sentence-transformers is not installed.
+        MissingExtraError: sentence-transformers is not installed (extra `text`).
         ConfigError: the model cannot be loaded, or a setting is out of range.
     """
     for name, number in (("truncate_dim", truncate_dim), ("batch_size", batch_size)):
         if number is not None and number < 1:
             raise ConfigError(f"{name} is {number}; it must be at least 1")
-    try:
+    with needs_extra("text", "embedding text", "sentence-transformers"):
         from sentence_transformers import SentenceTransformer
-    except ImportError as exc:
-        raise MissingExtraError(_MISSING) from exc
     try:
         loaded = SentenceTransformer(
             model, truncate_dim=truncate_dim, device=device, trust_remote_code=trust_remote_code,

@@ -1,13 +1,34 @@
-"""Lazy exports of a package (PEP 562): a name's module is imported when the name is first used."""
+"""Late imports: exports of a package that are loaded when they are first used (PEP 562), and optional dependencies."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["lazy_exports"]
+from .errors import MissingExtraError
+
+__all__ = ["lazy_exports", "needs_extra"]
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, what: str, library: str = "Matplotlib") -> Iterator[None]:
+    """Import an optional dependency inside this context.
+
+    Args:
+        extra: extra of this package that installs the dependency.
+        what: what needs it, in the singular, such as "a plot".
+        library: name of the dependency, as its project spells it.
+
+    Raises:
+        MissingExtraError: the dependency is not installed; the message has the command that installs it.
+    """
+    try:
+        yield
+    except ImportError as exc:
+        raise MissingExtraError(f"{what} needs {library}; run: pip install 'compressae-qdrant[{extra}]'") from exc
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

@@ -58,10 +58,10 @@ def catalog(tmp_path: Path, x: FloatArray) -> Path:
 
 def test_deploy_rollback_and_drop(client: QdrantClient, name: str, catalog: Path, x: FloatArray) -> None:
     old, new = _model(0), _model(1)
-    first = deploy(open_source(catalog), old, client, name, least_recall=0.1)
+    first = deploy(open_source(catalog), old, client, name, min_recall=0.1)
     live = AliasRetriever(client, name, [old, new], refresh_seconds=0)
     before = [hit.id for hit in live.search(x[5], 5)]
-    second = deploy(open_source(catalog), new, client, name, live_model=old, least_recall=0.1, tolerance=0.9)
+    second = deploy(open_source(catalog), new, client, name, live_model=old, min_recall=0.1, tolerance=0.9)
     assert (second.items, second.previous, live.search(x[5], 1)[0].id) == (400, first.collection, 5)
     assert live.collection == second.collection == collection_of(client, name)
     rollback(client, name)
@@ -73,8 +73,8 @@ def test_each_query_during_a_switch_uses_one_index(
     client: QdrantClient, name: str, catalog: Path, x: FloatArray
 ) -> None:
     old, new = _model(0), _model(1)
-    deploy(open_source(catalog), old, client, name, least_recall=0.1)
-    second = deploy(open_source(catalog), new, client, name, least_recall=0.1)
+    deploy(open_source(catalog), old, client, name, min_recall=0.1)
+    second = deploy(open_source(catalog), new, client, name, min_recall=0.1)
     wanted = {
         tuple(
             hit.id for hit in Retriever(model, QdrantIndex.open(client, f"{name}-{model.fingerprint}")).search(x[7], 5)
@@ -163,9 +163,9 @@ def test_an_index_opened_by_an_alias_stays_with_its_collection(
     client: QdrantClient, name: str, catalog: Path, x: FloatArray
 ) -> None:
     old, new = _model(0), _model(1)
-    first = deploy(open_source(catalog), old, client, name, least_recall=0.1)
+    first = deploy(open_source(catalog), old, client, name, min_recall=0.1)
     opened = QdrantIndex.open(client, name, old)
-    second = deploy(open_source(catalog), new, client, name, least_recall=0.1)
+    second = deploy(open_source(catalog), new, client, name, min_recall=0.1)
     assert (opened.collection, opened.count()) == (first.collection, 400)
     assert QdrantIndex.open(client, name, new).collection == second.collection
     with pytest.raises(ModelMismatchError):
@@ -193,7 +193,7 @@ def test_the_commands_on_a_server(
         found = shell.json(f"search 5 --like {model} --index {root}/{name} --limit 3")
         assert len(found) == 3
         deployed = [shell.json(f"deploy {catalog} --model {tmp_path}/model-{seed} --alias {root}/{name}-live "
-                               "--least-recall 0.1")["collection"] for seed in (0, 1)]  # fmt: skip
+                               "--min-recall 0.1")["collection"] for seed in (0, 1)]  # fmt: skip
         back = shell.json(f"rollback --alias {root}/{name}-live")
         assert [back["live"], back["previous"]] == deployed
         assert shell.json(f"rollback --alias {root}/{name}-live --drop-previous")["dropped"] == deployed[1]

@@ -25,17 +25,8 @@ import numpy.typing as npt
 import torch
 from bench_data import load_catalog
 
-from compressae_qdrant import (
-    CompresSAE,
-    EdgeIndex,
-    Retriever,
-    SparseCodes,
-    TrainConfig,
-    train,
-)
-from compressae_qdrant import (
-    scoring as similarity,
-)
+from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, SparseCodes, TrainConfig, train
+from compressae_qdrant import scoring as similarity
 from compressae_qdrant.codes import FloatArray, Scale
 from compressae_qdrant.evaluation import evaluate_search
 from compressae_qdrant.metrics import recall
@@ -75,7 +66,7 @@ class Bench:
 
 
 def plain_pursuit(x: torch.Tensor, atoms: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Orthogonal matching pursuit, straightforwardly: one atom a step, all values solved again after each step."""
+    """Orthogonal matching pursuit in its plain form: one atom per step, all values solved again after each step."""
     support = torch.empty((len(x), 0), dtype=torch.int64)
     residual = x
     for _ in range(k):
@@ -160,14 +151,14 @@ def pursuits(bench: Bench, model: CompresSAE) -> tuple[SparseCodes, list[list[st
     plain, seconds = plain_codes(bench.vectors, atoms, model.k)
     slow = len(plain) / seconds
     reference, _ = bench.exhaustive(atoms.numpy(), plain, "asymmetric")
-    rows = [["plain torch, one atom a step", f"{slow:,.0f}", "1.0x", f"{reference:.4f}", ""]]
+    rows = [["plain torch, one atom per step", f"{slow:,.0f}", "1.0x", f"{reference:.4f}", ""]]
     default = plain
     for atoms_per_step in (1, 2, 3, 4, 8):
         started = time.perf_counter()
         codes = model.encode(bench.vectors, atoms_per_step=atoms_per_step)
         rate = len(codes) / (time.perf_counter() - started)
         at100, _ = bench.exhaustive(atoms.numpy(), codes, "asymmetric")
-        rows.append([f"ours, {atoms_per_step} a step", f"{rate:,.0f}", f"{rate / slow:.1f}x", f"{at100:.4f}",
+        rows.append([f"ours, {atoms_per_step} per step", f"{rate:,.0f}", f"{rate / slow:.1f}x", f"{at100:.4f}",
                      f"{at100 - reference:+.4f}"])  # fmt: skip
         default = codes if atoms_per_step == ATOMS_PER_STEP else default
     return default, rows
@@ -211,8 +202,9 @@ def engine(bench: Bench, model: CompresSAE, codes: SparseCodes) -> tuple[list[li
                     f"{report.p50_ms:.1f} / {report.p95_ms:.1f}",
                 ]
             rows.append(cells)
-    size = (f"uint8 index {info.index_bytes / len(codes):.1f} B an item, on disk {info.total_bytes / len(codes):.1f} B "
-            f"without payloads, loaded and optimised at {rate:,.0f} items/s")  # fmt: skip
+    indexed, stored = info.index_bytes / len(codes), info.total_bytes / len(codes)
+    size = (f"uint8 index of {indexed:.1f} bytes per item, {stored:.1f} bytes per item on disk without payloads, "
+            f"loaded and optimised at {rate:,.0f} items/s")  # fmt: skip
     return rows, size
 
 

@@ -162,7 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=32, help="non-zeros of a code (default: 32)")
     parser.add_argument("--steps", type=int, default=TrainConfig.steps, help="training steps")
     parser.add_argument("--rounds", type=int, default=TrainConfig.rounds, help="rounds of refinement")
-    parser.add_argument("--batch", type=int, default=1000, help="items a batch (default: 1000)")
+    parser.add_argument("--batch", type=int, default=1000, help="items per batch (default: 1000)")
     parser.add_argument("--seeds", type=int, default=20, help="batches of each kind (default: 20)")
     parser.add_argument(
         "--section-seeds",

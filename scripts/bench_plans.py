@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-dense",
         action="store_true",
-        help="keep the original embeddings, and rescore three candidates a hit by them",
+        help="keep the original embeddings, and rescore three candidates per hit with them",
     )
     parser.add_argument("--queries", type=int, default=500, help="number of queries (default: 500)")
     args = parser.parse_args()

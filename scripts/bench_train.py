@@ -132,7 +132,7 @@ class Bench:
         self.found["step_seconds"] = seconds
         batch = self.config.batch_size
         return [
-            (f"{name}: ms a step (samples/s)", f"{1e3 * s:,.1f} ({batch / s:,.0f})") for name, s in seconds.items()
+            (f"{name}: ms per step (samples/s)", f"{1e3 * s:,.1f} ({batch / s:,.0f})") for name, s in seconds.items()
         ] + [(f"{name} / ours", f"**{s / seconds['ours']:.2f}x**") for name, s in seconds.items() if name != "ours"]
 
     def stages(self) -> list[Row]:

@@ -45,9 +45,10 @@ def _fitted(measured: dict[str, Any], constants: Constants) -> list[str]:
     size, times = constants.bytes, constants.times
     packed = ", ".join(f"{kind} {value:.2f}" for kind, value in size.packed.items())
     lines = [
-        f"\nA packed posting takes log2(h / k) / 8 bytes and: {packed}; a loose one {size.loose:.1f}; an item "
-        f"{size.item:.0f} besides. A search takes {1e6 * times.posting:.2f} ns a posting, {1e6 * times.item:.2f} ns an "
-        f"item, {1e3 * times.candidate:.2f} us a candidate, {times.fixed + 4096 * times.latent:.2f} ms at h=4,096.\n",
+        f"\nA packed posting takes log2(h / k) / 8 bytes, plus for its value: {packed}. A posting that is not packed "
+        f"takes {size.loose:.1f} bytes. An item takes another {size.item:.0f} bytes. A search takes "
+        f"{1e6 * times.posting:.2f} ns per posting, {1e6 * times.item:.2f} ns per item, "
+        f"{1e3 * times.candidate:.2f} us per candidate, and {times.fixed + 4096 * times.latent:.2f} ms at h=4,096.\n",
     ]
     for items in sorted({row["run"]["items"] for row in measured["builds"]}):
         errors = [each[1:] for each in _byte_errors(measured, constants) if each[0]["items"] == items]
@@ -69,8 +70,8 @@ def _fitted(measured: dict[str, Any], constants: Constants) -> list[str]:
 
 def _bytes(measured: dict[str, Any], constants: Constants) -> list[str]:
     lines = [
-        "\n| items | h | k | index | segments | payload | posting mass | index B an item | formula | disk B an item "
-        "| formula | opened B an item |",
+        "\n| items | h | k | index | segments | payload | posting mass | index, bytes per item | formula "
+        "| disk, bytes per item | formula | opened, bytes per item |",
         "|" + "---|" * 12,
     ]
     for row in measured["builds"]:
@@ -94,7 +95,7 @@ def _times(measured: dict[str, Any], constants: Constants) -> list[str]:
     ]
     for row in measured["searches"]:
         run = row["run"]
-        first = "all: one stage" if row["first_stage_latents"] == run["latents"] else str(row["first_stage_latents"])
+        first = "all, one stage" if row["first_stage_latents"] == run["latents"] else str(row["first_stage_latents"])
         workload = workload_of(run, first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"])
         lines.append(
             f"| {run['items']:,} | {run['latents']:,} | {run['k']} | {run['segments']} | {first} | {row['prefetch']:,} "
@@ -105,7 +106,7 @@ def _times(measured: dict[str, Any], constants: Constants) -> list[str]:
 
 
 def _dense(measured: dict[str, Any]) -> list[str]:
-    lines = ["\n| dense vectors | items | d | B an item in memory | on disk | p50 ms | CPU ms |", "|" + "---|" * 7]
+    lines = ["\n| dense vectors | items | d | bytes per item in memory | on disk | p50 ms | CPU ms |", "|" + "---|" * 7]
     for row in measured["dense_searches"]:
         run = row["run"]
         (built,) = (each for each in measured["dense_builds"] if each["run"] == run)

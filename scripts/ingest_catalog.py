@@ -41,8 +41,8 @@ def main_ray() -> None:
     parser.add_argument("--method", default="pursuit", choices=["pursuit", "refit", "encoder"],
                         help="encoding method (default: pursuit)")  # fmt: skip
     parser.add_argument("--atoms-per-step", type=int, default=4,
-                        help="atoms that pursuit selects a step (default: 4)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=2048, help="items a batch (default: 2048)")
+                        help="atoms that pursuit selects in each step (default: 4)")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=2048, help="items per batch (default: 2048)")
     parser.add_argument(
         "--encoders", type=int, help="number of encoding actors (default: one for each GPU, or core without GPUs)"
     )

@@ -82,4 +82,4 @@ def test_the_report_says_how_far_formulas_are_off() -> None:
     assert worst_bytes(measured, constants) == pytest.approx(0.2)
     said = report(measured, constants)
     assert "- 20,000 items: bytes of the index are at most 20.0% off, on disk 0.0%" in said
-    assert f"{1e6 * constants.times.posting:.2f} ns a posting" in said
+    assert f"{1e6 * constants.times.posting:.2f} ns per posting" in said

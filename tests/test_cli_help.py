@@ -127,6 +127,15 @@ def test_one_option_has_one_declaration() -> None:
         assert len(texts[option]) == 1, option
 
 
+def test_every_command_that_reads_a_catalog_can_skip_bad_rows() -> None:
+    """A catalog that was loaded with --skip-bad-rows can be evaluated, tuned and deployed too."""
+    readers = {name for name in COMMANDS if "embedding" in _shown(name)}
+    assert {"train", "ingest", "sync", "deploy", "evaluate", "calibrate", "tune", "report", "monitor"} <= readers
+    for name in readers:
+        assert "skip_bad_rows" in _shown(name), name
+        assert "embedder_option" in _shown(name), name
+
+
 def test_help_shows_the_defaults_and_choices_of_the_library() -> None:
     assert options.ATOMS_PER_STEP == ATOMS_PER_STEP
     training, shown = TrainConfig(), _shown("train")
@@ -142,7 +151,8 @@ def test_help_shows_the_defaults_and_choices_of_the_library() -> None:
 
 
 def _shown(command: str) -> dict[str, Any]:
-    return {parameter.name: parameter for parameter in _group().get_command(None, command).params}
+    """The parameters of a command by name; none for a group of commands."""
+    return {parameter.name: parameter for parameter in getattr(_group().get_command(None, command), "params", ())}
 
 
 def test_a_misspelt_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_deploy_and_roll_back(
         other.atoms.copy_(other.atoms.flip(0))
     other.save(tmp_path / "new")
     alias = "--alias http://host:6333/items"
-    least = "--least-recall 0.3 --tolerance 0.5"
+    least = "--min-recall 0.3 --tolerance 0.5"
     first = shell.json(f"deploy {tmp_path}/x.npy --model {tmp_path}/model {alias} {least}")
     second = shell.json(f"deploy {tmp_path}/x.npy --model {tmp_path}/new --live-model {tmp_path}/model {alias} {least}")
     assert second["previous"] == first["collection"]

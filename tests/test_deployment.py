@@ -46,11 +46,11 @@ def test_deploy_switch_rollback_drop(
     catalog: Path, model: CompresSAE, newer: CompresSAE, embeddings: FloatArray
 ) -> None:
     client = QdrantClient(":memory:")
-    first = deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    first = deploy(open_source(catalog), model, client, "items", min_recall=0.3)
     assert (first.collection, first.previous, first.items) == (f"items-{model.fingerprint}", None, 600)
     live = AliasRetriever(client, "items", [model, newer], refresh_seconds=0)
     before = live.search(embeddings[5], 5)
-    second = deploy(open_source(catalog), newer, client, "items", live_model=model, least_recall=0.3, tolerance=0.5)
+    second = deploy(open_source(catalog), newer, client, "items", live_model=model, min_recall=0.3, tolerance=0.5)
     assert second.previous == first.collection
     assert second.live_recall == pytest.approx(first.recall)
     assert collection_of(client, "items") == second.collection
@@ -73,10 +73,10 @@ def test_a_switch_between_two_look_ups_does_not_mix_models(
 ) -> None:
     """Until the alias is looked up again, the old collection answers; once it is dropped, the new one does."""
     client = QdrantClient(":memory:")
-    deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    deploy(open_source(catalog), model, client, "items", min_recall=0.3)
     live = AliasRetriever(client, "items", [model, newer], refresh_seconds=3600)
     before = live.search(embeddings[5], 5)
-    deploy(open_source(catalog), newer, client, "items", least_recall=0.3)
+    deploy(open_source(catalog), newer, client, "items", min_recall=0.3)
     assert live.search(embeddings[5], 5) == before
     drop_previous(client, "items")
     new = Retriever(newer, QdrantIndex.open(client, f"items-{newer.fingerprint}"))
@@ -127,16 +127,16 @@ def test_a_collection_that_fails_verification_does_not_go_live(
     catalog: Path, model: CompresSAE, newer: CompresSAE, tmp_path: Path
 ) -> None:
     client = QdrantClient(":memory:")
-    deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+    deploy(open_source(catalog), model, client, "items", min_recall=0.3)
     with pytest.raises(ConfigError, match=r"of this model is already live; use sync"):
-        deploy(open_source(catalog), model, client, "items", least_recall=0.3)
+        deploy(open_source(catalog), model, client, "items", min_recall=0.3)
     journal = tmp_path / "journal"
     with pytest.raises(VerificationError, match="still points to"):
-        deploy(open_source(catalog), newer, client, "items", least_recall=1.01, journal=journal)
+        deploy(open_source(catalog), newer, client, "items", min_recall=1.01, journal=journal)
     assert collection_of(client, "items") == f"items-{model.fingerprint}"
     QdrantIndex.open(client, f"items-{newer.fingerprint}").delete([3])
     with pytest.raises(VerificationError, match="has 599 items but the source has 600"):
-        deploy(open_source(catalog), newer, client, "items", least_recall=0.3, journal=journal)
+        deploy(open_source(catalog), newer, client, "items", min_recall=0.3, journal=journal)
     client.create_collection("taken", vectors_config={})
     with pytest.raises(ConfigError, match="is the name of a collection"):
         deploy(open_source(catalog), newer, client, "taken")

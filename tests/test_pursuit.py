@@ -24,7 +24,7 @@ def _reference(x: np.ndarray, atoms: np.ndarray, k: int) -> np.ndarray:
     return residual
 
 
-def test_one_atom_a_step_is_orthogonal_matching_pursuit() -> None:
+def test_one_atom_per_step_is_orthogonal_matching_pursuit() -> None:
     # Items are sums of few atoms, so that rounding to bfloat16 cannot change the selection.
     atoms = unit_rows(60, 32, 0)
     random = np.random.default_rng(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import MissingExtraError
+from ..lazy import needs_extra
 from .planner import GIB, Estimate
 
 __all__ = ["draw_plan"]
@@ -17,10 +17,8 @@ def draw_plan(file: Path, estimates: Sequence[Estimate], title: str) -> None:
     Raises:
         MissingExtraError: Matplotlib is not installed (extra `plots`).
     """
-    try:
+    with needs_extra("plots", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
     panels = [
         ("memory of all replicas, GiB", [each.replicas * each.resident_bytes / GIB for each in estimates]),
         ("disk of all replicas, GiB", [each.replicas * each.disk_bytes / GIB for each in estimates]),

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError
+from ..lazy import needs_extra
 from .command import SETTINGS, add_command
 from .options import JsonOption
 from .output import show
@@ -33,7 +34,7 @@ AlphaOption = Annotated[
 
 
 def assign(
-    user: Annotated[str, typer.Argument(help="User id.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="User id.")],
     experiment: Annotated[str, typer.Option("--experiment", "-e", help="Name of the experiment. It salts the hash.")],
     weights: WeightsOption = "control=1,codes=1",
     json_output: JsonOption = False,
@@ -79,7 +80,8 @@ def analyse(
     events: Annotated[
         Path,
         typer.Argument(
-            help="File of events (.parquet, .csv or .jsonl) with the columns user, variant and event, sorted by time."
+            metavar="EVENTS",
+            help="File of events (.parquet, .csv or .jsonl) with the columns user, variant and event, sorted by time.",
         ),
     ],
     weights: WeightsOption = "control=1,codes=1",
@@ -91,7 +93,9 @@ def analyse(
         str | None, typer.Option(help="Column of times (ISO 8601 or seconds since 1970) for the time axis of the plot.")
     ] = None,
     looks: Annotated[int, typer.Option(help="Number of events between two points of the plot.")] = 20_000,
-    plot: Annotated[Path | None, typer.Option(help="PNG file to write a plot of the lift over time to.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG file to write a plot of the lift over time to.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Analyse events: click rates, lifts with confidence sequences valid at every look, and the sample ratio check.
@@ -177,10 +181,8 @@ def _compared(totals: UserTotals, control: str, others: list[str], alpha: float,
 
 
 def _draw(file: Path, path: list[_Look], others: list[str], alpha: float) -> None:
-    try:
+    with needs_extra("plots", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
 
     from ..files import atomic_path
 

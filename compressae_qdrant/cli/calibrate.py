@@ -13,16 +13,7 @@ from rich.table import Table
 
 from ..errors import InvalidInputError
 from .inputs import open_catalog, parse_method
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    JsonOption,
-    MethodOption,
-    ModelOption,
-    SourceArgument,
-    TextOption,
-)
+from .options import EmbeddingOptions, JsonOption, MethodOption, ModelOption, SourceArgument
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -34,6 +25,7 @@ _TARGETS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
 
 
 def calibrate(
+    *,
     source: SourceArgument,
     model: ModelOption,
     index: Annotated[
@@ -79,10 +71,7 @@ def calibrate(
             show_default="the measurements shipped with the package",
         ),
     ] = None,
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
+    columns: EmbeddingOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure recall and cost of query plans, for searches that name a recall.
@@ -102,10 +91,7 @@ def calibrate(
     from ..sources import draw_embeddings
 
     coder, chosen = CompresSAE.load(model), parse_method(method)
-    catalog = open_catalog(
-        source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        fields={"payload": ()},
-    )  # fmt: skip
+    catalog = open_catalog(source, columns)
     rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -71,7 +72,34 @@ def add_command(app: typer.Typer, name: str, function: Callable[..., None]) -> N
     summary = text.replace("\n", " ").partition(". ")[0].rstrip(".")
     app.command(
         name, cls=Command, help=text, short_help=f"{summary}.", epilog=textwrap.dedent(example).strip() or None
-    )(function)  # fmt: skip
+    )(_expand_groups(function))  # fmt: skip
+
+
+def _expand_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """A function with the fields of each group of options as parameters, in the place of the group.
+
+    A group of options is a parameter whose type is a dataclass of `options`.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        function(**values)
+
+    parameters = dict[str, inspect.Parameter]()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            found = {field.name: (types[field.name], field.default) for field in fields(groups[name])}
+        else:
+            found = {name: (hints[name], parameter.default)}
+        for each, (hint, default) in found.items():
+            parameters[each] = inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    return call
 
 
 def build_command(name: str, target: typer.Typer | Callable[..., None]) -> Any:

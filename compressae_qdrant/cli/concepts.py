@@ -11,18 +11,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from .inputs import open_catalog, parse_method
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
-    JsonOption,
-    MetadataOption,
-    MethodOption,
-    ModelOption,
-    SkipOption,
-    TextOption,
-)
+from .options import CatalogOptions, JsonOption, MethodOption, ModelOption
 from .output import as_is, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -34,10 +23,15 @@ _TITLES: Final = 3
 
 
 def concepts(
+    *,
     model: ModelOption,
     source: Annotated[
         str | None,
-        typer.Argument(help="Catalog to find concepts in. Without it, the concepts stored with the model are listed."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Catalog to find concepts in, of any kind that `compressae train` reads. Without it, the concepts "
+            "stored with the model are listed.",
+        ),
     ] = None,
     search: Annotated[
         str | None,
@@ -58,13 +52,7 @@ def concepts(
     ] = None,
     stop_words: Annotated[bool, typer.Option(help="Leave English stop words (the, of, and) out of the names.")] = True,
     method: MethodOption = "pursuit",
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    skip_bad_rows: SkipOption = False,
+    columns: CatalogOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Find what each latent of a model stands for, and show it.
@@ -82,10 +70,7 @@ def concepts(
     coder = CompresSAE.load(model)
     known = Concepts.load(model, coder.fingerprint) if source is None else None
     if source is not None:
-        catalog = open_catalog(
-            source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-            metadata=metadata, skip_bad_rows=skip_bad_rows,
-        )  # fmt: skip
+        catalog = open_catalog(source, columns)
         with progress_bar("concepts", catalog.rows, quiet=json_output) as advance:
             known = find_concepts(
                 catalog, coder, keep=keep, fields=None if fields is None else fields.split(","),

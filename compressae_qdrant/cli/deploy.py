@@ -8,26 +8,17 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, parse_device, payload_fields
+from .inputs import index_settings, open_catalog, parse_device
 from .options import (
     INDEX,
     AliasOption,
-    BinaryOption,
     ConfigOption,
     DeviceOption,
-    DropOption,
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
     JsonOption,
-    MetadataOption,
+    LoadOptions,
     ModelOption,
     NavigationOption,
-    PayloadOption,
-    RenameOption,
     SourceArgument,
-    TextOption,
 )
 from .output import progress_bar, show
 
@@ -37,6 +28,7 @@ _VERIFICATION = "Verification options"
 
 
 def deploy(
+    *,
     source: SourceArgument,
     model: ModelOption,
     alias: AliasOption,
@@ -48,10 +40,11 @@ def deploy(
             help="Model of the live collection. With it, the new recall is compared with the live one.",
         ),
     ] = None,
-    least_recall: Annotated[
+    min_recall: Annotated[
         float,
         typer.Option(
-            help="Lowest recall@10 at which the alias is switched, from 0 to 1.", rich_help_panel=_VERIFICATION
+            help="Minimum recall@10 of the new collection, from 0 to 1. Below it, the alias is not switched.",
+            rich_help_panel=_VERIFICATION,
         ),
     ] = 0.8,
     tolerance: Annotated[
@@ -74,16 +67,7 @@ def deploy(
     ] = None,
     navigation: NavigationOption = None,
     device: DeviceOption = "cpu",
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    payload: PayloadOption = None,
-    drop: DropOption = None,
-    rename: RenameOption = None,
-    binary: BinaryOption = "refuse",
+    columns: LoadOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Build a collection for a new model, verify it, and switch the alias to it.
@@ -100,16 +84,7 @@ def deploy(
     from ..model.compressae import CompresSAE
     from ..sources import check_source
 
-    catalog = open_catalog(
-        source,
-        id=id,
-        embedding=embedding,
-        text=text,
-        embedder=embedder,
-        embedder_options=embedder_option,
-        metadata=metadata,
-        fields=payload_fields(payload, drop, rename, binary),
-    )
+    catalog = open_catalog(source, columns)
     coder = CompresSAE.load(model, device=parse_device(device))
     catalog = check_source(catalog, coder.dim)
     client, name = connect(alias)
@@ -122,7 +97,7 @@ def deploy(
                     **index_settings(config, shards=shards, replicas=replicas, navigation=navigation)
                 ),
                 journal=journal,
-                least_recall=least_recall, tolerance=tolerance, on_batch=advance,
+                min_recall=min_recall, tolerance=tolerance, on_batch=advance,
             )  # fmt: skip
     finally:
         client.close()

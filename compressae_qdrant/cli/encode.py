@@ -9,44 +9,22 @@ from typing import Annotated
 import typer
 
 from .inputs import open_catalog, parse_device, parse_method
-from .options import (
-    ATOMS_PER_STEP,
-    AtomsOption,
-    DeviceOption,
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
-    JsonOption,
-    MetadataOption,
-    MethodOption,
-    ModelOption,
-    SkipOption,
-    SourceArgument,
-    TextOption,
-)
+from .options import CatalogOptions, CodingOptions, JsonOption, ModelOption, SourceArgument
 from .output import progress_bar, show
 
 __all__ = ["encode"]
 
 
 def encode(
+    *,
     source: SourceArgument,
     model: ModelOption,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="File to write the codes to, in the catalog's order: "
                            "safetensors, or parquet if the name ends in .parquet.")
     ],
-    method: MethodOption = "pursuit",
-    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
-    device: DeviceOption = "cpu",
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    skip_bad_rows: SkipOption = False,
+    coding: CodingOptions,
+    columns: CatalogOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Encode a catalog into a file of codes, without an index.
@@ -63,17 +41,14 @@ def encode(
     from ..model.compressae import CompresSAE
     from ..sources import check_source
 
-    chosen, target = parse_method(method), parse_device(device)
-    catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        metadata=metadata, skip_bad_rows=skip_bad_rows, fields={"payload": ()},
-    )  # fmt: skip
+    chosen, target = parse_method(coding.method), parse_device(coding.device)
+    catalog = open_catalog(source, columns, with_payload=False)
     coder = CompresSAE.load(model, device=target)
     parts, ids, skipped = [], list[int | str](), 0
     with progress_bar("encode", catalog.rows, quiet=json_output) as advance:
         for batch in check_source(catalog, coder.dim).batches(2048):
             if batch.ids:
-                parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=atoms_per_step))
+                parts.append(coder.encode(batch.embeddings, chosen, atoms_per_step=coding.atoms_per_step))
                 ids += batch.ids
             skipped += batch.skipped
             advance(batch)

@@ -12,25 +12,7 @@ from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
 from .inputs import open_catalog, parse_first_stage, parse_scoring
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    ExactOption,
-    FirstStageLatentsOption,
-    FirstStageOption,
-    IdOption,
-    IndexOption,
-    JsonOption,
-    MetadataOption,
-    ModelOption,
-    NavigationEfOption,
-    PrefetchOption,
-    ScoringOption,
-    SourceArgument,
-    TargetRecallOption,
-    TextOption,
-)
+from .options import CatalogOptions, IndexOption, JsonOption, ModelOption, PlanOptions, SourceArgument
 from .output import as_is, print_json
 
 if TYPE_CHECKING:
@@ -56,6 +38,7 @@ _MIN_QUERIES: Final = 10
 
 
 def evaluate(
+    *,
     source: SourceArgument,
     model: ModelOption,
     index: IndexOption,
@@ -81,19 +64,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Directory to write a table and plots to.")
     ] = None,
-    scoring: ScoringOption = "asymmetric",
-    exact: ExactOption = False,
-    prefetch: PrefetchOption = None,
-    first_stage: FirstStageOption = None,
-    navigation_ef: NavigationEfOption = None,
-    first_stage_latents: FirstStageLatentsOption = None,
-    target_recall: TargetRecallOption = None,
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
+    plan: PlanOptions,
+    columns: CatalogOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Measure recall, latency and size of an index against exact dense search.
@@ -113,19 +85,11 @@ def evaluate(
     if baselines and out is None:
         raise ConfigError("--baselines needs --out DIRECTORY, the directory for the table and plots")
     settings: SearchOptions = {
-        "scoring": parse_scoring(scoring), "exact": exact, "prefetch": prefetch,
-        "first_stage": parse_first_stage(first_stage), "navigation_ef": navigation_ef,
-        "first_stage_latents": first_stage_latents, "target_recall": target_recall,
+        "scoring": parse_scoring(plan.scoring), "exact": plan.exact, "prefetch": plan.prefetch,
+        "first_stage": parse_first_stage(plan.first_stage), "navigation_ef": plan.navigation_ef,
+        "first_stage_latents": plan.first_stage_latents, "target_recall": plan.target_recall,
     }  # fmt: skip
-    catalog = open_catalog(
-        source,
-        id=id,
-        embedding=embedding,
-        text=text,
-        embedder=embedder,
-        embedder_options=embedder_option,
-        metadata=metadata,
-    )
+    catalog = open_catalog(source, columns)
     coder = CompresSAE.load(model)
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
     with open_index(index, coder) as opened:

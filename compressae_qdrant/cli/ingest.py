@@ -8,44 +8,20 @@ from typing import Annotated
 
 import typer
 
-from .inputs import (
-    index_settings,
-    open_catalog,
-    open_or_create,
-    parse_device,
-    parse_method,
-    payload_fields,
-    request_bytes,
-)
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, request_bytes
 from .options import (
-    ATOMS_PER_STEP,
     INDEX,
     MAX_REQUEST_MB,
-    AtomsOption,
     BatchSizeOption,
-    BinaryOption,
+    CodingOptions,
     ConfigOption,
-    DatatypeOption,
-    DenseDatatypeOption,
-    DeviceOption,
-    DropOption,
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
     IndexOption,
     JsonOption,
-    KeepDenseOption,
+    LoadOptions,
     MaxRequestOption,
-    MetadataOption,
-    MethodOption,
     ModelOption,
-    NavigationOption,
-    PayloadOption,
-    RenameOption,
-    SkipOption,
     SourceArgument,
-    TextOption,
+    StorageOptions,
 )
 from .output import progress_bar, show
 
@@ -53,14 +29,12 @@ __all__ = ["ingest"]
 
 
 def ingest(
+    *,
     source: SourceArgument,
     model: ModelOption,
     index: IndexOption,
     config: ConfigOption = None,
-    datatype: DatatypeOption = None,
-    keep_dense: KeepDenseOption = False,
-    dense_datatype: DenseDatatypeOption = None,
-    navigation: NavigationOption = None,
+    storage: StorageOptions,
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -73,22 +47,10 @@ def ingest(
         typer.Option("--restart", help="Start at the first row even if the journal says otherwise.",
                      rich_help_panel=INDEX),
     ] = False,
-    method: MethodOption = "pursuit",
-    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    coding: CodingOptions,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
-    device: DeviceOption = "cpu",
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    payload: PayloadOption = None,
-    drop: DropOption = None,
-    rename: RenameOption = None,
-    binary: BinaryOption = "refuse",
-    skip_bad_rows: SkipOption = False,
+    columns: LoadOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Encode a catalog and load it into an index, which is created if it does not exist.
@@ -103,27 +65,17 @@ def ingest(
     from ..model.compressae import CompresSAE
     from ..sources import check_source
 
-    chosen, target = parse_method(method), parse_device(device)
-    catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        metadata=metadata, skip_bad_rows=skip_bad_rows,
-        fields=payload_fields(payload, drop, rename, binary),
-    )  # fmt: skip
+    chosen, target = parse_method(coding.method), parse_device(coding.device)
+    catalog = open_catalog(source, columns)
     coder = CompresSAE.load(model, device=target)
     catalog = check_source(catalog, coder.dim, batch_size)
-    settings = index_settings(
-        config,
-        datatype=datatype or None,
-        keep_dense=keep_dense or None,
-        dense_datatype=dense_datatype,
-        navigation=navigation,
-    )
+    settings = index_settings(config, **storage.given())
     with (
         open_or_create(index, coder, settings) as opened,
         progress_bar("ingest", catalog.rows, quiet=json_output) as advance,
     ):
         report = ingest_catalog(
-            catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=atoms_per_step,
+            catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=coding.atoms_per_step,
             batch_size=batch_size, restart=restart, on_batch=advance,
             max_request_bytes=request_bytes(max_request_mb),
         )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast, get_args
 from urllib.parse import parse_qs
 
 from ..errors import ConfigError, IncompleteIndexError, IndexNotFoundError
+from .options import CatalogOptions, LoadOptions
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..sources import Source
     from ..sources.cells import Binary
     from ..sources.source import OnError
+    from .options import EmbeddingOptions, PayloadOptions
 
 __all__ = [
     "PayloadFields",
@@ -53,40 +55,35 @@ _EMBEDDER_SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
 """Settings of `load_embedder` that --embedder-option takes, and how their values are read."""
 
 
-def open_catalog(
-    source: str,
-    *,
-    embedding: str,
-    text: str | None,
-    embedder: str | None,
-    embedder_options: Sequence[str] | None = None,
-    id: str | None = None,
-    metadata: Path | None = None,
-    skip_bad_rows: bool = False,
-    fields: PayloadFields | None = None,
-) -> Source:
+def open_catalog(source: str, options: EmbeddingOptions, *, with_payload: bool = True) -> Source:
     """Open the catalog that a command reads: a file, a directory, the shipped sample, or a collection.
 
-    `fields` are the options that choose the payload; without them, it is every column but the id and embeddings.
+    Ids and payloads are read only if the command has options for them, and payloads only if `with_payload`.
 
     Raises:
-        ConfigError: one of `text` and `embedder` was given without the other, or a setting of the embedder is invalid.
+        ConfigError: one of --text and --embedder was given without the other, or an option is invalid.
         SourceError: there is no such catalog, or it cannot be read.
     """
     from ..datasets import sample_path
     from ..sources import Columns, QdrantSource, open_source
 
-    if (text is None) != (embedder is None):
+    if (options.text is None) != (options.embedder is None):
         raise ConfigError(
             "--text names a column of texts and --embedder the model that embeds them; give both or neither"
         )
-    loaded = open_embedder(embedder, embedder_options)
+    loaded = open_embedder(options.embedder, options.embedder_option)
+    id, metadata = None, None
+    fields: PayloadFields = {"payload": ()}
+    if isinstance(options, CatalogOptions):
+        id, metadata = options.id, options.metadata
+        fields = {} if with_payload else fields
+    if isinstance(options, LoadOptions):
+        fields = payload_fields(options)
+    on_error: OnError = "skip" if options.skip_bad_rows else "raise"
     if "://" in source:
-        columns = Columns(**(fields or {}))
-        return QdrantSource(*collection_of_source(source), "skip" if skip_bad_rows else "raise", columns=columns)
+        return QdrantSource(*collection_of_source(source), on_error, columns=Columns(**fields))
     path = sample_path() if source == "sample" and not Path(source).exists() else Path(source)
-    columns = Columns(id=id, embedding=embedding, text=text, **(fields or {}))
-    on_error: OnError = "skip" if skip_bad_rows else "raise"
+    columns = Columns(id=id, embedding=options.embedding, text=options.text, **fields)
     return open_source(path, columns=columns, embedder=loaded, metadata=metadata, on_error=on_error)
 
 
@@ -99,25 +96,23 @@ class PayloadFields(TypedDict, total=False):
     binary: Binary
 
 
-def payload_fields(
-    payload: Sequence[str] | None, drop: Sequence[str] | None, rename: Sequence[str] | None, binary: str
-) -> PayloadFields:
-    """The options --payload, --drop, --rename and --binary. Each text may hold several names, separated by commas.
+def payload_fields(options: PayloadOptions) -> PayloadFields:
+    """The options that choose the payload. Each text may hold several names, separated by commas.
 
     Raises:
-        ConfigError: a text is not OLD=NEW, or --binary has another value than those it takes.
+        ConfigError: a text of --rename is not COLUMN=FIELD, or --binary has another value than those it takes.
     """
     from ..sources.cells import Binary
 
     renamed: dict[str, str] = {}
-    for pair in _names(rename):
+    for pair in _names(options.rename):
         old, _, new = pair.partition("=")
         if not old or not new or old in renamed:
             raise ConfigError(f"--rename is {pair!r}; it must be COLUMN=FIELD, once for each column")
         renamed[old] = new
     return {
-        "payload": None if payload is None else _names(payload), "drop": _names(drop), "rename": renamed,
-        "binary": cast("Binary", _one_of(binary, get_args(Binary), "--binary")),
+        "payload": None if options.payload is None else _names(options.payload), "drop": _names(options.drop),
+        "rename": renamed, "binary": cast("Binary", _one_of(options.binary, get_args(Binary), "--binary")),
     }  # fmt: skip
 
 

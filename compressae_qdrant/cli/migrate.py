@@ -8,20 +8,18 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from .inputs import collection_of_source, index_settings, open_catalog, parse_device, payload_fields, request_bytes
+from .inputs import collection_of_source, index_settings, open_catalog, parse_device, request_bytes
 from .options import (
     MAX_REQUEST_MB,
     BatchSizeOption,
-    BinaryOption,
     ConfigOption,
     DeviceOption,
-    DropOption,
     JsonOption,
+    LoadOptions,
     MaxRequestOption,
     ModelOption,
     NavigationOption,
-    PayloadOption,
-    RenameOption,
+    PayloadOptions,
     SkipOption,
 )
 from .output import progress_bar, show
@@ -31,6 +29,7 @@ __all__ = ["migrate"]
 
 
 def migrate(
+    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -63,10 +62,7 @@ def migrate(
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
     device: DeviceOption = "cpu",
     skip_bad_rows: SkipOption = False,
-    payload: PayloadOption = None,
-    drop: DropOption = None,
-    rename: RenameOption = None,
-    binary: BinaryOption = "refuse",
+    columns: PayloadOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Encode a collection of dense vectors while it stays in service.
@@ -83,13 +79,12 @@ def migrate(
     if in_place != (index is None):
         raise ConfigError("give either --index, the index to write codes to, or --in-place, and not both")
     settings = index_settings(config, navigation=navigation)
-    fields = payload_fields(payload, drop, rename, binary)
-    if index is None and (payload is not None or drop or rename):
-        raise ConfigError("--payload, --drop and --rename need --index: with --in-place the payload stays as it is")
-    if index is not None:
-        catalog = open_catalog(
-            source, id="id", embedding="embedding", text=None, embedder=None, skip_bad_rows=skip_bad_rows, fields=fields
+    if index is None and columns != PayloadOptions():
+        raise ConfigError(
+            "--payload, --drop, --rename and --binary need --index: with --in-place the payload stays as it is"
         )
+    if index is not None:
+        catalog = open_catalog(source, LoadOptions(**dataclasses.asdict(columns), skip_bad_rows=skip_bad_rows))
         coder = CompresSAE.load(model, device=parse_device(device))
         run_sync(
             catalog, coder, index, settings, quiet=json_output, delete=False, backfill=True, batch_size=batch_size,

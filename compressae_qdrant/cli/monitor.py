@@ -13,17 +13,7 @@ from rich.table import Table
 
 from ..errors import ConfigError, ModelFileError
 from .inputs import open_catalog
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
-    JsonOption,
-    MetadataOption,
-    ModelOption,
-    SkipOption,
-    TextOption,
-)
+from .options import CatalogOptions, JsonOption, ModelOption
 from .output import as_is, number, print_json, show
 
 if TYPE_CHECKING:
@@ -47,6 +37,7 @@ _QUALITY: Final = {"cosine_loss", "recall"}
 
 
 def monitor(
+    *,
     model: ModelOption,
     source: Annotated[
         str | None,
@@ -76,13 +67,7 @@ def monitor(
         typer.Option("--make-baseline", help="Make a new baseline from SOURCE, which must hold items that the model "
                      "was not trained on, and replace the baseline stored with the model."),
     ] = False,
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    skip_bad_rows: SkipOption = False,
+    columns: CatalogOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Compare new items or a live index with the baseline stored with the model.
@@ -126,10 +111,7 @@ def monitor(
         with open_index(index, coder) as opened:
             observation: Observation = observe_index(coder, opened, sample, field=segment, seed=seed)
     else:
-        catalog = open_catalog(
-            source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-            metadata=metadata, skip_bad_rows=skip_bad_rows,
-        )  # fmt: skip
+        catalog = open_catalog(source, columns)
         embeddings, segments = sample_source(catalog, sample, field=segment, seed=seed)
         if make:
             baseline = make_baseline(coder, embeddings, source=source, segments=segments, field=segment, seed=seed)

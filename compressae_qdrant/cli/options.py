@@ -1,7 +1,11 @@
-"""Options that several commands share, each declared once. This module loads nothing but typer."""
+"""Options that several commands share, each declared once. This module loads nothing but typer.
+
+A dataclass here is a group of options: a command that has it as a parameter has all its options.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -111,15 +115,15 @@ RenameOption = Annotated[
     list[str] | None,
     typer.Option(
         "--rename", metavar="COLUMN=FIELD", rich_help_panel=CATALOG,
-        help="Payload field that a column becomes, if it is to have another name. May be repeated.",
+        help="Store a column as the payload field FIELD. May be repeated.",
     ),
 ]  # fmt: skip
 BinaryOption = Annotated[
     str,
     typer.Option(
         "--binary", metavar="[refuse|base64|text]", rich_help_panel=CATALOG,
-        help="What to do with bytes: 'refuse' makes the row malformed, 'base64' stores them as such a text, 'text' "
-        "reads them as UTF-8.",
+        help="What to do with bytes in the payload: 'refuse' treats the row as malformed, 'base64' stores them as "
+        "base64 text, 'text' stores them as the UTF-8 text that they encode.",
     ),
 ]  # fmt: skip
 
@@ -184,7 +188,7 @@ DenseDatatypeOption = Annotated[
     str | None,
     typer.Option(
         "--dense-datatype", metavar="[float16|turbo8|turbo4]", show_default="float16", rich_help_panel=INDEX,
-        help="Type of the embeddings that --keep-dense keeps: 2 bytes, 1 byte or half a byte a dimension. Fixed when "
+        help="Type of the embeddings that --keep-dense keeps: 2 bytes, 1 byte or half a byte per dimension. Fixed when "
         "the index is created.",
     ),
 ]  # fmt: skip
@@ -246,7 +250,8 @@ NavigationEfOption = Annotated[
     int | None,
     typer.Option(
         "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH, show_default="the number of candidates",
-        help="Nodes that the search of the graph keeps. More find more of the true candidates in more time.",
+        help="Nodes of the graph that a search keeps while it walks the graph. A larger number finds more of the best "
+        "candidates and takes longer.",
     ),
 ]  # fmt: skip
 FirstStageLatentsOption = Annotated[
@@ -267,3 +272,81 @@ TargetRecallOption = Annotated[
 ]  # fmt: skip
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+
+
+@dataclass(frozen=True)
+class _ItemOptions:
+    """Columns of a catalog besides the embeddings."""
+
+    id: IdOption = "id"
+    metadata: MetadataOption = None
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """Options of the commands that read only the embeddings of a catalog."""
+
+    embedding: EmbeddingOption = "embedding"
+    text: TextOption = None
+    embedder: EmbedderOption = None
+    embedder_option: EmbedderSettingsOption = None
+    skip_bad_rows: SkipOption = False
+
+
+@dataclass(frozen=True)
+class CatalogOptions(EmbeddingOptions, _ItemOptions):
+    """Options of the commands that read items: ids, embeddings and payloads."""
+
+
+@dataclass(frozen=True)
+class PayloadOptions:
+    """Options that choose the payload; see `sources.Columns`."""
+
+    payload: PayloadOption = None
+    drop: DropOption = None
+    rename: RenameOption = None
+    binary: BinaryOption = "refuse"
+
+
+@dataclass(frozen=True)
+class LoadOptions(PayloadOptions, CatalogOptions):
+    """Options of the commands that load a catalog into an index."""
+
+
+@dataclass(frozen=True)
+class CodingOptions:
+    """How a catalog is encoded."""
+
+    method: MethodOption = "pursuit"
+    atoms_per_step: AtomsOption = ATOMS_PER_STEP
+    device: DeviceOption = "cpu"
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """What an index stores for each item."""
+
+    datatype: DatatypeOption = None
+    keep_dense: KeepDenseOption = False
+    dense_datatype: DenseDatatypeOption = None
+    navigation: NavigationOption = None
+
+    def given(self) -> dict[str, object]:
+        """The settings of the index by name; None for those that the command line does not give."""
+        return {
+            "datatype": self.datatype or None, "keep_dense": self.keep_dense or None,
+            "dense_datatype": self.dense_datatype, "navigation": self.navigation,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How an index is searched, as far as the command line says."""
+
+    scoring: ScoringOption = "asymmetric"
+    exact: ExactOption = False
+    prefetch: PrefetchOption = None
+    first_stage: FirstStageOption = None
+    navigation_ef: NavigationEfOption = None
+    first_stage_latents: FirstStageLatentsOption = None
+    target_recall: TargetRecallOption = None

@@ -42,7 +42,7 @@ def plan(
     first_stage_latents: FirstStageLatentsOption = None,
     prefetch: PrefetchOption = None,
     keep_dense: Annotated[
-        bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes a dimension).")
+        bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes per dimension).")
     ] = False,
     ram: Annotated[float, typer.Option(help="Memory of a node in GiB.")] = 64,
     vcpus: Annotated[int, typer.Option(help="Virtual CPUs of a node.")] = 16,

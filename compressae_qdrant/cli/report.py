@@ -12,24 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .inputs import open_catalog
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
-    JsonOption,
-    MetadataOption,
-    ModelOption,
-    SkipOption,
-    SourceArgument,
-    TextOption,
-)
+from .options import CatalogOptions, JsonOption, ModelOption, SourceArgument
 from .output import show
 
 __all__ = ["report"]
 
 
 def report(
+    *,
     source: SourceArgument,
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.")],
@@ -57,13 +47,7 @@ def report(
     queries: Annotated[int, typer.Option(help="Number of items of the sample used as queries.")] = 300,
     concepts: Annotated[int, typer.Option(help="Maximum number of latents in the concept browser.")] = 400,
     seed: Annotated[int, typer.Option(help="Random seed for drawing the sample and the queries.")] = 0,
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    skip_bad_rows: SkipOption = False,
+    columns: CatalogOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Write one HTML page that shows what compression saved and what it lost.
@@ -79,10 +63,7 @@ def report(
     from ..model.compressae import CompresSAE
     from ..report import ReportSettings, build_report
 
-    catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        metadata=metadata, skip_bad_rows=skip_bad_rows,
-    )  # fmt: skip
+    catalog = open_catalog(source, columns)
     coder = CompresSAE.load(model)
     rows = None if results is None else read_rows(results)
     settings = ReportSettings(

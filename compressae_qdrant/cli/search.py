@@ -9,21 +9,8 @@ import typer
 
 from ..errors import ConfigError
 from .hits import show_hits, weights_of
-from .inputs import item_id, open_embedder, parse_filter, parse_query, parse_scoring
-from .options import (
-    ConfigOption,
-    EmbedderSettingsOption,
-    ExactOption,
-    FirstStageLatentsOption,
-    FirstStageOption,
-    IndexOption,
-    JsonOption,
-    ModelOption,
-    NavigationEfOption,
-    PrefetchOption,
-    ScoringOption,
-    TargetRecallOption,
-)
+from .inputs import item_id, open_embedder, parse_filter, parse_first_stage, parse_query, parse_scoring
+from .options import ConfigOption, EmbedderSettingsOption, IndexOption, JsonOption, ModelOption, PlanOptions
 
 if TYPE_CHECKING:
     from ..search.settings import SearchOptions
@@ -34,6 +21,7 @@ _CONCEPTS = "Concept options"
 
 
 def search(
+    *,
     query: Annotated[
         str,
         typer.Argument(
@@ -72,13 +60,7 @@ def search(
         ),
     ] = None,
     config: ConfigOption = None,
-    scoring: ScoringOption = "asymmetric",
-    exact: ExactOption = False,
-    prefetch: PrefetchOption = None,
-    first_stage: FirstStageOption = None,
-    navigation_ef: NavigationEfOption = None,
-    first_stage_latents: FirstStageLatentsOption = None,
-    target_recall: TargetRecallOption = None,
+    plan: PlanOptions,
     concept: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,10 +96,11 @@ def search(
     from ..search.retriever import Retriever
 
     options = _plan_options(
-        config, prefetch=prefetch, first_stage=first_stage, navigation_ef=navigation_ef,
-        first_stage_latents=first_stage_latents, target_recall=target_recall,
+        config, prefetch=plan.prefetch, first_stage=plan.first_stage and parse_first_stage(plan.first_stage),
+        navigation_ef=plan.navigation_ef, first_stage_latents=plan.first_stage_latents,
+        target_recall=plan.target_recall,
     )  # fmt: skip
-    scored_by = parse_scoring(scoring)
+    scored_by = parse_scoring(plan.scoring)
     target = query if like else parse_query(query)
     if not like and isinstance(target, str) and embedder is None:
         raise ConfigError(
@@ -133,7 +116,7 @@ def search(
     with open_index(index, coder) as opened:
         retriever = Retriever(coder, opened, embed)
         settings: SearchOptions = {
-            **options, "scoring": scored_by, "exact": exact, "filter": parse_filter(filter),
+            **options, "scoring": scored_by, "exact": plan.exact, "filter": parse_filter(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
             "offset": offset, "score_threshold": score_threshold,
         }  # fmt: skip

@@ -5,45 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from .inputs import (
-    index_settings,
-    open_catalog,
-    open_or_create,
-    parse_device,
-    parse_method,
-    payload_fields,
-    request_bytes,
-)
+from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, request_bytes
 from .options import (
-    ATOMS_PER_STEP,
     MAX_REQUEST_MB,
-    AtomsOption,
     BackfillOption,
     BatchSizeOption,
-    BinaryOption,
+    CodingOptions,
     ConfigOption,
-    DatatypeOption,
-    DenseDatatypeOption,
-    DeviceOption,
-    DropOption,
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    IdOption,
     IndexOption,
     JsonOption,
-    KeepDenseOption,
     KeepVanishedOption,
+    LoadOptions,
     MaxRequestOption,
-    MetadataOption,
-    MethodOption,
     ModelOption,
-    NavigationOption,
-    PayloadOption,
-    RenameOption,
-    SkipOption,
     SourceArgument,
-    TextOption,
+    StorageOptions,
 )
 from .output import progress_bar, show
 
@@ -57,32 +33,18 @@ __all__ = ["run_sync", "sync"]
 
 
 def sync(
+    *,
     source: SourceArgument,
     model: ModelOption,
     index: IndexOption,
     config: ConfigOption = None,
     keep_vanished: KeepVanishedOption = False,
     backfill: BackfillOption = False,
-    datatype: DatatypeOption = None,
-    keep_dense: KeepDenseOption = False,
-    dense_datatype: DenseDatatypeOption = None,
-    navigation: NavigationOption = None,
-    method: MethodOption = "pursuit",
-    atoms_per_step: AtomsOption = ATOMS_PER_STEP,
+    storage: StorageOptions,
+    coding: CodingOptions,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
-    device: DeviceOption = "cpu",
-    id: IdOption = "id",
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    metadata: MetadataOption = None,
-    payload: PayloadOption = None,
-    drop: DropOption = None,
-    rename: RenameOption = None,
-    binary: BinaryOption = "refuse",
-    skip_bad_rows: SkipOption = False,
+    columns: LoadOptions,
     json_output: JsonOption = False,
 ) -> None:
     """Make an index equal to a catalog: add, rewrite and delete the items that differ.
@@ -94,22 +56,12 @@ def sync(
     """
     from ..model.compressae import CompresSAE
 
-    chosen, target = parse_method(method), parse_device(device)
-    catalog = open_catalog(
-        source, id=id, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        metadata=metadata, skip_bad_rows=skip_bad_rows,
-        fields=payload_fields(payload, drop, rename, binary),
-    )  # fmt: skip
-    settings = index_settings(
-        config,
-        datatype=datatype or None,
-        keep_dense=keep_dense or None,
-        dense_datatype=dense_datatype,
-        navigation=navigation,
-    )
+    chosen, target = parse_method(coding.method), parse_device(coding.device)
+    catalog = open_catalog(source, columns)
+    settings = index_settings(config, **storage.given())
     run_sync(
         catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
-        backfill=backfill, method=chosen, atoms_per_step=atoms_per_step, batch_size=batch_size,
+        backfill=backfill, method=chosen, atoms_per_step=coding.atoms_per_step, batch_size=batch_size,
         max_request_bytes=request_bytes(max_request_mb),
     )  # fmt: skip
 

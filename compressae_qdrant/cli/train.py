@@ -8,17 +8,7 @@ from typing import Annotated
 import typer
 
 from .inputs import open_catalog, parse_device
-from .options import (
-    ConfigOption,
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    JsonOption,
-    SkipOption,
-    SourceArgument,
-    TextOption,
-    TrainingDeviceOption,
-)
+from .options import ConfigOption, EmbeddingOptions, JsonOption, SourceArgument, TrainingDeviceOption
 from .output import show
 
 __all__ = ["train"]
@@ -27,6 +17,7 @@ _TRAINING = "Training options"
 
 
 def train(
+    *,
     source: SourceArgument,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIRECTORY", help="Directory to write the model and checkpoints to.")
@@ -83,11 +74,7 @@ def train(
         ),
     ] = None,
     device: TrainingDeviceOption = None,
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
-    skip_bad_rows: SkipOption = False,
+    columns: EmbeddingOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Train a model on the embeddings of a catalog.
@@ -106,22 +93,13 @@ def train(
     from ..tuning.settings_file import Settings
 
     target = parse_device(default_device(device))
-    catalog = open_catalog(
-        source,
-        embedding=embedding,
-        text=text,
-        embedder=embedder,
-        embedder_options=embedder_option,
-        skip_bad_rows=skip_bad_rows,
-        fields={"payload": ()},
-    )
+    catalog = open_catalog(source, columns)
     given = {"latents": latents, "k": k, "seed": seed, "steps": steps, "rounds": rounds, "batch_size": batch_size}
     chosen = {**Settings.read(config).train, **{name: value for name, value in given.items() if value is not None}}
     training = TrainConfig(**chosen)
     logged = None
     if queries is not None:
-        log = open_catalog(queries, embedding=embedding, text=text, embedder=embedder, skip_bad_rows=skip_bad_rows)
-        logged, _ = draw_embeddings(log, limit)
+        logged, _ = draw_embeddings(open_catalog(queries, columns), limit)
     with join_process_group(target) as group:
         model = train_model(
             sample_embeddings(catalog, limit, seed=training.seed),

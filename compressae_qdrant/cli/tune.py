@@ -12,14 +12,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from .inputs import open_catalog
-from .options import (
-    EmbedderOption,
-    EmbedderSettingsOption,
-    EmbeddingOption,
-    JsonOption,
-    SourceArgument,
-    TextOption,
-)
+from .options import EmbeddingOptions, JsonOption, SourceArgument
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -29,6 +22,7 @@ __all__ = ["tune"]
 
 
 def tune(
+    *,
     source: SourceArgument,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="TOML file to write the chosen settings to.")
@@ -66,10 +60,7 @@ def tune(
     seed: Annotated[
         int, typer.Option(help="Random seed for drawing the sample and the queries, and for training.")
     ] = 0,
-    embedding: EmbeddingOption = "embedding",
-    text: TextOption = None,
-    embedder: EmbedderOption = None,
-    embedder_option: EmbedderSettingsOption = None,
+    columns: EmbeddingOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
     """Find settings that fit a memory budget or reach a recall, on a sample of the catalog.
@@ -86,10 +77,7 @@ def tune(
     from ..tuning import tune as search_settings
 
     goal = Goal(budget, recall, depth)
-    catalog = open_catalog(
-        source, embedding=embedding, text=text, embedder=embedder, embedder_options=embedder_option,
-        fields={"payload": ()},
-    )  # fmt: skip
+    catalog = open_catalog(source, columns)
     rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     items = items or catalog_rows
     space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside

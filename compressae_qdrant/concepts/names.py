@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import MissingExtraError
+from ..lazy import needs_extra
 
 __all__ = ["Namer", "distinctive_terms", "unique_name"]
 
@@ -46,14 +46,10 @@ def distinctive_terms(
         stop_words: a stop word list of scikit-learn; None for languages without one.
 
     Raises:
-        MissingExtraError: scikit-learn is not installed.
+        MissingExtraError: scikit-learn is not installed (extra `concepts`).
     """
-    try:
+    with needs_extra("concepts", "naming concepts", "scikit-learn"):
         from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-    except ImportError as exc:
-        raise MissingExtraError(
-            "naming concepts needs scikit-learn; install it by: pip install 'compressae-qdrant[concepts]'"
-        ) from exc
     counter = CountVectorizer(
         binary=True, ngram_range=(1, 2), stop_words=stop_words, token_pattern=_TOKEN, min_df=min(2, len(texts)),
         dtype=np.float32,

@@ -62,7 +62,7 @@ def deploy(
     settings: IndexSettings = IndexSettings(),  # noqa: B008 (frozen)
     journal: str | Path | None = None,
     queries: int = 100,
-    least_recall: float = 0.8,
+    min_recall: float = 0.8,
     tolerance: float = 0.01,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
@@ -81,7 +81,7 @@ def deploy(
         settings: settings of the new collection.
         journal: file that records the progress of the load.
         queries: number of items of the source used as verification queries.
-        least_recall: minimum recall@10 for the switch.
+        min_recall: minimum recall@10 for the switch.
         tolerance: accepted decrease of recall@10 relative to the live collection.
         retry: how to retry when the server fails.
         on_batch: called after each batch is written.
@@ -103,7 +103,7 @@ def deploy(
         index = QdrantIndex.create(client, name, model, settings)
     ingest(source, model, index, journal=journal, retry=retry, on_batch=on_batch)
     report = _verify(source, model, index, client, previous, live_model, queries)
-    lowest = least_recall if report.live_recall is None else max(least_recall, report.live_recall - tolerance)
+    lowest = min_recall if report.live_recall is None else max(min_recall, report.live_recall - tolerance)
     if collection_of(client, alias) != previous:
         raise VerificationError(
             f"alias {alias!r} was switched from {previous!r} to {collection_of(client, alias)!r} while collection "

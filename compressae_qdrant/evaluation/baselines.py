@@ -14,7 +14,7 @@ import numpy as np
 import qdrant_edge as qe
 
 from ..codes import FloatArray
-from ..errors import MissingExtraError
+from ..lazy import needs_extra
 from .methods import BuiltIndex, ComparedMethod, Search, SearchBatch, SearchConfig
 
 __all__ = [
@@ -137,10 +137,8 @@ def faiss_index(name: str, factory: str, family: str, keep: Path | None = None) 
 
     @contextlib.contextmanager
     def build(vectors: FloatArray) -> Iterator[BuiltIndex]:
-        try:
+        with needs_extra("bench", name, "Faiss"):
             import faiss
-        except ImportError as exc:
-            raise MissingExtraError(f"{name} needs Faiss; pip install 'compressae-qdrant[bench]'") from exc
         file = None if keep is None else keep / f"{factory.replace(',', '-')}.faiss"
         seconds: float | None = None
         if file is not None and file.exists():

@@ -13,20 +13,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingExtraError
 from ..files import atomic_path
+from ..lazy import needs_extra
 from ..metrics import pareto_front
 from .comparison import Row
 
-try:
+with needs_extra("plots", "a plot"):
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     from matplotlib.transforms import Bbox
-except ImportError as exc:
-    raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
 
 __all__ = ["Panel", "draw", "figure"]
 

@@ -66,7 +66,7 @@ class IndexSettings:
 
     datatype: Datatype = "uint8"
     """How the inverted index stores values. uint8 is scaled for each posting list. Measured on 63,666 items at k=32:
-    float32 183 bytes an item, uint8 100, with no loss of recall@100."""
+    float32 183 bytes per item, uint8 100, with no loss of recall@100."""
     memory: Memory | None = None
     """Where the inverted index is kept: pinned in RAM, in the page cache, or cold on disk. None takes "cold" with
     navigation, which rarely reads it, and "pinned" without."""
@@ -86,7 +86,7 @@ class IndexSettings:
     """Whether to keep each item's dense embedding, on disk and without a graph. Searches then rescore their best
     candidates by it. It takes no memory. A name of `dense_datatype` stands for True and that datatype."""
     dense_datatype: DenseDatatype = "float16"
-    """How the embeddings of `keep_dense` are stored: "float16" takes 2 d bytes an item, "turbo8" d and "turbo4" d / 2
+    """How the embeddings of `keep_dense` are stored: "float16" takes 2 d bytes per item, "turbo8" d and "turbo4" d / 2
     (the engine's TurboQuant; servers need Qdrant 1.19 for "turbo4" and 1.20 for "turbo8")."""
     tenant_field: str | None = None
     """Payload field that names the tenant of an item. It is indexed so that a tenant's items are stored together; a

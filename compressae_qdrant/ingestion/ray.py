@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from ..codes import FloatArray, SparseCodes
-from ..errors import CompresSAEError, ConfigError, IngestError, MissingExtraError
+from ..errors import CompresSAEError, ConfigError, IngestError
 from ..index import open_index
 from ..index.protocol import CodeIndex
+from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
@@ -97,17 +98,15 @@ def ingest_with_ray(
         on_file: called with the path of each file once it is loaded.
 
     Raises:
-        MissingExtraError: Ray is not installed.
+        MissingExtraError: Ray is not installed (extra `ray`).
         ModelMismatchError: the index holds codes of another model.
         ConfigError: the journal belongs to another model or index, Ray is not running, or there are fewer GPUs than
             encoders.
         IngestError: a file cannot be read, encoded or written (see its cause), or the job failed. The message says how
             many files are loaded.
     """
-    try:
+    with needs_extra("ray", "ingest_with_ray", "Ray"):
         import ray
-    except ImportError as exc:
-        raise MissingExtraError("loading with Ray needs the extra 'ray'; pip install 'compressae-qdrant[ray]'") from exc
     if not ray.is_initialized():
         raise ConfigError("Ray is not running; call ray.init() first")
     started = time.perf_counter()

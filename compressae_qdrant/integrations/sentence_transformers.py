@@ -17,16 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..errors import ConfigError, DimensionError, MissingExtraError, ModelFileError
+from ..errors import ConfigError, DimensionError, ModelFileError
+from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 
-try:
+with needs_extra("text", "a SparseEncoder", "sentence-transformers 5.4 or newer"):
     from sentence_transformers import SentenceTransformer, SparseEncoder
     from sentence_transformers.base.modules import Module
-except ImportError as exc:
-    raise MissingExtraError(
-        "a SparseEncoder needs sentence-transformers 5.4 or newer; install it by: pip install 'compressae-qdrant[text]'"
-    ) from exc
 
 __all__ = ["CompresSAEModule", "Side", "load_sparse_encoder", "save_sparse_encoder", "sparse_encoder"]
 

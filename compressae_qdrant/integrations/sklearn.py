@@ -9,19 +9,16 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from ..codes import FloatArray
-from ..errors import InvalidInputError, MissingExtraError
+from ..errors import InvalidInputError
+from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..training import TrainConfig, train
 
-try:
+with needs_extra("sklearn", "CompresSAETransformer", "scikit-learn 1.6 or newer"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as exc:
-    raise MissingExtraError(
-        "CompresSAETransformer needs scikit-learn 1.6 or newer; install it by: pip install 'compressae-qdrant[sklearn]'"
-    ) from exc
 
 __all__ = ["CompresSAETransformer"]
 

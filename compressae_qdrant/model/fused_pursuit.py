@@ -1,4 +1,4 @@
-"""Pursuit on a GPU: one matrix product a step, and small linear systems that kernels solve in registers.
+"""Pursuit on a GPU: one matrix product per step, and small linear systems that kernels solve in registers.
 
 The Gram matrix of all atoms is computed once, and the Gram matrix of each support is gathered from it. After each step,
 the values on the support are solved again and decoded. The residual is multiplied by all atoms in bfloat16; only the

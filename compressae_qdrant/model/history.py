@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ..errors import MissingExtraError, ModelFileError
+from ..errors import ModelFileError
 from ..files import atomic_path, write_text
+from ..lazy import needs_extra
 
 __all__ = ["Phase", "Record", "TrainingHistory"]
 
@@ -76,12 +77,8 @@ class TrainingHistory:
         Raises:
             MissingExtraError: Matplotlib is not installed (extra `plots`).
         """
-        try:
+        with needs_extra("plots", "a plot of the training history"):
             from matplotlib.figure import Figure
-        except ImportError as exc:
-            raise MissingExtraError(
-                "drawing the training history needs Matplotlib; run: pip install 'compressae-qdrant[plots]'"
-            ) from exc
 
         figure = Figure(figsize=(8, 6), layout="constrained")
         losses, masses = figure.subplots(2, 1, sharex=True)

@@ -2,9 +2,9 @@
 
 The encoder of an autoencoder selects k latents by one matrix product and selects correlated atoms together. Orthogonal
 matching pursuit (Pati, Rezaiifar & Krishnaprasad 1993) selects atoms by their correlation with the residual instead.
-Selecting several atoms a step (stagewise pursuit) is much faster but selects some redundant atoms. One additional step
-is therefore taken, and the atoms whose removal costs least are dropped, as in CoSaMP (Needell & Tropp 2009). This keeps
-nearly all of the gain at a fraction of the cost.
+Selecting several atoms per step (stagewise pursuit) is much faster but selects some redundant atoms. Therefore one
+additional step is taken, and the atoms whose removal costs least are dropped, as in CoSaMP (Needell & Tropp 2009). This
+keeps nearly all of the gain at a fraction of the cost.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtraError, SourceError
+from ..errors import SourceError
 from ..files import atomic_path
+from ..lazy import needs_extra
 from .checks import Report
 
 __all__ = ["append_report", "plot_history", "read_history"]
@@ -71,11 +72,12 @@ def plot_history(entries: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot each measure with its expected value and threshold as a PNG; drifts are red.
 
     Reports are evenly spaced and labelled with their times, because batches may arrive at irregular intervals.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed (extra `plots`).
     """
-    try:
+    with needs_extra("plots", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
 
     names = [name for name in _TITLES if any(name in entry["checks"] for entry in entries)]
     if not names:

@@ -7,7 +7,8 @@ import hashlib
 from importlib.resources import files
 from typing import Any, Final
 
-from ..errors import InvalidInputError, MissingExtraError
+from ..errors import InvalidInputError
+from ..lazy import needs_extra
 
 __all__ = ["render_page"]
 
@@ -37,11 +38,9 @@ def render_page(**content: Any) -> str:
         InvalidInputError: the data holds NaN or an infinite number, which JSON cannot express.
         MissingExtraError: Jinja is not installed (extra `report`).
     """
-    try:
+    with needs_extra("report", "a report", "Jinja"):
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
-    except ImportError as exc:
-        raise MissingExtraError("reports need Jinja; pip install 'compressae-qdrant[report]'") from exc
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
     css = _joined(_STYLES, "css")

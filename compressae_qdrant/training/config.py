@@ -31,7 +31,7 @@ class TrainConfig:
     steps: int = 1500
     """Optimiser steps of the autoencoder phase."""
     batch_size: int = 2048
-    """Items of a step, over all processes. The paper uses 100,000, on a GPU."""
+    """Items per step, over all processes. The paper uses 100,000, on a GPU."""
     learning_rate: float = 5e-3
     """Peak learning rate of Adam, after 50 steps of warm-up and before a cosine decay to zero. Measured: 1,500 steps at
     5e-3 are better than 2,000 at the paper's 1e-3. 1e-2 gives a better encoder, but uses latents less evenly."""
@@ -61,8 +61,8 @@ class TrainConfig:
     damping: float = 1.0
     """Strength of the pull of an atom towards its previous value in least squares, in items of unit value."""
     atoms_per_step: int = 4
-    """Atoms that a step of pursuit selects in refinement, where more rounds help more than better codes; 1 is classical
-    orthogonal matching pursuit."""
+    """Atoms selected in each step of pursuit in refinement, where more rounds help more than better codes; 1 is
+    classical orthogonal matching pursuit."""
 
     encoder_steps: int = 400
     """Optimiser steps that fit the encoder to the refined dictionary, which stays fixed."""

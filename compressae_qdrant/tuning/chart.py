@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import MissingExtraError
+from ..lazy import needs_extra
 from .points import Goal, TrialPoint, front
 
 __all__ = ["draw_front"]
@@ -17,10 +17,8 @@ def draw_front(file: Path, points: Sequence[TrialPoint], goal: Goal, chosen: Tri
     Raises:
         MissingExtraError: Matplotlib is not installed (extra `plots`).
     """
-    try:
+    with needs_extra("plots", "a plot"):
         from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plots need Matplotlib; pip install 'compressae-qdrant[plots]'") from exc
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for latents in sorted({point.latents for point in points}):

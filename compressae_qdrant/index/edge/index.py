@@ -55,7 +55,7 @@ class EdgeIndex(Described):
 
     The directory holds `index.json` (the manifest), `shard/` (files of the engine) and `lock` (held while the index is
     open). Writes are durable once `flush` returns; `close` flushes. The shard has no write-ahead log: if the process is
-    killed, whole items written since the last flush are lost. The log would cost 315 bytes an item on disk (k=32,
+    killed, whole items written since the last flush are lost. The log would cost 315 bytes per item on disk (k=32,
     measured), and ingestion repeats such writes anyway.
     """
 
