@@ -87,9 +87,7 @@ def test_the_example_in_node_finds_the_same(
     index = QdrantIndex.create(client, "items", model, IndexSettings(datatype="float32"))
     index.upsert(range(600), codes)
     query = models.QueryRequest.model_validate(request)
-    found = client.query_points(
-        "items", query=query.query, prefetch=query.prefetch, using=query.using, limit=10
-    ).points
+    found = client.query_points("items", query=query.query, prefetch=query.prefetch, using=query.using, limit=10).points
     expected = Retriever(model, index).search(embeddings[5], 10, first_stage="codes")
     assert [point.id for point in found] == [hit.id for hit in expected]
     np.testing.assert_allclose([point.score for point in found], [hit.score for hit in expected], atol=1e-5)
