@@ -82,6 +82,7 @@ def code_rows(model: CompresSAE, x: FloatArray, navigation: NavigationSettings) 
 
             yield [
                 row("codes, default plan", postings, first_stage="codes", dense_candidates=0),
+                row("graph, default plan", graph, first_stage="graph", dense_candidates=0),
                 row("codes, every item scored", postings, exact=True, dense_candidates=0),
                 *(
                     row(f"graph, {count} candidates", graph, (10,) if count <= 100 else LIMITS, first_stage="graph",
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500, help="number of queries (default: 500)")
     parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 128)")
     parser.add_argument("--bits", type=float, default=2, help="bits per dimension: 1, 1.5, 2 or 4 (default: 2)")
-    parser.add_argument("--m", type=int, default=12, help="links of the graph per item and layer (default: 12)")
+    parser.add_argument("--m", type=int, default=10, help="links of the graph per item and layer (default: 10)")
     parser.add_argument("--seconds", type=float, default=2, help="duration of each throughput run, s (default: 2)")
     parser.add_argument("--no-baselines", action="store_true", help="leave TurboQuant out")
     args = parser.parse_args()
