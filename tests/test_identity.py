@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from compressae_qdrant.errors import (
     InvalidInputError,
     ModelMismatchError,
 )
+from compressae_qdrant.index.edge.files import DirectoryLock
 from compressae_qdrant.index.qdrant import creation, steps
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.alias_retriever import AliasRetriever
@@ -312,6 +314,19 @@ def test_an_embedded_index_completes_its_payload_indexes(model: CompresSAE, tmp_
     shutil.copy(tmp_path / "dense" / "index.json", tmp_path / "index" / "index.json")
     with pytest.raises(CodeIndexError, match="its manifest promises the vectors 'dense', which its shard does not"):
         EdgeIndex.open(tmp_path / "index", model)
+
+
+def test_leftovers_of_killed_creations_are_removed(model: CompresSAE, tmp_path: Path) -> None:
+    old, new, running, foreign = (tmp_path / f".{name}.tmp" for name in
+                                  ("index.0123abcd", "index.00000000", "index.11111111", "other.0123abcd"))  # fmt: skip
+    for folder in (old, new, running, foreign):
+        (folder / "shard").mkdir(parents=True)
+    lock = DirectoryLock(running / "lock", "running")
+    for folder in (old, running, foreign):
+        os.utime(folder, (0, 0))
+    EdgeIndex.create(tmp_path / "index", model).close()
+    assert [folder.exists() for folder in (old, new, running, foreign)] == [False, True, True, True]
+    lock.release()
 
 
 def test_adoption_indexes_the_tenant_field(model: CompresSAE, other: CompresSAE) -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.ingestion.confirmed import Confirmed
 from compressae_qdrant.ingestion.journal import FileJournal, Journal
 
 JOURNAL = Journal("source", "m-1", "pursuit/4", "", empty=True, next_row=70, skipped=2)
@@ -21,6 +23,8 @@ def test_a_journal_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "journal").read_text()) == {
         "format": 1, "source": "source", "model": "m-1", "method": "pursuit/4", "index": "", "empty": True,
         "next_row": 70, "skipped": 2, "complete": False,
+        "confirmed": {"identity": "", "items": None,
+                      "sample": {"values": [], "latest": [], "stride": 1, "seen": 0}},
     }  # fmt: skip
 
 
@@ -40,6 +44,20 @@ def test_other_files_are_refused(tmp_path: Path, kind: type[Journal] | type[File
     (tmp_path / "journal").write_text(text)
     with pytest.raises(ConfigError, match=r"is not (an ingestion journal|the journal of a Ray job)"):
         kind.load(tmp_path / "journal")
+
+
+def test_what_is_known_of_the_index_is_kept(tmp_path: Path) -> None:
+    confirmed = Confirmed("a1", 70)
+    confirmed.add(["x", 3, np.int64(7)])
+    for journal in (dataclasses.replace(JOURNAL, confirmed=confirmed), FileJournal("m-1", "i", {}, confirmed)):
+        journal.save(tmp_path / "journal")
+        assert type(journal).load(tmp_path / "journal") == journal
+        written = json.loads((tmp_path / "journal").read_text())
+        del written["confirmed"]  # as version 0.1 wrote it
+        (tmp_path / "journal").write_text(json.dumps(written))
+        read = type(journal).load(tmp_path / "journal")
+        assert read is not None
+        assert read.confirmed == Confirmed()
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

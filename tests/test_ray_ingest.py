@@ -23,12 +23,12 @@ from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, IngestError, RowError
 from compressae_qdrant.index import create_index
+from compressae_qdrant.ingestion.loaded_files import LoadedFiles
 from compressae_qdrant.ingestion.ray import (
     _BatchEncoder,
     _cpu_shares,
     _encoder_count,
     _FileReader,
-    _LoadedFiles,
     _successful_rows,
     ingest_with_ray,
 )
@@ -135,7 +135,7 @@ def test_a_failed_job_raises_an_ingest_error(index: EdgeIndex) -> None:
         yield {"path": "a", "error": b""}
         raise RayError("a long story\nthe worker was killed")
 
-    successful = _successful_rows(rows(), _LoadedFiles(None, "m-1", index))
+    successful = _successful_rows(rows(), LoadedFiles(None, "m-1", index))
     assert next(successful)["path"] == "a"
     with pytest.raises(IngestError, match=r"^the Ray job failed: the worker was killed\. 0 files are loaded; "):
         next(successful)
@@ -167,12 +167,12 @@ def test_a_journal_belongs_to_one_index_and_model(folder: Path, model: CompresSA
     with EdgeIndex.create(folder / "one", model) as one, EdgeIndex.create(folder / "two", model) as two:
         for index in (one, two):
             index.upsert([1], model.encode(embeddings[:1]))
-        _LoadedFiles(journal, model.fingerprint, one).add(str(folder / "model" / "config.json"))
-        assert _LoadedFiles(journal, model.fingerprint, one).contains(str(folder / "model" / "config.json"))
+        LoadedFiles(journal, model.fingerprint, one).add(str(folder / "model" / "config.json"))
+        assert LoadedFiles(journal, model.fingerprint, one).contains(str(folder / "model" / "config.json"))
         with pytest.raises(ConfigError, match=r"journal .* belongs to index '.*one', but this job uses '.*two'"):
-            _LoadedFiles(journal, model.fingerprint, two)
+            LoadedFiles(journal, model.fingerprint, two)
         with pytest.raises(ConfigError, match=r"journal .* belongs to model 'm.*', but this job uses 'other'"):
-            _LoadedFiles(journal, "other", one)
+            LoadedFiles(journal, "other", one)
 
 
 def test_ray_must_be_running(folder: Path) -> None:

@@ -47,6 +47,11 @@ def ingest(
         typer.Option("--restart", help="Start at the first row even if the journal says otherwise.",
                      rich_help_panel=INDEX),
     ] = False,
+    trust_journal: Annotated[
+        bool,
+        typer.Option("--trust-journal", help="Continue although items that the journal confirms are no longer in the "
+                     "index, because they were deleted on purpose.", rich_help_panel=INDEX),
+    ] = False,
     coding: CodingOptions,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
@@ -76,7 +81,7 @@ def ingest(
     ):
         report = ingest_catalog(
             catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=coding.atoms_per_step,
-            batch_size=batch_size, restart=restart, on_batch=advance,
+            batch_size=batch_size, restart=restart, trust_journal=trust_journal, on_batch=advance,
             max_request_bytes=request_bytes(max_request_mb),
         )  # fmt: skip
         facts = dataclasses.asdict(report) | {"in_index": opened.count()}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from qdrant_client import QdrantClient
 
@@ -30,7 +30,7 @@ from .qdrant.connection import make_client
 from .qdrant.index import QdrantIndex
 from .settings import IndexSettings, ShardKey
 
-__all__ = ["connect", "create_index", "open_index"]
+__all__ = ["connect", "create_index", "open_index", "resolved_location"]
 
 _LOG = logging.getLogger(__name__)
 _WARNED: Final[set[str]] = set()
@@ -67,6 +67,18 @@ def create_index(location: str, model: CodeModel, settings: IndexSettings = Inde
     client, collection = connect(base)
     index = QdrantIndex.create(client, collection, model, settings, owns_client=True)
     return index if shard_key is None else index.of_shard(shard_key)
+
+
+def resolved_location(location: str, index: CodeIndex) -> str:
+    """The location of an opened index with the name of its collection in place of an alias.
+
+    Whoever opens it gets the same collection, also after the alias was switched.
+    """
+    if not isinstance(index, QdrantIndex):
+        return location
+    base, shard_key = _shard_key(location)
+    path = base[: base.rindex("/") + 1] + quote(index.collection, safe="")
+    return path if shard_key is None else path + location[len(base) :]
 
 
 def _shard_key(location: str) -> tuple[str, ShardKey | None]:

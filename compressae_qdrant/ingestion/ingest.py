@@ -2,7 +2,8 @@
 
 Each time the index has made its writes durable (`flush`), the journal records the next row. A later run with the same
 source, model and index continues from that row. Rows after it may be in the index already; writing them again under
-the same ids changes nothing.
+the same ids changes nothing. Before it continues, it compares the index with what the journal says of it, as the index
+may have been restored from an older snapshot, emptied or recreated.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..errors import CodeIndexError, CompresSAEError, IndexUnavailableError, IngestError, ModelMismatchError
+from ..errors import (
+    CodeIndexError,
+    CompresSAEError,
+    IndexReplacedError,
+    IndexUnavailableError,
+    IngestError,
+    ModelMismatchError,
+)
 from ..index.protocol import CodeIndex
 from ..index.qdrant.operations import SyncOperations
 from ..model.compressae import CompresSAE
@@ -23,6 +31,7 @@ from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
+from .confirmed import Confirmed, Counter
 from .journal import Journal
 from .prepared import MAX_REQUEST_BYTES
 from .writer import Writer
@@ -63,6 +72,7 @@ def ingest(
     atoms_per_step: int = ATOMS_PER_STEP,
     batch_size: int = 2048,
     restart: bool = False,
+    trust_journal: bool = False,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
@@ -79,6 +89,8 @@ def ingest(
         atoms_per_step: atoms selected in each step of pursuit.
         batch_size: rows read, encoded and upserted at a time.
         restart: ignore the journal and start from the first row.
+        trust_journal: continue from the journal although items that it confirms are no longer in the index, because
+            they were deleted on purpose.
         retry: how to retry when a server is unreachable or overloaded or fails.
         on_batch: called after each batch is written.
         max_request_bytes: approximate size of the largest request; see `Writer`.
@@ -88,24 +100,29 @@ def ingest(
         ConfigError: the journal belongs to another source, model, method or index.
         RowError: a row is malformed and the source does not skip such rows. Earlier rows are in the index and in the
             journal.
-        IngestError: all rows were skipped, a batch cannot be encoded or upserted, or the server stayed unavailable for
+        IngestError: the index lacks items that the journal says are in it, or was deleted or recreated meanwhile; all
+            rows were skipped, a batch cannot be encoded or upserted, or the server stayed unavailable for
             all attempts of `retry`. The message says which rows are in the index and how to continue.
     """
     check_fingerprint(index, model.fingerprint)
     started = time.perf_counter()
     file = index.journal if journal is None else Path(journal)
     location = "" if file is None or file == index.journal else retry.run(index.info).location
-    progress = Journal(_short_hash(source.identity), model.fingerprint, f"{method}/{atoms_per_step}", location)
+    progress = Journal(
+        _short_hash(source.identity), model.fingerprint, f"{method}/{atoms_per_step}", location,
+        confirmed=Confirmed(index.identity or ""),
+    )  # fmt: skip
     if file is not None and not restart:
-        progress = _resume(file, progress, index, retry)
+        progress = _resume(file, progress, index, retry, trusted=trust_journal)
     first_row = progress.next_row
     if progress.complete:
         return IngestReport(0, progress.skipped, first_row, first_row, None, time.perf_counter() - started)
     check_writable(index, retry)
     if first_row == 0:
         progress.empty = _item_count(index) == 0
+    keeper = _Keeper(progress, file, index, retry)
     items = _write_batches(
-        expecting(source, model.dim).batches(batch_size, first_row), progress, file, index, on_batch,
+        expecting(source, model.dim).batches(batch_size, first_row), keeper, on_batch,
         lambda on_written: Writer(model, index, method, atoms_per_step, retry, on_written, max_request_bytes),
     )  # fmt: skip
     if progress.skipped and progress.skipped == progress.next_row:
@@ -115,8 +132,7 @@ def ingest(
         )
     _optimize(index, progress, retry)
     progress.complete = True
-    _make_durable(index, file, progress)
-    repeated = _repeated(index, progress)
+    repeated = _repeated(progress, keeper.save(final=True))
     if repeated:
         _LOG.warning("%d items were replaced by a later row with the same id; give every item its own id", repeated)
     return IngestReport(items, progress.skipped, first_row, progress.next_row, repeated, time.perf_counter() - started)
@@ -150,6 +166,8 @@ def check_writable(index: CodeIndex, retry: RetryPolicy) -> None:
             f"the server did not accept a first write after {retry.attempts} attempts ({exc}). No rows were written; "
             "run the same command again when the server is available"
         ) from exc
+    except IndexReplacedError as exc:
+        raise IngestError(f"{exc}. No rows were written") from exc
     except CodeIndexError as exc:
         raise IngestError(
             f"the server refuses writes ({exc}). No rows were written; set QDRANT_API_KEY to a key that can write and "
@@ -157,24 +175,107 @@ def check_writable(index: CodeIndex, retry: RetryPolicy) -> None:
         ) from exc
 
 
+class _Keeper:
+    """Makes what was written durable, and records it in the journal."""
+
+    def __init__(self, progress: Journal, file: Path | None, index: CodeIndex, retry: RetryPolicy) -> None:
+        self.progress, self.file = progress, file
+        self._index, self._retry = index, retry
+        self._counter = Counter(index)
+        self._saved = time.perf_counter()
+        self._stopped = False
+
+    def is_due(self) -> bool:
+        """Whether the last entry is old enough for the next."""
+        return not self._stopped and time.perf_counter() - self._saved >= _FLUSH_SECONDS
+
+    def stop(self) -> None:
+        """Make no further entry due, because the load was interrupted and the server may not answer."""
+        self._stopped = True
+
+    def save(self, *, final: bool = False) -> int | None:
+        """Record the rows confirmed so far, once the index is known to be the one that they were written to.
+
+        Returns:
+            The number of items in the index; None if it was not counted, as counting takes too long to do it often.
+
+        Raises:
+            IngestError: the index was deleted or recreated, or the server stayed unavailable.
+        """
+        try:
+            self._index.flush()
+            self._retry.run(self._index.verify)
+        except IndexReplacedError as exc:
+            raise _replaced(exc, self.progress) from exc
+        except IndexUnavailableError as exc:
+            raise IngestError(
+                f"the server did not answer after {self._retry.attempts} attempts ({exc}). Rows before "
+                f"{self.progress.next_row} are in the index; run the same command again when the server is available"
+            ) from exc
+        count = None
+        if final and (self.file is not None or self.progress.empty):
+            count = _item_count(self._index)
+        elif self.file is not None:
+            count = self._counter.count()
+        self._note(count)
+        return count
+
+    def save_after_failure(self) -> None:
+        """Record the rows confirmed before a failure, unless it was that the index was deleted or recreated.
+
+        Raises:
+            IngestError: it was.
+        """
+        count = None
+        try:
+            self._index.flush()
+            self._index.verify()
+            count = None if self.file is None else self._counter.count()
+        except IndexReplacedError as exc:
+            raise _replaced(exc, self.progress) from exc
+        except IndexUnavailableError:
+            pass  # the next run compares the index with the journal
+        self._note(count)
+
+    def save_at_once(self) -> None:
+        """Record the rows confirmed before an interruption, without a request to a server that may not answer."""
+        try:
+            self._index.flush()
+        except IndexReplacedError:
+            return  # an embedded index, and its journal with it
+        self._note(None)
+
+    def _note(self, items: int | None) -> None:
+        if items is not None:
+            self.progress.confirmed.items = items
+        if self.file is not None:
+            self.progress.save(self.file)
+        self._saved = time.perf_counter()
+
+
+def _replaced(exc: IndexReplacedError, progress: Journal) -> IngestError:
+    return IngestError(
+        f"the load stopped before row {progress.next_row}: {exc}. The rows written so far are not in the index that is "
+        "there now, or only a part of them; run the same command again with restart=True (--restart) to load every row"
+    )
+
+
 def _write_batches(
     batches: Iterable[Batch],
-    progress: Journal,
-    file: Path | None,
-    index: CodeIndex,
+    keeper: _Keeper,
     on_batch: Callable[[Batch], None] | None,
     open_writer: Callable[[Callable[[Batch], None]], Writer],
 ) -> int:
     """Write all batches and record them in the journal; the number of items written."""
-    items, saved = 0, time.perf_counter()
+    items, progress = 0, keeper.progress
 
     def on_written(batch: Batch) -> None:
-        nonlocal items, saved
+        nonlocal items
         progress.next_row, progress.skipped = batch.stop, progress.skipped + batch.skipped
+        progress.confirmed.add(batch.ids)
         items += len(batch.ids)
-        if time.perf_counter() - saved >= _FLUSH_SECONDS:
-            _make_durable(index, file, progress)
-            saved = time.perf_counter()
+        if keeper.is_due():
+            keeper.save()
         if on_batch is not None:
             on_batch(batch)
 
@@ -184,27 +285,32 @@ def _write_batches(
                 for batch in batches:
                     writer.write(batch)
             except KeyboardInterrupt:
+                keeper.stop()
                 writer.abandon()
                 raise
             finally:
                 writer.drain()  # batches before a failure are written and recorded
-    except CompresSAEError:
-        _make_durable(index, file, progress)
+    except CompresSAEError as exc:
+        if isinstance(exc.__cause__, IndexReplacedError):
+            raise
+        keeper.save_after_failure()
         raise
     except KeyboardInterrupt as exc:
-        _make_durable(index, file, progress)
-        again = "continue" if file is not None else "start from the first row (a journal would let it continue)"
+        keeper.save_at_once()
+        again = "continue" if keeper.file is not None else "start from the first row (a journal would let it continue)"
         exc.add_note(
             f"interrupted: rows before {progress.next_row} are in the index; run the same command again to {again}"
         )
         raise
-    _make_durable(index, file, progress)
+    keeper.save()
     return items
 
 
 def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy) -> None:
     try:
         retry.run(index.optimize)
+    except IndexReplacedError as exc:
+        raise _replaced(exc, progress) from exc
     except CodeIndexError as exc:
         raise IngestError(
             f"optimising the index failed ({exc}). All {progress.next_row} rows are in the index; run the command "
@@ -218,10 +324,9 @@ def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy) -> None:
         raise
 
 
-def _repeated(index: CodeIndex, progress: Journal) -> int | None:
-    """Items replaced by a later row, if the index was empty at the start and reports its item count."""
-    count = _item_count(index) if progress.empty else None
-    return None if count is None else max(0, progress.next_row - progress.skipped - count)
+def _repeated(progress: Journal, count: int | None) -> int | None:
+    """Items replaced by a later row, if the index was empty at the start and reported its item count at the end."""
+    return None if count is None or not progress.empty else max(0, progress.next_row - progress.skipped - count)
 
 
 def _item_count(index: CodeIndex) -> int | None:
@@ -232,20 +337,31 @@ def _item_count(index: CodeIndex) -> int | None:
         return None
 
 
-def _make_durable(index: CodeIndex, file: Path | None, progress: Journal) -> None:
-    index.flush()
-    if file is not None:
-        progress.save(file)
+def _resume(file: Path, current: Journal, index: CodeIndex, retry: RetryPolicy, *, trusted: bool) -> Journal:
+    """The progress of an earlier run of this ingestion, or `current` if there is none.
 
-
-def _resume(file: Path, current: Journal, index: CodeIndex, retry: RetryPolicy) -> Journal:
-    """The progress of an earlier run of this ingestion, or `current` if there is none."""
+    Raises:
+        IngestError: the index is not as the earlier run left it.
+    """
     earlier = Journal.load(file)
     if earlier is None:
         return current
     earlier.check(current, file)
-    if earlier.next_row and not retry.run(index.count):
-        return current  # the index was emptied or recreated after that run
+    if not earlier.next_row:
+        return current
+    says = f"journal {file} says that the rows before {earlier.next_row} are in the index, but"
+    count = retry.run(index.count)
+    if not count:
+        _LOG.warning("%s the index is empty; every row is loaded again", says)
+        return current
+    lost = "" if trusted else earlier.confirmed.lost(index, count, retry)
+    if lost:
+        raise IngestError(
+            f"{says} {lost}. It was recreated, emptied or restored from an older snapshot, or items were deleted. Use "
+            "restart=True (--restart) to load every row again, which replaces items by id, or trust_journal=True "
+            "(--trust-journal) if they were deleted on purpose"
+        )
+    earlier.confirmed.identity = current.confirmed.identity
     return earlier
 
 

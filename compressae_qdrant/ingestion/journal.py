@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from ..errors import ConfigError
 from ..files import write_text
 from ..sources.identity import file_identity
+from .confirmed import Confirmed
 
 __all__ = ["FileJournal", "Journal"]
 
@@ -42,6 +43,8 @@ class Journal:
     """Malformed rows skipped before `next_row`."""
     complete: bool = False
     """Whether every row is in the index and the index is optimised."""
+    confirmed: Confirmed = field(default_factory=Confirmed)
+    """What is known of the items in the index; nothing in journals of version 0.1."""
 
     @classmethod
     def load(cls, file: Path) -> Self | None:
@@ -55,7 +58,8 @@ class Journal:
         try:
             data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             written = data.pop("format")
-            journal = cls(**data)
+            confirmed = Confirmed.of(data.pop("confirmed")) if "confirmed" in data else Confirmed()
+            journal = cls(**data, confirmed=confirmed)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ConfigError(
                 f"{file} is not an ingestion journal ({exc}); delete it to start from the first row"
@@ -83,7 +87,7 @@ class Journal:
 
     def save(self, file: Path) -> None:
         """Write the journal durably, in one step."""
-        write_text(file, json.dumps({"format": _FORMAT, **asdict(self)}) + "\n")
+        write_text(file, json.dumps({"format": _FORMAT, **asdict(self)}, default=int) + "\n")
 
 
 @dataclass
@@ -96,6 +100,8 @@ class FileJournal:
     """Location of the index."""
     files: dict[str, str] = field(default_factory=dict)
     """Path and identity of each file at the time it was loaded."""
+    confirmed: Confirmed = field(default_factory=Confirmed)
+    """What is known of the items in the index; nothing in journals of version 0.1."""
 
     @classmethod
     def load(cls, file: Path) -> Self | None:
@@ -109,6 +115,8 @@ class FileJournal:
         try:
             data: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             written, journal = data["format"], cls(data["model"], data["index"], dict(data["files"]))
+            if "confirmed" in data:
+                journal.confirmed = Confirmed.of(data["confirmed"])
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ConfigError(f"{file} is not the journal of a Ray job ({exc}); delete it to load every file") from exc
         if written != _FORMAT:
@@ -133,7 +141,7 @@ class FileJournal:
 
     def save(self, file: Path) -> None:
         """Write the journal durably, in one step."""
-        write_text(file, json.dumps({"format": _FORMAT, **asdict(self)}) + "\n")
+        write_text(file, json.dumps({"format": _FORMAT, **asdict(self)}, default=int) + "\n")
 
     def contains(self, path: str) -> bool:
         """Whether the file was loaded and has not changed since."""

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from ..codes import FloatArray, SparseCodes
-from ..errors import CompresSAEError, ConfigError, IngestError
+from ..errors import CompresSAEError, ConfigError, IndexReplacedError, IngestError
 from ..index import open_index
+from ..index.location import resolved_location
 from ..index.protocol import CodeIndex
 from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
@@ -32,7 +33,7 @@ from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Columns, expecting, open_source
 from ..sources.source import OnError
-from .journal import FileJournal
+from .loaded_files import LoadedFiles
 from .prepared import payload_texts, request_slices
 
 __all__ = ["RayReport", "ingest_with_ray"]
@@ -40,6 +41,10 @@ __all__ = ["RayReport", "ingest_with_ray"]
 _READER_CPUS: Final = 0.5
 _WRITER_CPUS: Final = 0.25
 _WRITERS: Final = 2
+_REPLACED: Final = (
+    "The files loaded before are not in the index that is there now, or only in part; delete the journal and run the "
+    "job again"
+)
 _CPU_STEP: Final = 2**-10
 """CPU shares are multiples of this: Ray counts in ten thousandths, and their sum must not exceed the cores."""
 
@@ -120,7 +125,7 @@ def ingest_with_ray(
     encoder = CompresSAE.load(model)
     with open_index(location, encoder) as index:
         fingerprint = encoder.fingerprint
-        loaded = _LoadedFiles(None if journal is None else Path(journal), fingerprint, index)
+        loaded = LoadedFiles(None if journal is None else Path(journal), fingerprint, index, retry)
         remaining = [path for path in (str(Path(file).resolve()) for file in files) if not loaded.contains(path)]
         items = skipped = 0
         if remaining:
@@ -137,18 +142,22 @@ def ingest_with_ray(
                 )
             )
             if on_server:
+                # An alias is resolved once, here, so that all writers write to one collection.
+                target = (resolved_location(location, index), index.identity, str(model), retry)
                 pool = ray.data.ActorPoolStrategy(size=_WRITERS)
-                batches = batches.map(
-                    _BatchWriter, fn_constructor_args=(location, str(model), retry), compute=pool, num_cpus=writer_cpus
-                )
+                batches = batches.map(_BatchWriter, fn_constructor_args=target, compute=pool, num_cpus=writer_cpus)
             rows = _successful_rows(batches.iter_rows(), loaded)
             if not on_server:
                 rows = _write_rows(rows, index, retry)
             items, skipped = _record_files(rows, index, loaded, on_file)
             if skipped and not items:
                 raise IngestError(f"all {skipped} rows of the files are malformed and were skipped; correct the files")
-        retry.run(index.optimize)
-        index.flush()
+        try:
+            retry.run(index.optimize)
+            index.flush()
+            loaded.finish()
+        except IndexReplacedError as exc:
+            raise IngestError(f"the job stopped: {exc}. {_REPLACED}") from exc
     seconds = time.perf_counter() - started
     return RayReport(items, skipped, len(remaining), len(files) - len(remaining), actors, seconds)
 
@@ -183,7 +192,7 @@ def _write_rows(rows: Iterable[dict[str, Any]], index: CodeIndex, retry: RetryPo
 
 
 def _record_files(
-    rows: Iterable[dict[str, Any]], index: CodeIndex, loaded: _LoadedFiles, on_file: Callable[[str], None] | None
+    rows: Iterable[dict[str, Any]], index: CodeIndex, loaded: LoadedFiles, on_file: Callable[[str], None] | None
 ) -> tuple[int, int]:
     """Record each file once all of its batches are written; the numbers of items and of skipped rows."""
     items = skipped = 0
@@ -193,17 +202,21 @@ def _record_files(
         items, skipped = items + row["items"], skipped + row["skipped"]
         path = row["path"]
         written[path].add(row["number"])
+        loaded.note(json.loads(row["ends"]))
         if row["last"]:
             batch_counts[path] = row["number"] + 1
         if len(written[path]) == batch_counts.get(path):
-            index.flush()
-            loaded.add(path)
+            try:
+                index.flush()
+                loaded.add(path)
+            except IndexReplacedError as exc:
+                raise IngestError(f"the job stopped: {exc}. {_REPLACED}") from exc
             if on_file is not None:
                 on_file(path)
     return items, skipped
 
 
-def _successful_rows(rows: Iterable[dict[str, Any]], loaded: _LoadedFiles) -> Iterator[dict[str, Any]]:
+def _successful_rows(rows: Iterable[dict[str, Any]], loaded: LoadedFiles) -> Iterator[dict[str, Any]]:
     """The output rows of a job, until one carries an error. Workers return this package's errors as rows, because Ray
     wraps an error that is raised.
 
@@ -216,39 +229,12 @@ def _successful_rows(rows: Iterable[dict[str, Any]], loaded: _LoadedFiles) -> It
         for row in rows:
             if row["error"]:
                 error: CompresSAEError = pickle.loads(row["error"])  # noqa: S301 (written by a worker of this job)
-                raise IngestError(f"{row['path']}: {error}. {loaded.summary()}") from error
+                then = _REPLACED if isinstance(error, IndexReplacedError) else loaded.summary()
+                raise IngestError(f"{row['path']}: {error}. {then}") from error
             yield row
     except RayError as exc:
         last = str(exc).strip().rpartition("\n")[2]
         raise IngestError(f"the Ray job failed: {last}. {loaded.summary()}") from exc
-
-
-class _LoadedFiles:
-    """The files that are in the index, recorded in a journal if `file` is given."""
-
-    def __init__(self, file: Path | None, fingerprint: str, index: CodeIndex) -> None:
-        self._file = file
-        self._journal = FileJournal(fingerprint, "" if file is None else index.info().location)
-        earlier = None if file is None else FileJournal.load(file)
-        if file is not None and earlier is not None:
-            earlier.check(self._journal, file)
-            if index.count():  # otherwise the index was emptied or recreated since
-                self._journal = earlier
-
-    def summary(self) -> str:
-        """How many files are loaded, and how to continue."""
-        again = "loads all files again" if self._file is None else "skips these files"
-        return f"{len(self._journal.files)} files are loaded; resolve this and run the job again, which {again}"
-
-    def contains(self, path: str) -> bool:
-        """Whether the file is loaded and has not changed since."""
-        return self._journal.contains(path)
-
-    def add(self, path: str) -> None:
-        """Record that all items of the file are durable."""
-        self._journal.add(path)
-        if self._file is not None:
-            self._journal.save(self._file)
 
 
 class _FileReader:
@@ -279,7 +265,7 @@ def _batch_row(path: str, number: int = 0, batch: Batch | None = None) -> dict[s
     return {
         "path": path, "number": number, "last": False, "items": len(ids), "error": b"",
         "skipped": 0 if batch is None else batch.skipped, "ids": json.dumps(ids), "payloads": json.dumps(payloads),
-        "embeddings": embeddings, "model": "",
+        "embeddings": embeddings, "model": "", "ends": json.dumps(ids[:1] + ids[-1:]),
     }  # fmt: skip
 
 
@@ -316,15 +302,18 @@ class _BatchEncoder:
 class _BatchWriter:
     """Writes encoded batches to a server, and returns their counts or their error."""
 
-    def __init__(self, location: str, model: str, retry: RetryPolicy) -> None:
+    def __init__(self, location: str, identity: str | None, model: str, retry: RetryPolicy) -> None:
         self._index, self._retry = open_index(location, CompresSAE.load(model)), retry
+        self._is_replaced = self._index.identity != identity
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
+            if self._is_replaced:
+                raise IndexReplacedError("the index was created again while the job ran")
             _write(row, self._index, self._retry)
         except CompresSAEError as exc:
             row = _error_row(row, exc)
-        return {name: row[name] for name in ("path", "number", "last", "items", "skipped", "error")}
+        return {name: row[name] for name in ("path", "number", "last", "items", "skipped", "error", "ends")}
 
 
 def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SourceError
+from ..errors import IndexReplacedError, IngestError, SourceError
 from ..index import QdrantIndex
 from ..index.ids import id_digests
 from ..index.protocol import CodeIndex
@@ -84,7 +84,8 @@ def sync(
         ModelMismatchError: the index holds codes of another model.
         SourceError: the source has no items, or rows were skipped. Nothing is deleted then, because an unreadable item
             cannot be told from a deleted one.
-        IngestError: a batch cannot be encoded or upserted, or has an id twice.
+        IngestError: a batch cannot be encoded or upserted, or has an id twice; or the index was deleted or recreated
+            meanwhile.
     """
     check_fingerprint(index, model.fingerprint)
     started = time.perf_counter()
@@ -99,6 +100,7 @@ def sync(
 
     check_writable(index, retry)
     with (
+        _replacement(),
         _interruption(lambda: written),
         Writer(model, index, method, atoms_per_step, retry, on_written, max_request_bytes) as writer,
     ):
@@ -130,10 +132,24 @@ def sync(
             f"all {skipped} rows of the source are malformed and were skipped; nothing was changed; correct the "
             "source, or read it without skipping malformed rows to see the first error"
         )
-    deleted = _delete_missing(index, digests, skipped, retry) if delete else 0
-    retry.run(index.optimize)
-    index.flush()
+    with _replacement():
+        deleted = _delete_missing(index, digests, skipped, retry) if delete else 0
+        retry.run(index.optimize)
+        index.flush()
+        retry.run(index.verify)
     return SyncReport(added, changed, unchanged, deleted, skipped, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _replacement() -> Iterator[None]:
+    """Say in an error that the index was deleted or recreated what that means for the synchronisation."""
+    try:
+        yield
+    except IndexReplacedError as exc:
+        raise IngestError(
+            f"the synchronisation stopped: {exc}. What was written so far is not in the index that is there now, or "
+            "only a part of it, and nothing was deleted there; run the same command again"
+        ) from exc
 
 
 @contextlib.contextmanager
@@ -165,6 +181,7 @@ def _delete_missing(index: CodeIndex, digests: list[npt.NDArray[np.uint64]], ski
         nearest = np.searchsorted(present, stored).clip(max=len(present) - 1)
         missing = [item for item, known in zip(ids, present[nearest] == stored, strict=True) if not known]
         if missing:
+            retry.run(index.verify)  # another index in its place may need these items
             retry.run(partial(index.delete, missing))
             deleted += len(missing)
         if offset is None:

@@ -17,6 +17,7 @@ from ..codes import SparseCodes
 from ..errors import (
     CodeIndexError,
     ConfigError,
+    IndexReplacedError,
     IndexUnavailableError,
     IngestError,
     InvalidInputError,
@@ -215,6 +216,11 @@ class Writer:
             written = "Some of these rows may be in the index"
         else:
             written = "No rows were written"
+        if isinstance(exc, IndexReplacedError):
+            return IngestError(
+                f"upload failed at {rows}: {exc}. The rows written before are not in the index that is there now, or "
+                "only a part of them; run the same command again (with --restart for ingest) to load every row"
+            )
         if isinstance(exc, IndexUnavailableError):
             return IngestError(
                 f"upload failed at {rows} after {self._retry.attempts} attempts ({exc}). {written}; run the same "

@@ -10,21 +10,27 @@ Two facts are read from the engine's files, because its API does not report them
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from ...errors import CodeIndexError, IndexUnavailableError
 from ..manifest import NAVIGATION_NAME, VECTOR_NAME
 
-__all__ = ["DirectoryLock", "ShardUse", "check_own_files", "remove_directory", "shard_use"]
+__all__ = ["DirectoryLock", "ShardUse", "check_own_files", "remove_directory", "remove_leftovers", "shard_use"]
+
+_LEFTOVER_SECONDS: Final = 60.0
+"""Age from which on an unlocked directory is left over, and not one that another process just begins to fill."""
 
 
 class DirectoryLock:
@@ -101,6 +107,23 @@ def remove_directory(path: Path) -> None:
             path.unlink()
     except OSError as exc:
         raise CodeIndexError(f"cannot delete {doomed} ({exc}); delete the directory by hand") from exc
+
+
+def remove_leftovers(path: Path, lock: str) -> None:
+    """Remove the directories that killed creations of the index at `path` left beside it.
+
+    Args:
+        path: directory of the index.
+        lock: name of the lock file, which a creation that is still running holds.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    beside = [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)] if path.parent.is_dir() else []
+    for entry in beside:
+        with contextlib.suppress(OSError, CodeIndexError):
+            if time.time() - entry.stat().st_mtime > _LEFTOVER_SECONDS:
+                held = DirectoryLock(entry / lock, str(entry))
+                shutil.rmtree(entry, ignore_errors=True)
+                held.release()
 
 
 class ShardUse(NamedTuple):

@@ -31,7 +31,7 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from . import requests as edge_requests
 from .errors import engine_errors
-from .files import DirectoryLock, check_own_files, remove_directory, shard_use
+from .files import DirectoryLock, check_own_files, remove_directory, remove_leftovers, shard_use
 from .filters import edge_filter
 from .forks import abandon_in_children
 from .shard import check_vectors, create_shard, index_fields
@@ -86,6 +86,7 @@ class EdgeIndex(Described):
         path = Path(path).absolute()  # the engine keeps opening files in it, also after a change of directory
         _refuse_existing(path)
         manifest = Manifest.of(model, settings)
+        remove_leftovers(path, _LOCK)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             (temporary / _SHARD).mkdir(parents=True)
