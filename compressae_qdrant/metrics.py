@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ __all__ = [
     "agreement",
     "bootstrap",
     "by_segment",
+    "ndcg",
     "paired_difference",
     "pareto_front",
     "recall",
@@ -52,6 +53,33 @@ class Segment:
 def recall(found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], k: int) -> FloatArray:
     """Compute recall@k of each query: the share of the true top k among the first k results, (q,) float32."""
     return np.array([len(set(f[:k]) & set(t[:k])) / k for f, t in zip(found, truth, strict=True)], np.float32)
+
+
+def ndcg(found: Sequence[Sequence[object]], grades: Sequence[Mapping[Any, float]], k: int) -> FloatArray:
+    """(q,) normalised discounted cumulative gain of the first k results, with gains 2^grade - 1.
+
+    Args:
+        found: result ids of each query, best first.
+        grades: grade of each relevant id, above 0, for each query.
+        k: length of the ranking.
+
+    Raises:
+        InvalidInputError: the numbers of queries differ, a query has no relevant id, or k is below 1.
+    """
+    if len(found) != len(grades) or k < 1:
+        raise InvalidInputError(f"there are {len(found)} rankings for {len(grades)} queries, and k is {k}")
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    values = np.empty(len(found), np.float32)
+    for row, (ranking, relevant) in enumerate(zip(found, grades, strict=True)):
+        gains = [2.0 ** relevant.get(item, 0.0) - 1 for item in ranking[:k]]
+        ideal = sorted((2.0**grade - 1 for grade in relevant.values()), reverse=True)[:k]
+        best = float(ideal @ discounts[: len(ideal)]) if ideal else 0.0
+        if best <= 0:
+            raise InvalidInputError(
+                f"query {row} has no relevant item, so its ranking cannot be measured; leave it out"
+            )
+        values[row] = float(gains @ discounts[: len(gains)]) / best
+    return values
 
 
 def bootstrap(each: FloatArray | Sequence[float], seed: int = 0) -> Estimate:

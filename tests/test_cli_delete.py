@@ -1,4 +1,4 @@
-"""The commands delete and drop, and the pages and groups of search."""
+"""The commands delete and drop, and the pages, groups and words of search."""
 
 from __future__ import annotations
 
@@ -93,3 +93,29 @@ def test_pages_thresholds_and_groups_of_a_search(shell: Shell, filled: None, emb
     assert all(hit["group"] == hit["payload"]["group"] for hit in grouped)
     out = shell(f"{search} --limit 2 --group-by group --explain")[1]
     assert out.splitlines()[0].split() == ["score", "id", "group", "explanation", "payload"]
+
+
+def test_words_are_searched_beside_a_vector(shell: Shell, filled: None, tmp_path: Path, embeddings: FloatArray) -> None:
+    rows = [{"id": n, "embedding": x.tolist(), "title": f"shoes{n % 7} red"} for n, x in enumerate(embeddings[:60])]
+    (tmp_path / "catalog.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    loaded = shell.json("ingest catalog.jsonl --model model --index words --text-field title --text-field note=english")
+    assert loaded["in_index"] == 60
+    fields = shell.json("info --index words")["index"]["settings"]["text_fields"]
+    assert {name: each["language"] for name, each in fields.items()} == {"title": None, "note": "english"}
+    search = f"search '{json.dumps(embeddings[11].tolist())}' --model model --index words --limit 8"
+    alone = shell.json(f"{search} --words shoes3 --code-weight 0 --word-field title=1")
+    assert len({hit["id"] for hit in alone}) == 8
+    assert {hit["id"] for hit in alone} <= set(range(3, 60, 7))
+    fused = shell.json(f"{search} --words shoes3 --word-field title=2 --code-weight 0.5")
+    assert len({hit["id"] for hit in fused} & set(range(3, 60, 7))) >= 6
+    assert len(shell.json(f"{search} --words shoes3 --fusion dbsf")) == 8
+    for options, complaint in (
+        ("--code-weight 2", "are for a search with --words; give it too"),
+        ("--words x --word-field title", "--word-field is 'title'; write it as NAME=WEIGHT, such as title=2"),
+        ("--words x --fusion sum", "--fusion is 'sum'; it must be one of rrf, dbsf"),
+        ("--words x --word-field colour=1", "the index has no text field 'colour'"),
+    ):
+        code, _, err = shell(f"{search} {options}")
+        assert (code, complaint in err) == (2, True), err
+    again = shell("ingest catalog.jsonl --model model --index words --text-field title")[2]
+    assert "Settings are fixed when an index is created" in again

@@ -48,6 +48,7 @@ from compressae_qdrant.index.qdrant.errors import client_errors
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.index.text import TextSearch
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
@@ -136,7 +137,11 @@ def test_arguments_of_calls_to_a_server(model: CompresSAE, codes: SparseCodes, e
 
 def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray) -> list[Call[Any]]:
     settings = IndexSettings(
-        tenant_field="shop", payload_fields={"n": "integer"}, shard_keys=["eu", 7], keep_dense=True
+        tenant_field="shop",
+        payload_fields={"n": "integer"},
+        shard_keys=["eu", 7],
+        keep_dense=True,
+        text_fields={"title": "english"},
     )
     manifest = Manifest.of(model, settings)
     condition = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
@@ -144,7 +149,8 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
     plans = [*QueryPlanner(model, keep_dense=True).plans(x[0], plain), *QueryPlanner(model).plans(x[0], plain)]
     plans += [replace(plans[1], **other) for other in
               ({"score_threshold": 0.1}, {"rescore_in_engine": False}, {"rescoring": None},
-               {"offset": 3, "min_score": 0.1, "with_codes": True})]  # fmt: skip
+               {"offset": 3, "min_score": 0.1, "with_codes": True}, {"text": TextSearch("red", {"title": 2.0}, 9)},
+               {"text": TextSearch("red", {"title": 1}, 9, "dbsf")})]  # fmt: skip
     part = Requests(Target("items", Transport(kind, 5), "eu"), manifest, model)
     adopted = Requests(Target("items", Transport(kind, 5)), Manifest.of(model, IndexSettings(), adopted=True))
     upserts = [part.upsert([1, "x"], codes[:2], [{"n": 1}, None], x[:2], ["a", "b"]),

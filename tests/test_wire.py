@@ -22,6 +22,7 @@ from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
 from compressae_qdrant.index.qdrant.answers import PointReader
 from compressae_qdrant.index.qdrant.queries import _arrays, _lists, _request
 from compressae_qdrant.index.qdrant.wire import grpc_points, grpc_query, rest_body, rest_queries
+from compressae_qdrant.index.text import Fusion, TextSearch
 from compressae_qdrant.scoring import QueryVector
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -119,15 +120,21 @@ def plans(draw: st.DrawFn) -> QueryPlan:
     latents = draw(st.sampled_from([5, 128, 129, 16_384, 70_000]))
     stage = draw(st.sampled_from(["codes", "graph", "both"]))
     dense = draw(st.booleans())
+    fusions: list[Fusion | None] = [None, "rrf", "dbsf"]
+    fusion = draw(st.sampled_from(fusions))
+    text = None
+    if fusion is not None:
+        weight = 1.0 if fusion == "dbsf" else 2.0
+        text = TextSearch('red \u2028 "shoes"', {"title": weight, "a.b": 1.0}, 9, fusion, code_weight=weight)
     return QueryPlan(
         first_stage=None if stage == "graph" else vector(latents), rescoring=vector(latents), limit=2, prefetch=9,
         filter=draw(st.sampled_from([None, _FILTER])), with_payload=draw(st.booleans()),
         dense=np.array([0.1, -0.2], np.float32) if dense else None, dense_candidates=3 if dense else 0,
         navigation=None if stage == "codes" else np.array([0.3, 1e-7], np.float32),
         navigation_ef=None if stage == "codes" else 64,
-        score_threshold=0.25 if stage == "codes" and draw(st.booleans()) else None,
-        offset=draw(st.integers(0, 1)), min_score=draw(st.sampled_from([None, 0.3])), with_codes=draw(st.booleans()),
-        with_dense=draw(st.booleans()),
+        score_threshold=0.25 if stage == "codes" and text is None and draw(st.booleans()) else None,
+        offset=draw(st.integers(0, 1)), min_score=0.3 if text is None and draw(st.booleans()) else None,
+        with_codes=draw(st.booleans()), with_dense=draw(st.booleans()), text=text,
     )  # fmt: skip
 
 

@@ -24,8 +24,10 @@ _SHARES: Final = 4
 """Shares listed for each hit."""
 
 
-def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
-    """Parse weights of concepts given as NAME=WEIGHT; None if there are none."""
+def weights_of(
+    options: Sequence[str] | None, option_name: str = "--concept", example: str = "game=0.3"
+) -> dict[str, float] | None:
+    """Parse weights, of concepts or of fields, given as NAME=WEIGHT; None if there are none."""
     if not options:
         return None
     weights: dict[str, float] = {}
@@ -36,7 +38,7 @@ def weights_of(options: Sequence[str] | None) -> dict[str, float] | None:
         except ValueError:
             name = ""
         if not name:
-            raise ConfigError(f"--concept is {option!r}; write it as NAME=WEIGHT, such as game=0.3")
+            raise ConfigError(f"{option_name} is {option!r}; write it as NAME=WEIGHT, such as {example}")
     return weights
 
 

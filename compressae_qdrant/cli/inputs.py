@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..embedders import SentenceTransformerEmbedder
     from ..index.protocol import CodeIndex
+    from ..index.text import Fusion
     from ..model.compressae import CompresSAE
     from ..model.config import Method
     from ..scoring import Scoring
@@ -40,6 +41,7 @@ __all__ = [
     "parse_device",
     "parse_filter",
     "parse_first_stage",
+    "parse_fusion",
     "parse_method",
     "parse_query",
     "parse_scoring",
@@ -215,6 +217,13 @@ def parse_scoring(name: str) -> Scoring:
     from ..scoring import Scoring
 
     return cast("Scoring", _one_of(name, get_args(Scoring), "--scoring"))
+
+
+def parse_fusion(name: str) -> Fusion:
+    """Return the fusion of this name, or raise ConfigError."""
+    from ..index.text import Fusion
+
+    return cast("Fusion", _one_of(name, get_args(Fusion), "--fusion"))
 
 
 def parse_first_stage(name: str | None) -> FirstStage:

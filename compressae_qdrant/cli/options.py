@@ -5,6 +5,7 @@ A dataclass here is a group of options: a command that has it as a parameter has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,6 +16,7 @@ CATALOG: Final = "Catalog options"
 ENCODING: Final = "Encoding options"
 INDEX: Final = "Index options"
 SEARCH: Final = "Search options"
+WORDS: Final = "Options for words"
 OUTPUT: Final = "Other options"
 
 ATOMS_PER_STEP: Final = 4
@@ -200,6 +202,14 @@ NavigationOption = Annotated[
         "Servers before Qdrant 1.18 have none. Fixed when the index is created.",
     ),
 ]  # fmt: skip
+TextFieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field", metavar="FIELD[=LANGUAGE]", rich_help_panel=INDEX,
+        help="Payload field whose words can be searched, such as title; title=english adds stemming and stop words. "
+        "May be repeated. Fixed when the index is created.",
+    ),
+]  # fmt: skip
 KeepVanishedOption = Annotated[
     bool,
     typer.Option(
@@ -322,6 +332,12 @@ class CodingOptions:
     device: DeviceOption = "cpu"
 
 
+def _text_fields(options: Sequence[str] | None) -> dict[str, str | None] | None:
+    """Text fields given as NAME or NAME=LANGUAGE; None if there are none."""
+    pairs = [option.partition("=") for option in options or ()]
+    return {name: language or None for name, _, language in pairs} or None
+
+
 @dataclass(frozen=True)
 class StorageOptions:
     """What an index stores for each item."""
@@ -329,6 +345,7 @@ class StorageOptions:
     datatype: DatatypeOption = None
     keep_dense: KeepDenseOption = False
     dense_datatype: DenseDatatypeOption = None
+    text_field: TextFieldOption = None
     navigation: NavigationOption = None
 
     def given(self) -> dict[str, object]:
@@ -336,6 +353,7 @@ class StorageOptions:
         return {
             "datatype": self.datatype or None, "keep_dense": self.keep_dense or None,
             "dense_datatype": self.dense_datatype, "navigation": self.navigation,
+            "text_fields": _text_fields(self.text_field),
         }  # fmt: skip
 
 
@@ -350,3 +368,39 @@ class PlanOptions:
     navigation_ef: NavigationEfOption = None
     first_stage_latents: FirstStageLatentsOption = None
     target_recall: TargetRecallOption = None
+
+
+@dataclass(frozen=True)
+class WordOptions:
+    """Words that a search looks for besides its query."""
+
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--words",
+            metavar="TEXT",
+            rich_help_panel=WORDS,
+            help="Also search the text fields of the index for these words, and fuse both rankings.",
+        ),
+    ] = None
+    word_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word-field",
+            metavar="FIELD=WEIGHT",
+            rich_help_panel=WORDS,
+            show_default="all text fields with weight 1",
+            help="Text field to search for the words, with its weight: title=2. May be repeated.",
+        ),
+    ] = None
+    code_weight: Annotated[
+        float,
+        typer.Option(help="Weight of the ranking by codes; 0 searches for the words alone.", rich_help_panel=WORDS),
+    ] = 1.0
+    fusion: Annotated[
+        str,
+        typer.Option(
+            metavar="[rrf|dbsf]", rich_help_panel=WORDS,
+            help="How the rankings are fused: by ranks, or by normalised scores, which have no weights.",
+        ),
+    ] = "rrf"  # fmt: skip

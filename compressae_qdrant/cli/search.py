@@ -9,8 +9,16 @@ import typer
 
 from ..errors import ConfigError
 from .hits import show_hits, weights_of
-from .inputs import item_id, open_embedder, parse_filter, parse_first_stage, parse_query, parse_scoring
-from .options import ConfigOption, EmbedderSettingsOption, IndexOption, JsonOption, ModelOption, PlanOptions
+from .inputs import item_id, open_embedder, parse_filter, parse_first_stage, parse_fusion, parse_query, parse_scoring
+from .options import (
+    ConfigOption,
+    EmbedderSettingsOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    PlanOptions,
+    WordOptions,
+)
 
 if TYPE_CHECKING:
     from ..search.settings import SearchOptions
@@ -61,6 +69,7 @@ def search(
     ] = None,
     config: ConfigOption = None,
     plan: PlanOptions,
+    word: WordOptions,
     concept: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,6 +118,7 @@ def search(
         )
     if within_strength and within is None:
         raise ConfigError(f"--within-strength is {within_strength} without a concept; name one with --within")
+    by_words = _word_options(word)
     if group_by is not None and like:
         raise ConfigError("--group-by groups the hits of a text or a vector; leave --like out")
     embed = open_embedder(embedder, embedder_option)
@@ -118,7 +128,7 @@ def search(
         settings: SearchOptions = {
             **options, "scoring": scored_by, "exact": plan.exact, "filter": parse_filter(filter),
             "concepts": weights_of(concept), "within": within, "within_strength": within_strength,
-            "offset": offset, "score_threshold": score_threshold,
+            "offset": offset, "score_threshold": score_threshold, **by_words,
         }  # fmt: skip
         if group_by is not None:
             groups = retriever.search_groups(target, group_by, limit, group_size, **settings)
@@ -129,6 +139,17 @@ def search(
             hits = retriever.search(target, limit, **settings)
         explained = retriever.explain(hits) if explain else None
     show_hits(hits, explained, json_output, None if group_by is None else groups)
+
+
+def _word_options(word: WordOptions) -> SearchOptions:
+    """The words to search for, their fields and the fusion."""
+    fusion = parse_fusion(word.fusion)
+    if word.words is None:
+        if word.word_field or word.code_weight != 1 or fusion != "rrf":
+            raise ConfigError("--word-field, --code-weight and --fusion are for a search with --words; give it too")
+        return {}
+    fields = weights_of(word.word_field, "--word-field", "title=2")
+    return {"text": word.words, "text_fields": fields, "code_weight": word.code_weight, "fusion": fusion}
 
 
 def _plan_options(config: Path | None, **given: Any) -> SearchOptions:

@@ -8,6 +8,7 @@ from .qdrant.async_index import AsyncQdrantIndex
 from .qdrant.index import QdrantIndex
 from .results import Hit, IndexInfo, Record, stacked_codes
 from .settings import IndexSettings
+from .text import TextSettings
 
 __all__ = [
     "AsyncQdrantIndex",
@@ -19,6 +20,7 @@ __all__ = [
     "QdrantIndex",
     "QueryPlan",
     "Record",
+    "TextSettings",
     "create_index",
     "open_index",
     "stacked_codes",

@@ -11,6 +11,7 @@ from ..codes import FloatArray
 from ..errors import InvalidInputError
 from ..scoring import QueryVector
 from .results import HitOrigin
+from .text import TextSearch
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -58,6 +59,9 @@ class QueryPlan:
     """Whether hits carry their code."""
     with_dense: bool = False
     """Whether hits carry their embedding, which the index must keep."""
+    text: TextSearch | None = None
+    """Words of the query. Their rankings are fused with that of the codes, so that scores are those of the fusion; None
+    searches by codes alone."""
     origin: HitOrigin | None = field(default=None, compare=False, repr=False)
     """What explains the hits of this plan; every hit refers to it."""
 
@@ -90,7 +94,10 @@ class QueryPlan:
             )
         if self.score_threshold is not None and self.rescoring is None:
             raise InvalidInputError("the plan has a score_threshold but no rescoring, which applies it; set rescoring")
-        if self.first_stage is None and self.navigation is None:
+        if self.text is not None:
+            self._check_text(self.text)
+        words_only = self.text is not None and not self.text.code_weight
+        if self.first_stage is None and self.navigation is None and not words_only:
             raise InvalidInputError("the plan has neither a first_stage nor a navigation vector; set one of them")
         if self.first_stage is not None and not len(self.first_stage):
             raise InvalidInputError("first_stage is empty, so no item can match it; give it at least one latent")
@@ -99,6 +106,20 @@ class QueryPlan:
         if self.score_threshold is not None and (self.first_stage is None or self.navigation is not None):
             raise InvalidInputError(
                 "the plan has a score_threshold, which applies to first_stage; set it, and leave navigation out"
+            )
+
+    def _check_text(self, text: TextSearch) -> None:
+        if text.candidates < self.limit + self.offset:
+            raise InvalidInputError(
+                f"the text search has {text.candidates} candidates but limit and offset are {self.limit} and "
+                f"{self.offset}; it needs at least as many"
+            )
+        if text.code_weight and self.rescoring is None:
+            raise InvalidInputError("the plan has a text but no rescoring, which ranks items by codes; set rescoring")
+        if self.min_score is not None or not self.rescore_in_engine or self.score_threshold is not None:
+            raise InvalidInputError(
+                "the plan has a text, whose fused scores have no unit and are computed in the engine; leave out "
+                "min_score, score_threshold and rescore_in_engine=False"
             )
 
     @property

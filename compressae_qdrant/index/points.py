@@ -163,6 +163,13 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
     """
     if plan.with_dense:
         _check_kept(manifest)
+    if plan.text is not None:
+        known = manifest.settings.texts
+        if unknown := [name for name in plan.text.fields if name not in known]:
+            raise InvalidInputError(
+                f"the index has no text field {unknown[0]!r}; it has {', '.join(map(repr, known)) or 'none'}. Create "
+                "it with IndexSettings(text_fields=[...])"
+            )
     if plan.dense is not None:
         if not manifest.settings.keep_dense:
             raise InvalidInputError("the index keeps no embeddings to rescore by; create it with keep_dense=True")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from ..codes import Scale
 from ..errors import ConfigError
+from .text import TextFields, TextSettings, text_settings
 
 __all__ = [
     "NAVIGATION_BITS", "Datatype", "DenseDatatype", "FieldType", "IndexSettings", "Memory", "NavigationSettings",
@@ -93,6 +94,9 @@ class IndexSettings:
     retriever with `tenant=` finds that tenant's items only."""
     payload_fields: Mapping[str, FieldType] = field(default_factory=dict)
     """Payload fields to index for fast filters."""
+    text_fields: TextFields = field(default_factory=dict)
+    """Payload fields of texts that searches with `text=` rank by BM25: names, or names with `TextSettings` or a
+    language. Needs the embedded engine, Qdrant 1.20 or newer, or the client's local mode."""
     shards: int = 1
     """Server only: shards of the collection."""
     replicas: int = 1
@@ -106,6 +110,7 @@ class IndexSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
         object.__setattr__(self, "navigation", _navigation(self.navigation))
+        object.__setattr__(self, "text_fields", text_settings(self.text_fields))
         if isinstance(self.keep_dense, str):
             object.__setattr__(self, "dense_datatype", self.keep_dense)
             object.__setattr__(self, "keep_dense", True)
@@ -113,6 +118,11 @@ class IndexSettings:
             object.__setattr__(self, "memory", "pinned" if self.navigation is None else "cold")
         if len(set(self.shard_keys)) != len(self.shard_keys):
             raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each key may occur once")
+        if both := sorted({*self.payload_fields, self.tenant_field} & {*self.texts}, key=str):
+            raise ConfigError(
+                f"field {both[0]!r} is in text_fields and also indexed for filters; a field has one index, so store "
+                "the text a second time under another name"
+            )
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -126,6 +136,11 @@ class IndexSettings:
         for name, value, allowed in chosen:
             if value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+    @property
+    def texts(self) -> Mapping[str, TextSettings]:
+        """`text_fields` with the settings of each field."""
+        return cast("Mapping[str, TextSettings]", self.text_fields)
 
 
 def _navigation(value: NavigationSettings | Mapping[str, Any] | bool | None) -> NavigationSettings | None:

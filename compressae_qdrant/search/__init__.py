@@ -8,6 +8,7 @@
     settings.py                         options of a search, their defaults and checks
     queries.py                          texts and vectors to plans, with embedder, tenant and item count
     planner.py                          one embedding to one plan; defaults.py and steering.py serve it
+    hybrid.py                           words of a query besides its vector
     grouping.py                         groups of hits by a payload field
     explanations.py                     the score of a hit, latent by latent
     hit_table.py                        hits as an Arrow table

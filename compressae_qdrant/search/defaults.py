@@ -11,8 +11,8 @@ import math
 from typing import Final
 
 __all__ = [
-    "FIRST_STAGE", "GRAPH_ITEMS", "candidates_of", "default_plan", "dense_candidates_of", "graph_candidates_of",
-    "graph_ef",
+    "FIRST_STAGE", "GRAPH_ITEMS", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
+    "graph_candidates_of", "graph_ef",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
@@ -68,6 +68,11 @@ def candidates_of(limit: int, k: int, *, keep_dense: bool = False) -> int:
 def dense_candidates_of(limit: int) -> int:
     """Default number of rescored candidates that stored embeddings score once more."""
     return _DENSE_FACTOR * limit
+
+
+def fused_candidates_of(limit: int) -> int:
+    """Hits of each ranking that a hybrid search fuses: an item may be far down in one ranking and first in another."""
+    return max(_PREFETCH, _PREFETCH_FACTOR * limit)
 
 
 def graph_candidates_of(limit: int) -> int:

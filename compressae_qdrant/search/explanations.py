@@ -20,8 +20,8 @@ class Origin:
     """The search that found a hit."""
 
     model: CompresSAE
-    query: QueryVector
-    """The query vector that scored the hit."""
+    query: QueryVector | None
+    """The query vector that scored the hit; None for the score of a fusion with words, which latents do not make up."""
     index: CodeIndex | None
     """The index that was searched; None if it is async."""
     first_stage: str = "codes"
@@ -37,13 +37,18 @@ class Origin:
 
     def explain_record(self, hit: Hit, record: Record) -> Explanation:
         """Explain one hit with its stored code."""
-        concepts = self.model.concepts
+        if self.query is None:
+            raise InvalidInputError(
+                f"hit {hit.id!r} has the score of a fusion with words, which concepts do not make up; search without "
+                "text to have its score explained"
+            )
+        query, concepts = self.query, self.model.concepts
 
         def concept_of(latent: int) -> tuple[str, int] | None:
             concept = None if concepts is None else concepts.of_latent(latent)
             return None if concept is None else (concept.name, concept.sign)
 
-        explanation = explain(self.query, record.indices, record.values, hit.score, concept_of)
+        explanation = explain(query, record.indices, record.values, hit.score, concept_of)
         return replace(explanation, first_stage=self.first_stage)
 
 

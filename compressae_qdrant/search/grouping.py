@@ -55,10 +55,12 @@ def groups_options(options: SearchOptions) -> SearchOptions:
     """The options of the searches for groups: payloads are read, as they hold the field.
 
     Raises:
-        InvalidInputError: there is an offset, which hits have and groups do not.
+        InvalidInputError: there is an offset, which hits have and groups do not, or a text.
     """
     if options.get("offset"):
         raise InvalidInputError(f"offset is {options['offset']}, but groups have no pages; raise limit instead")
+    if options.get("text") is not None:
+        raise InvalidInputError("text is given, but fused scores differ between searches for groups; leave text out")
     return {**options, "with_payload": True}
 
 

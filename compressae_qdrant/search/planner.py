@@ -21,6 +21,7 @@ from .defaults import (
     candidates_of,
     default_plan,
     dense_candidates_of,
+    fused_candidates_of,
     graph_candidates_of,
     graph_ef,
 )  # fmt: skip
@@ -219,7 +220,10 @@ class QueryPlanner:
         if settings["dense_candidates"] is not None:
             return settings["dense_candidates"]
         applies = self._keep_dense and settings["scoring"] == "asymmetric" and settings["rescore_in_engine"]
-        return dense_candidates_of(ranks_of(settings)) if applies else 0
+        if not applies:
+            return 0
+        ranks = ranks_of(settings)
+        return dense_candidates_of(ranks) if settings["text"] is None else fused_candidates_of(ranks)
 
 
 def _steered(vectors: FloatArray, addition: QueryVector) -> FloatArray:

@@ -28,6 +28,7 @@ from ..model.compressae import CompresSAE
 from ..scoring import QueryVector
 from ..vectors import as_array
 from .explanations import Origin
+from .hybrid import with_words
 from .planner import QueryPlanner
 from .settings import SearchOptions, SearchSettings, ranks_of, search_settings
 
@@ -71,6 +72,7 @@ class Queries:
         self._model = model
         self._sync_index = sync_index
         navigation = index.settings.navigation
+        self._text_fields = index.settings.texts
         self._planner = QueryPlanner(
             model,
             index.settings.keep_dense,
@@ -93,7 +95,7 @@ class Queries:
             return []
         vectors = self.embed(queries)
         with telemetry.timed("compressae.search.planning.duration"):
-            return self._traced(self._planner.plans(vectors, settings, items))
+            return self._traced(self._planner.plans(vectors, settings, items), settings)
 
     def plan_similar(
         self, id: ItemId, records: list[Record], limit: int, options: SearchOptions, items: int
@@ -122,9 +124,9 @@ class Queries:
             settings["dense_candidates"] += 1
         with telemetry.timed("compressae.search.planning.duration"):
             if record.dense is not None:
-                return self._traced(self._planner.plans(record.dense, settings, items))[0]
+                return self._traced(self._planner.plans(record.dense, settings, items), settings)[0]
             code = SparseCodes(record.indices[None], record.values[None], self._model.latents)
-            return self._traced(self._planner.plans_for_codes(code, settings, items))[0]
+            return self._traced(self._planner.plans_for_codes(code, settings, items), settings)[0]
 
     def embed(self, queries: Any) -> npt.ArrayLike:
         """Turn texts into vectors; vectors are returned as float32.
@@ -144,8 +146,9 @@ class Queries:
                 return embed_queries(self.embedder, batch)
         return as_array(batch, "the queries", np.float32)
 
-    def _traced(self, plans: list[QueryPlan]) -> list[QueryPlan]:
-        """The plans with an origin that can explain their hits. Their candidates are counted."""
+    def _traced(self, plans: list[QueryPlan], settings: SearchSettings) -> list[QueryPlan]:
+        """The plans with their words, and with an origin that can explain their hits. Their candidates are counted."""
+        plans = with_words(plans, settings, self._text_fields)
         for plan in plans:
             telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
         return [
@@ -210,11 +213,9 @@ def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
     return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
 
 
-def _scored_by(plan: QueryPlan) -> QueryVector:
-    """The query vector that gives the hits of a plan their scores."""
-    vector = plan.rescoring or plan.first_stage
-    assert vector is not None
-    return vector
+def _scored_by(plan: QueryPlan) -> QueryVector | None:
+    """The query vector that gives the hits of a plan their scores; None if they are scores of a fusion."""
+    return None if plan.text is not None else plan.rescoring or plan.first_stage
 
 
 def _found_by(plan: QueryPlan) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Final, Literal, SupportsFloat, SupportsIndex, TypedDict, Unpack, get_args
 
 from ..errors import InvalidInputError
+from ..index.text import RRF_K, Fusion
 from ..model.config import Method
 from ..scoring import Scoring
 
@@ -37,6 +38,19 @@ class SearchOptions(TypedDict, total=False):
     embeddings the cosine itself."""
     scoring: Scoring
     """Similarity that ranks the hits."""
+    text: str | Sequence[str] | None
+    """Words to search for in text fields of the payload (`IndexSettings.text_fields`), besides the query. The engine
+    ranks items by the codes and by BM25 in each field, and fuses the rankings; scores are then those of the fusion. A
+    batch takes one text for all queries, or one for each. Filters hold for all rankings; a word that every hit must
+    have belongs in `filter`."""
+    text_fields: Mapping[str, float] | Sequence[str] | None
+    """Fields to search for the words, with weights if given; None takes all text fields of the index."""
+    fusion: Fusion
+    """How rankings are fused: "rrf" by ranks, or "dbsf", the sum of normalised scores, which has no weights."""
+    fusion_k: int
+    """Constant of reciprocal rank fusion; see `index.text.TextSearch.k`."""
+    code_weight: float
+    """Weight of the ranking by codes in the fusion; 0 searches for the words alone."""
     prefetch: int | None
     """Candidates that the first stage passes on to rescoring. The default is 100, or three times the limit if that is
     more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
@@ -97,6 +111,11 @@ DEFAULTS: Final[SearchOptions] = {
     "offset": 0,
     "score_threshold": None,
     "scoring": "asymmetric",
+    "text": None,
+    "text_fields": None,
+    "fusion": "rrf",
+    "fusion_k": RRF_K,
+    "code_weight": 1.0,
     "prefetch": None,
     "first_stage": "auto",
     "navigation_ef": None,
@@ -131,6 +150,7 @@ def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> Search
     _check_choices(settings)
     _check_sizes(settings)
     _check_threshold(settings)
+    _check_text(settings)
     _check_dense(settings)
     _check_within(settings)
     _check_graph(settings)
@@ -156,6 +176,23 @@ def _check_threshold(settings: SearchSettings) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, SupportsFloat) or not math.isfinite(threshold):
         raise InvalidInputError(f"score_threshold is {threshold!r}; it must be a finite number or None")
     settings["score_threshold"] = float(threshold)
+
+
+def _check_text(settings: SearchSettings) -> None:
+    if settings["text"] is None:
+        others = ("text_fields", "fusion", "fusion_k", "code_weight")
+        changed = [name for name in others if settings[name] != DEFAULTS[name]]  # type: ignore[literal-required]
+        if changed:
+            raise InvalidInputError(f"{changed[0]} is given without text, the words to search for; give text too")
+        return
+    reasons = {
+        "score_threshold, as fused scores have no unit": settings["score_threshold"] is not None,
+        "within, as words find items without the concept": settings["within"] is not None,
+        "rescore_in_engine=False, as the engine fuses": not settings["rescore_in_engine"],
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise InvalidInputError(f"text cannot be combined with {reason}; leave one of them out")
 
 
 def _check_choices(settings: SearchSettings) -> None:

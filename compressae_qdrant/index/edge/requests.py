@@ -16,6 +16,7 @@ from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import CodePoint, above_minimum, rescore, vectors_to_read
 from ..results import Hit, Record
+from ..text import TextSearch
 from .filters import edge_filter
 
 __all__ = ["hits", "query", "record", "vectors"]
@@ -41,12 +42,34 @@ def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
         "with_payload": True if plan.with_payload else list(ITEM_FIELDS), "with_vector": vectors_to_read(plan) or False,
     }  # fmt: skip
     page: dict[str, Any] = {"limit": plan.limit, "offset": plan.offset, "score_threshold": plan.engine_threshold}
+    if plan.text is not None:
+        return qe.QueryRequest(**_fused(plan, plan.text, old_ids), **page, **read)
     stages = _first_stages(plan, old_ids)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
         page = page if plan.rescoring is None else {"limit": plan.prefetch}
         return qe.QueryRequest(query=stage.query, filter=stage.filter, params=stage.params, **page, **read)
-    rescoring = _exact(plan.rescoring)
+    return qe.QueryRequest(**_ranking(plan, plan.rescoring, stages), **page, **read)
+
+
+def _fused(plan: QueryPlan, text: TextSearch, old_ids: bool) -> dict[str, Any]:
+    """The rankings by codes and by words as prefetches, and their fusion as the query."""
+    filter = None if plan.filter is None else edge_filter(plan.filter, old_ids=old_ids)
+    words = [qe.TextQuery(name, text.text) for name in text.fields]
+    rankings = [qe.Prefetch(limit=text.candidates, query=query, filter=filter) for query in words]
+    if text.code_weight:
+        assert plan.rescoring is not None
+        codes = _ranking(plan, plan.rescoring, _first_stages(plan, old_ids))
+        rankings.insert(0, qe.Prefetch(limit=text.candidates, **codes))
+    elif len(words) == 1:
+        return {"query": words[0], "filter": filter}
+    fusion: Any = qe.Fusion.Dbsf() if text.fusion == "dbsf" else qe.Fusion.Rrf(k=text.k, weights=text.weights)
+    return {"query": fusion, "prefetches": rankings}
+
+
+def _ranking(plan: QueryPlan, vector: QueryVector, stages: list[qe.Prefetch]) -> dict[str, Any]:
+    """The stages after the first, as a query and its prefetches."""
+    rescoring = _exact(vector)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         stages = [
@@ -56,11 +79,11 @@ def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
             )
         ]  # fmt: skip
     if plan.dense is None:
-        return qe.QueryRequest(query=rescoring, prefetches=stages, **page, **read)
+        return {"query": rescoring, "prefetches": stages}
     if plan.dense_candidates < plan.prefetch:
         stages = [qe.Prefetch(limit=plan.dense_candidates, query=rescoring, prefetches=stages)]
     dense = qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME)
-    return qe.QueryRequest(query=dense, prefetches=stages, **page, **read)
+    return {"query": dense, "prefetches": stages}
 
 
 def _first_stages(plan: QueryPlan, old_ids: bool) -> list[qe.Prefetch]:

@@ -11,6 +11,7 @@ import qdrant_edge as qe
 from ...errors import CodeIndexError
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..settings import Datatype, DenseDatatype, FieldType, IndexSettings, Memory
+from ..text import TextSettings
 
 __all__ = ["check_vectors", "create_shard", "index_fields"]
 
@@ -75,12 +76,26 @@ def index_fields(shard: qe.EdgeShard, settings: IndexSettings) -> None:
     fields: dict[str, FieldType] = dict(settings.payload_fields)
     if settings.tenant_field is not None:
         fields.setdefault(settings.tenant_field, "keyword")
-    if fields:
+    schemas: dict[str, qe.PayloadSchemaType | qe.TextIndexParams] = {
+        name: _FIELDS[kind] for name, kind in fields.items()
+    }
+    schemas |= {name: _text_index(text) for name, text in settings.texts.items()}
+    if schemas:
         existing = shard.info().payload_schema
-        for name, kind in fields.items():
+        for name, schema in schemas.items():
             if name not in existing:
-                shard.update(qe.UpdateOperation.create_field_index(name, _FIELDS[kind]))
+                shard.update(qe.UpdateOperation.create_field_index(name, schema))
     shard.flush()
+
+
+def _text_index(text: TextSettings) -> qe.TextIndexParams:
+    name = None if text.language is None else text.language.capitalize()
+    return qe.TextIndexParams(
+        scoring=True,
+        memory=_MEMORY[text.memory],
+        stemmer=None if name is None else qe.SnowballParams(getattr(qe.SnowballLanguage, name)),
+        stopwords=None if name is None else getattr(qe.Language, name),
+    )
 
 
 def check_vectors(index: Path, shard: Path, manifest: Manifest) -> None:

@@ -81,7 +81,7 @@ class Client(Protocol):
         *,
         collection_name: str,
         field_name: str,
-        field_schema: models.PayloadSchemaType | models.KeywordIndexParams,
+        field_schema: models.PayloadSchemaType | models.KeywordIndexParams | models.TextIndexParams,
         wait: bool,
     ) -> Answer[models.UpdateResult]: ...
 

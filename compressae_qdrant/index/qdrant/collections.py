@@ -6,8 +6,10 @@ from typing import Any, Final
 
 from qdrant_client import models
 
+from ...errors import CodeIndexError
 from ..manifest import DENSE_NAME, METADATA_KEY, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..settings import FieldType, IndexSettings, ShardKey
+from ..text import TextSettings
 from .calls import Call, ignore_answer
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "exists_call",
     "field_call",
     "field_schemas",
+    "scoring_call",
     "setup_calls",
     "shard_key_call",
     "store_manifest_call",
@@ -53,7 +56,7 @@ def create_call(collection: str, manifest: Manifest) -> Call[None]:
     )
 
 
-FieldSchema = models.PayloadSchemaType | models.KeywordIndexParams
+FieldSchema = models.PayloadSchemaType | models.KeywordIndexParams | models.TextIndexParams
 
 
 def field_schemas(settings: IndexSettings) -> dict[str, FieldSchema]:
@@ -62,7 +65,35 @@ def field_schemas(settings: IndexSettings) -> dict[str, FieldSchema]:
     if settings.tenant_field is not None:
         kind = models.KeywordIndexType.KEYWORD
         schemas[settings.tenant_field] = models.KeywordIndexParams(type=kind, is_tenant=True)
-    return schemas
+    return schemas | {name: _text_index(text) for name, text in settings.texts.items()}
+
+
+def _text_index(text: TextSettings) -> models.TextIndexParams:
+    language = text.language
+    return models.TextIndexParams(
+        type=models.TextIndexType.TEXT,
+        scoring=True,
+        memory=models.Memory(text.memory),
+        stemmer=None if language is None else models.SnowballParams(
+            type=models.Snowball.SNOWBALL, language=models.SnowballLanguage(language)
+        ),
+        stopwords=None if language is None else models.Language(language),
+    )  # fmt: skip
+
+
+def scoring_call(collection: str, settings: IndexSettings) -> Call[None]:
+    """Check that the text indexes of a collection can rank; servers before 1.20 ignore the setting."""
+
+    def parse(answer: models.CollectionInfo) -> None:
+        for name in settings.texts:
+            index = answer.payload_schema.get(name)  # the client's local mode lists none
+            if index is not None and not getattr(index.params, "scoring", None):
+                raise CodeIndexError(
+                    f"the server of collection {collection!r} cannot rank by the words of field {name!r}; text_fields "
+                    "need Qdrant 1.20 or newer: upgrade the server, or create the index without them"
+                )
+
+    return Call("inspect", lambda client: client.get_collection(collection_name=collection), parse)
 
 
 def setup_calls(collection: str, settings: IndexSettings) -> list[Call[None]]:

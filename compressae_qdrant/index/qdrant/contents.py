@@ -54,7 +54,10 @@ class Contents:
 def _fulfils(index: models.PayloadIndexInfo | None, schema: Any) -> bool:
     if index is None or index.data_type != _type_of(schema):
         return False
-    return not getattr(schema, "is_tenant", False) or bool(getattr(index.params, "is_tenant", False))
+    return all(
+        not getattr(schema, flag, False) or bool(getattr(index.params, flag, False))
+        for flag in ("is_tenant", "scoring")
+    )
 
 
 def _type_of(schema: Any) -> models.PayloadSchemaType:

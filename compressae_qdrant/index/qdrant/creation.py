@@ -31,6 +31,7 @@ from .collections import (
     exists_call,
     field_call,
     field_schemas,
+    scoring_call,
     shard_key_call,
     store_manifest_call,
     target_call,
@@ -239,6 +240,8 @@ def _set_up(collection: str, manifest: Manifest, missing: _Missing) -> Steps[Non
             yield from _create_key(collection, key)
         for name in missing.fields:
             yield from _repeated(field_call(collection, name, schemas[name]))
+        if set(missing.fields) & set(manifest.settings.texts):
+            yield scoring_call(collection, manifest.settings)
     except IndexUnavailableError as exc:
         raise IndexUnavailableError(
             f"{exc}. The creation of collection {collection!r} is not completed; repeat it with the same model and "

@@ -20,6 +20,7 @@ from ..plan import QueryPlan
 from ..points import vectors_to_read
 from ..results import Hit
 from ..settings import ShardKey
+from ..text import TextSearch
 from .answers import PointReader
 from .calls import Call
 from .target import Target
@@ -87,6 +88,8 @@ def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -
     page: dict[str, Any] = {
         "limit": plan.limit, "offset": plan.offset or None, "score_threshold": plan.engine_threshold,
     }  # fmt: skip
+    if plan.text is not None:
+        return models.QueryRequest(**_fused(plan, plan.text, vector), **page, **read)
     stages = _first_stages(plan, vector)
     if plan.rescoring is None or not plan.rescore_in_engine:
         (stage,) = stages
@@ -94,7 +97,32 @@ def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -
         return models.QueryRequest(
             query=stage.query, using=stage.using, filter=stage.filter, params=stage.params, **page, **read
         )
-    rescoring = _exact_query(vector(plan.rescoring))
+    return models.QueryRequest(**_ranking(plan, plan.rescoring, stages, vector), **page, **read)
+
+
+def _fused(plan: QueryPlan, text: TextSearch, vector: VectorMaker) -> dict[str, Any]:
+    """The rankings by codes and by words as prefetches, and their fusion as the query.
+
+    The fusion is the root of the request: in a prefetch, every shard would fuse its own rankings.
+    """
+    query = models.TextQuery(text=text.text)
+    rankings = [
+        models.Prefetch(query=query, using=name, filter=plan.filter, limit=text.candidates) for name in text.fields
+    ]
+    if text.code_weight:
+        assert plan.rescoring is not None
+        codes = _ranking(plan, plan.rescoring, _first_stages(plan, vector), vector)
+        rankings.insert(0, models.Prefetch(limit=text.candidates, **codes))
+    elif len(rankings) == 1:
+        return {"query": query, "using": rankings[0].using, "filter": plan.filter}
+    if text.fusion == "dbsf":
+        return {"query": models.FusionQuery(fusion=models.Fusion.DBSF), "prefetch": rankings}
+    return {"query": models.RrfQuery(rrf=models.Rrf(k=text.k, weights=text.weights)), "prefetch": rankings}
+
+
+def _ranking(plan: QueryPlan, query: QueryVector, stages: list[models.Prefetch], vector: VectorMaker) -> dict[str, Any]:
+    """The stages after the first, as a query and its prefetches."""
+    rescoring = _exact_query(vector(query))
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         stages = [
@@ -104,11 +132,11 @@ def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -
             )
         ]  # fmt: skip
     if plan.dense is None:
-        return models.QueryRequest(prefetch=stages, query=rescoring, using=VECTOR_NAME, **page, **read)
+        return {"prefetch": stages, "query": rescoring, "using": VECTOR_NAME}
     if plan.dense_candidates < plan.prefetch:
         stages = [models.Prefetch(prefetch=stages, query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)]
     dense = models.NearestQuery(nearest=plan.dense.tolist())
-    return models.QueryRequest(prefetch=stages, query=dense, using=DENSE_NAME, **page, **read)
+    return {"prefetch": stages, "query": dense, "using": DENSE_NAME}
 
 
 def _first_stages(plan: QueryPlan, vector: VectorMaker) -> list[models.Prefetch]:
