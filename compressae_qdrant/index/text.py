@@ -23,6 +23,9 @@ RRF_K: Final = 2
 """Default constant of reciprocal rank fusion, as in the engine; larger ones make the first ranks count less. Measured
 for title queries on 63,666 items (BENCHMARKS.md)."""
 
+_TIE: Final = 1e-4
+"""Share of its weight by which a ranking counts less than the one before."""
+
 TEXT_LANGUAGES: Final = (
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",
     "portuguese", "romanian", "russian", "spanish", "swedish", "turkish",
@@ -117,3 +120,9 @@ class TextSearch:
     def weights(self) -> list[float]:
         """Weights of the fused rankings, in the order in which engines get them: codes, if they count, then fields."""
         return [float(self.code_weight)] * bool(self.code_weight) + [float(weight) for weight in self.fields.values()]
+
+    @property
+    def engine_weights(self) -> list[float]:
+        """`weights`, each a little below the one before. Items at the same rank of different rankings would otherwise
+        have the same score, and engines order them at random."""
+        return [weight * (1 - _TIE * place) for place, weight in enumerate(self.weights)]

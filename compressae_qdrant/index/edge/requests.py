@@ -63,7 +63,7 @@ def _fused(plan: QueryPlan, text: TextSearch, old_ids: bool) -> dict[str, Any]:
         rankings.insert(0, qe.Prefetch(limit=text.candidates, **codes))
     elif len(words) == 1:
         return {"query": words[0], "filter": filter}
-    fusion: Any = qe.Fusion.Dbsf() if text.fusion == "dbsf" else qe.Fusion.Rrf(k=text.k, weights=text.weights)
+    fusion: Any = qe.Fusion.Dbsf() if text.fusion == "dbsf" else qe.Fusion.Rrf(k=text.k, weights=text.engine_weights)
     return {"query": fusion, "prefetches": rankings}
 
 

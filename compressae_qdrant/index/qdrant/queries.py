@@ -117,7 +117,7 @@ def _fused(plan: QueryPlan, text: TextSearch, vector: VectorMaker) -> dict[str, 
         return {"query": query, "using": rankings[0].using, "filter": plan.filter}
     if text.fusion == "dbsf":
         return {"query": models.FusionQuery(fusion=models.Fusion.DBSF), "prefetch": rankings}
-    return {"query": models.RrfQuery(rrf=models.Rrf(k=text.k, weights=text.weights)), "prefetch": rankings}
+    return {"query": models.RrfQuery(rrf=models.Rrf(k=text.k, weights=text.engine_weights)), "prefetch": rankings}
 
 
 def _ranking(plan: QueryPlan, query: QueryVector, stages: list[models.Prefetch], vector: VectorMaker) -> dict[str, Any]:
