@@ -15,13 +15,14 @@ LINES = {
     "filter_and_tenant": 10,
     "langchain_store": 8,
     "load_and_search": 10,
+    "mteb_task": 2,
     "sklearn_pipeline": 4,
     "sparse_encoder": 4,
     "steer_and_explain": 6,
     "train_and_evaluate": 4,
 }
 """Lines that each script prints."""
-FRAMEWORKS = {"langchain_store": "langchain_core"}
+FRAMEWORKS = {"langchain_store": "langchain_core", "mteb_task": "mteb"}
 """Examples that need a framework which is not installed here; scripts/conformance runs them."""
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,18 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 
-from compressae_qdrant import CompresSAE, ConfigError, DimensionError, ModelFileError
+from compressae_qdrant import (
+    CompresSAE,
+    ConfigError,
+    DimensionError,
+    ModelFileError,
+    TrainConfig,
+    load_sample,
+    train,
+)
 from compressae_qdrant.integrations.sentence_transformers import (
     CompresSAEModule,
     load_sparse_encoder,
@@ -95,6 +106,33 @@ def test_the_default_side_is_saved(backbone: SentenceTransformer, coder: Compres
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (load_sparse_encoder(tmp_path, device="cpu").encode(QUERIES[0]).to_dense() != 0).sum() == 512
+
+
+@pytest.mark.slow
+def test_the_evaluator_of_sparse_encoders_runs_offline_on_the_catalog(backbone: SentenceTransformer) -> None:
+    """Queries are tags in words, and the packages with the tag are relevant."""
+    sample = load_sample()
+    coder = train(sample.embeddings[:1000], TrainConfig(latents=256, k=32, steps=2, rounds=2, encoder_steps=1))
+    payloads = sample.payloads[:120]
+    counts = Counter(tag for payload in payloads for tag in payload["tags"])
+    tags = [tag for tag, count in counts.items() if 3 <= count <= 20]
+    task: dict[str, Any] = {
+        "queries": {tag: tag.replace("::", " ") for tag in tags},
+        "corpus": {str(row): payload["title"] for row, payload in enumerate(payloads)},
+        "relevant_docs": {
+            tag: {str(row) for row, payload in enumerate(payloads) if tag in payload["tags"]} for tag in tags
+        },
+    }
+    options: dict[str, Any] = {"show_progress_bar": False, "write_csv": False, "main_score_function": "dot"}
+    encoder = sparse_encoder(backbone, coder)
+    sparse = SparseInformationRetrievalEvaluator(**task, **options)(encoder)
+    dense = InformationRetrievalEvaluator(
+        **task, **options, score_functions={"dot": lambda a, b: torch.as_tensor(a) @ torch.as_tensor(b).T}
+    )(backbone)
+    assert dense["dot_ndcg@10"] > 0.2
+    assert abs(sparse["dot_ndcg@10"] - dense["dot_ndcg@10"]) < 0.05
+    assert sparse["corpus_active_dims"] <= 32
+    assert sparse["query_active_dims"] == 256
 
 
 def test_the_weights_stay_in_float32(encoder: SparseEncoder, coder: CompresSAE) -> None:

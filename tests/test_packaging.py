@@ -24,6 +24,7 @@ OPTIONAL = (
     "jinja2",
     "langchain_core",
     "matplotlib",
+    "mteb",
     "opentelemetry",
     "pandas",
     "polars",
@@ -101,6 +102,7 @@ def test_every_module_can_be_imported_without_extras() -> None:
     assert done.stdout.split() == [  # only these modules are all about an extra
         "compressae_qdrant.evaluation.plots",
         "compressae_qdrant.integrations.langchain",
+        "compressae_qdrant.integrations.mteb",
         "compressae_qdrant.integrations.sentence_transformers",
         "compressae_qdrant.integrations.sklearn",
     ]
