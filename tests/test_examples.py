@@ -13,6 +13,7 @@ LINES = {
     "arrow_tables": 7,
     "async_search": 5,
     "filter_and_tenant": 10,
+    "haystack_pipeline": 4,
     "langchain_store": 8,
     "load_and_search": 10,
     "mteb_task": 2,
@@ -22,7 +23,7 @@ LINES = {
     "train_and_evaluate": 4,
 }
 """Lines that each script prints."""
-FRAMEWORKS = {"langchain_store": "langchain_core", "mteb_task": "mteb"}
+FRAMEWORKS = {"haystack_pipeline": "haystack", "langchain_store": "langchain_core", "mteb_task": "mteb"}
 """Examples that need a framework which is not installed here; scripts/conformance runs them."""
 
 

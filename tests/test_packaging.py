@@ -21,6 +21,7 @@ OPTIONAL = (
     "datasets",
     "duckdb",
     "faiss",
+    "haystack",
     "jinja2",
     "langchain_core",
     "matplotlib",
@@ -101,6 +102,8 @@ def test_every_module_can_be_imported_without_extras() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [  # only these modules are all about an extra
         "compressae_qdrant.evaluation.plots",
+        "compressae_qdrant.integrations.haystack",
+        "compressae_qdrant.integrations.haystack_filters",
         "compressae_qdrant.integrations.langchain",
         "compressae_qdrant.integrations.mteb",
         "compressae_qdrant.integrations.sentence_transformers",

@@ -24,6 +24,7 @@ from .concepts import Concepts
 from .config import Method, ModelConfig
 from .encoder import Coder, encode_rows
 from .history import TrainingHistory
+from .hub import HubModel
 from .projection import Projection
 from .pursuit import ATOMS_PER_STEP, batch_rows
 from .storage import StoredModel, read_model, write_model
@@ -31,7 +32,7 @@ from .storage import StoredModel, read_model, write_model
 __all__ = ["CompresSAE"]
 
 
-class CompresSAE(nn.Module):
+class CompresSAE(HubModel, nn.Module):
     """A k-sparse autoencoder with signed codes (CompresSAE, arXiv 2505.11388).
 
     The encoder computes `e = W_enc x + b_enc` and keeps the k entries of largest |e| with their signs. The decoder
