@@ -13,24 +13,21 @@ from typing import Any, Final
 import numpy as np
 
 from ..embedders import SentenceTransformerEmbedder, embed_documents, embed_queries, load_embedder
-from ..errors import InvalidInputError, MissingExtraError
+from ..errors import InvalidInputError
 from ..index.location import open_index
 from ..index.results import Hit
+from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 from ..search.settings import SearchOptions
 from .documents import DocumentFields
 from .haystack_filters import haystack_filter
 from .index_pair import IndexPair
 
-try:
+with needs_extra("haystack", "a Haystack component", "haystack-ai"):
     from haystack import Document, component, default_from_dict, default_to_dict
     from haystack.dataclasses import SparseEmbedding
     from haystack.document_stores.types import FilterPolicy
     from haystack.document_stores.types.filter_policy import apply_filter_policy
-except ImportError as exc:
-    raise MissingExtraError(
-        "Haystack components need haystack-ai; install it by: pip install 'compressae-qdrant[haystack]'"
-    ) from exc
 
 __all__ = ["CompresSAEDocumentEmbedder", "CompresSAERetriever", "CompresSAETextEmbedder"]
 

@@ -8,14 +8,10 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from ..errors import MissingExtraError
+from ..lazy import needs_extra
 
-try:
+with needs_extra("haystack", "a filter of Haystack", "haystack-ai"):
     from haystack.errors import FilterError
-except ImportError as exc:
-    raise MissingExtraError(
-        "Haystack's filters need haystack-ai; install it by: pip install 'compressae-qdrant[haystack]'"
-    ) from exc
 
 __all__ = ["haystack_filter"]
 

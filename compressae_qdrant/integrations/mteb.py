@@ -14,20 +14,17 @@ import numpy as np
 from qdrant_client import models
 
 from ..codes import FloatArray
-from ..errors import InvalidInputError, MissingExtraError
+from ..errors import InvalidInputError
 from ..index import EdgeIndex, IndexSettings
 from ..index.results import Hit
+from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..search import Retriever
 from ..search.settings import SearchOptions
 
-try:
+with needs_extra("mteb", "an evaluation on MTEB", "mteb"):
     from mteb.models.search_wrappers import SearchEncoderWrapper
-except ImportError as exc:
-    raise MissingExtraError(
-        "evaluating on MTEB needs mteb; install it by: pip install 'compressae-qdrant[mteb]'"
-    ) from exc
 
 __all__ = ["CompresSAESearch", "CompresSAESearchIndex"]
 

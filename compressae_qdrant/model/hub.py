@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ..codes import BYTES_PER_NONZERO
-from ..errors import MissingExtraError, ModelFileError
+from ..errors import ModelFileError
 from ..files import write_text
+from ..lazy import needs_extra
 from .baseline import Baseline
 from .calibration import Calibration
 
@@ -216,12 +217,8 @@ class HubModel:
 
 def _hub() -> tuple[Any, tuple[type[Exception], ...]]:
     """huggingface_hub, and the errors that it raises for names, tokens and the network."""
-    try:
+    with needs_extra("hub", "the Hub", "huggingface_hub"):
         import huggingface_hub
-    except ImportError as exc:
-        raise MissingExtraError(
-            "the Hub needs huggingface_hub; install it by: pip install 'compressae-qdrant[hub]'"
-        ) from exc
     from httpx import HTTPError
 
     return huggingface_hub, (OSError, ValueError, HTTPError)

@@ -4,15 +4,11 @@ The store holds the code of each document, and a payload with its text and metad
 not loaded through LangChain.
 """
 
-from ...errors import MissingExtraError
+from ...lazy import needs_extra
 
-try:
+with needs_extra("langchain", "a LangChain vector store", "langchain-core"):
     from .embeddings import EmbedderEmbeddings
     from .retriever import CompresSAERetriever
     from .store import CompresSAEVectorStore
-except ModuleNotFoundError as exc:
-    raise MissingExtraError(
-        "a LangChain vector store needs langchain-core; install it by: pip install 'compressae-qdrant[langchain]'"
-    ) from exc
 
 __all__ = ["CompresSAERetriever", "CompresSAEVectorStore", "EmbedderEmbeddings"]
