@@ -34,6 +34,10 @@ class Advance:
         """Set the number of rows."""
         self._bar.update(self._task, total=rows)
 
+    def add(self, rows: int) -> None:
+        """Advance by so many rows."""
+        self._bar.advance(self._task, rows)
+
     def __call__(self, batch: Batch) -> None:
         """Show that the rows of a batch are done. The rate is of this run's rows, without those of an earlier run."""
         self._done += batch.stop - batch.start

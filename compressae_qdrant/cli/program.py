@@ -51,6 +51,12 @@ COMMANDS: Final[dict[str, Entry]] = {
             ("sync", "sync", "Make an index equal to a catalog: add, rewrite and delete the items that differ."),
             ("delete", "delete", "Delete items from an index, by their ids or by a filter."),
             ("drop", "delete", "Delete a whole index: its directory, or its collection on a server."),
+            (
+                "add-navigation",
+                "add_navigation",
+                "Give an index that has none navigation vectors with a graph, which keep searches of large catalogs "
+                "fast.",
+            ),
             ("migrate", "migrate", "Encode a collection of dense vectors while it stays in service."),
             (
                 "deploy",
@@ -78,7 +84,7 @@ class CommandGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
             module = import_module(f".{COMMANDS[cmd_name].module}", __package__)
-            self.commands[cmd_name] = build_command(cmd_name, getattr(module, cmd_name))
+            self.commands[cmd_name] = build_command(cmd_name, getattr(module, cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 (the signature is click's)

@@ -1,7 +1,7 @@
 """Indexes of codes: embedded (`EdgeIndex`), on a server (`QdrantIndex`, `AsyncQdrantIndex`), or by location."""
 
 from .edge.index import EdgeIndex
-from .location import create_index, open_index
+from .location import add_navigation, create_index, open_index
 from .plan import QueryPlan
 from .protocol import CodeIndex
 from .qdrant.async_index import AsyncQdrantIndex
@@ -21,6 +21,7 @@ __all__ = [
     "QueryPlan",
     "Record",
     "TextSettings",
+    "add_navigation",
     "create_index",
     "open_index",
     "stacked_codes",

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -25,12 +27,13 @@ from qdrant_client import QdrantClient
 from ..errors import ConfigError
 from .address import Address, is_directory, parse_address
 from .edge.index import EdgeIndex
+from .edge.rebuild import rebuild_with_navigation
 from .protocol import CodeIndex, CodeModel
 from .qdrant.connection import make_client
 from .qdrant.index import QdrantIndex
-from .settings import IndexSettings, ShardKey
+from .settings import IndexSettings, NavigationSettings, ShardKey
 
-__all__ = ["connect", "create_index", "open_index", "resolved_location"]
+__all__ = ["add_navigation", "connect", "create_index", "open_index", "resolved_location"]
 
 _LOG = logging.getLogger(__name__)
 _WARNED: Final[set[str]] = set()
@@ -79,6 +82,45 @@ def resolved_location(location: str, index: CodeIndex) -> str:
     base, shard_key = _shard_key(location)
     path = base[: base.rindex("/") + 1] + quote(index.collection, safe="")
     return path if shard_key is None else path + location[len(base) :]
+
+
+def add_navigation(
+    location: str,
+    model: CodeModel,
+    navigation: NavigationSettings = NavigationSettings(),  # noqa: B008 (frozen)
+    *,
+    size: int = 2048,
+    on_items: Callable[[int], None] | None = None,
+) -> int:
+    """Give navigation vectors to the items of an index that has none. They are computed from the stored codes.
+
+    A collection of a server gets them in place and stays available; see `QdrantIndex.add_navigation`. An embedded index
+    is rebuilt beside itself, which needs its bytes on disk a second time, and no process may have it open.
+
+    Args:
+        location: location of the index, without a shard key.
+        model: the model of the codes.
+        navigation: settings of the navigation vectors.
+        size: items that are read and written at a time.
+        on_items: called with the number of items after each batch.
+
+    Returns:
+        Number of items that got a navigation vector.
+
+    Raises:
+        ConfigError: the collection was adopted, the index has navigation vectors with other settings, or the location
+            is not valid.
+        ModelMismatchError: it holds the codes of another model.
+        IndexNotFoundError, IndexUnavailableError: as `open_index`.
+    """
+    if is_directory(location):
+        return rebuild_with_navigation(Path(location), model, navigation, size, on_items)
+    base, shard_key = _shard_key(location)
+    if shard_key is not None:
+        raise ConfigError(f"navigation vectors are added to all shard keys at once; give the location {base}")
+    client, collection = connect(base)
+    with QdrantIndex.open(client, collection, model, owns_client=True) as index:
+        return index.add_navigation(model, navigation, size=size, on_items=on_items)
 
 
 def _shard_key(location: str) -> tuple[str, ShardKey | None]:

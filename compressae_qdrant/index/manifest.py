@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .protocol import CodeModel
-from .settings import IndexSettings
+from .settings import IndexSettings, NavigationSettings
 
 __all__ = ["DENSE_NAME", "METADATA_KEY", "NAVIGATION_NAME", "VECTOR_NAME", "Described", "Manifest"]
 
@@ -67,16 +67,34 @@ class Manifest:
             # Its own vectors may have a graph already.
             settings = dataclasses.replace(settings, navigation=None)
         if settings.navigation is not None:
-            projection, largest = model.projection_fingerprint, model.max_navigation_dim
-            dim = settings.navigation.dim or min(_NAVIGATION_DIM, largest)
-            if dim > largest:
-                raise ConfigError(
-                    f"navigation dim is {dim}, but this model, which encodes {model.dim} dimensions, offers at most "
-                    f"{largest}; choose a smaller dim"
-                )
-            settings = dataclasses.replace(settings, navigation=dataclasses.replace(settings.navigation, dim=dim))
+            projection = model.projection_fingerprint
+            settings = dataclasses.replace(settings, navigation=_sized(settings.navigation, model))
         identity = secrets.token_hex(8)
         return cls(model.fingerprint, model.latents, model.dim, settings, adopted, projection, identity=identity)
+
+    def with_navigation(self, model: CodeModel, navigation: NavigationSettings) -> Self:
+        """The manifest of the same index once it has navigation vectors; its inverted index is then kept on disk.
+
+        Raises:
+            ConfigError: the index was adopted, or has navigation vectors with other settings.
+            ModelMismatchError: it holds the codes of another model, or navigation vectors of another projection.
+        """
+        self.check_model(model, "the index")
+        if self.adopted:
+            raise ConfigError(
+                "the codes were added to a collection of your own vectors, which may have a graph already; only an "
+                "index that this package created gets navigation vectors"
+            )
+        sized = _sized(navigation, model)
+        if self.projection is not None and (self.projection, self.settings.navigation) != (
+            model.projection_fingerprint, sized,
+        ):  # fmt: skip
+            raise ConfigError(
+                f"the index already has navigation vectors, of projection {self.projection!r} with "
+                f"{self.settings.navigation}; build a new index for others"
+            )
+        settings = dataclasses.replace(self.settings, navigation=sized, memory="cold")
+        return dataclasses.replace(self, settings=settings, projection=model.projection_fingerprint)
 
     def adopted_again(self, wanted: Manifest) -> Self:
         """The manifest of an adopted collection that is adopted again with the settings of `wanted`: it stays the same
@@ -209,6 +227,18 @@ def _check_adoptable(settings: IndexSettings) -> None:
             f"codes are added to an existing collection, which has its own {', '.join(given)}; omit these settings, or "
             "create another index"
         )
+
+
+def _sized(navigation: NavigationSettings, model: CodeModel) -> NavigationSettings:
+    """Navigation settings with the number of dimensions filled in."""
+    largest = model.max_navigation_dim
+    dim = navigation.dim or min(_NAVIGATION_DIM, largest)
+    if dim > largest:
+        raise ConfigError(
+            f"navigation dim is {dim}, but this model, which encodes {model.dim} dimensions, offers at most {largest}; "
+            "choose a smaller dim"
+        )
+    return dataclasses.replace(navigation, dim=dim)
 
 
 def _version() -> str:

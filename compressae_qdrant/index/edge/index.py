@@ -39,13 +39,14 @@ from .shard import check_vectors, create_shard, index_fields
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["EdgeIndex"]
+__all__ = ["MANIFEST", "EdgeIndex"]
 
-_MANIFEST: Final = "index.json"
+MANIFEST: Final = "index.json"
+"""Name of the manifest's file in the directory of an index."""
 _LOCK: Final = "lock"
 _SHARD: Final = "shard"
 _JOURNAL: Final = "ingest.json"
-_OWN_FILES: Final = (_MANIFEST, _LOCK, _SHARD, _JOURNAL)
+_OWN_FILES: Final = (MANIFEST, _LOCK, _SHARD, _JOURNAL)
 _ABANDONED: Final[list[qe.EdgeShard]] = []
 """Shards of a parent process. Deallocating one would wait for threads that do not exist in this process."""
 
@@ -91,7 +92,7 @@ class EdgeIndex(Described):
         try:
             (temporary / _SHARD).mkdir(parents=True)
             lock = DirectoryLock(temporary / _LOCK, str(path))
-            write_text(temporary / _MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
+            write_text(temporary / MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
             with engine_errors("create", path):
                 create_shard(temporary / _SHARD, manifest)
             temporary.rename(path)
@@ -114,7 +115,7 @@ class EdgeIndex(Described):
         """
         path = Path(path).absolute()
         try:
-            text = (path / _MANIFEST).read_text(encoding="utf-8")
+            text = (path / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise IndexNotFoundError(
                 f"there is no index at {path}; create one with `compressae ingest` or EdgeIndex.create"
@@ -372,6 +373,6 @@ def _refuse_existing(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():
-        if (path / _MANIFEST).exists():
+        if (path / MANIFEST).exists():
             raise IndexExistsError(f"there is already an index at {path}; open it, or choose another path")
         raise IndexExistsError(f"{path} already exists and is not an empty directory; choose another path")

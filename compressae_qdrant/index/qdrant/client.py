@@ -70,6 +70,7 @@ class Client(Protocol):
         *,
         collection_name: str,
         optimizers_config: models.OptimizersConfigDiff | None = None,
+        vectors_config: dict[str, models.VectorParamsDiff] | None = None,
         sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Answer[bool]: ...
@@ -86,7 +87,12 @@ class Client(Protocol):
     ) -> Answer[models.UpdateResult]: ...
 
     def create_vector_name(
-        self, *, collection_name: str, vector_name: str, vector_name_config: models.SparseVectorNameConfig, wait: bool
+        self,
+        *,
+        collection_name: str,
+        vector_name: str,
+        vector_name_config: models.SparseVectorNameConfig | models.DenseVectorNameConfig,
+        wait: bool,
     ) -> Answer[models.UpdateResult]: ...
 
     def delete_collection(self, *, collection_name: str) -> Answer[bool]: ...

@@ -14,8 +14,10 @@ from .calls import Call, ignore_answer
 
 __all__ = [
     "FieldSchema",
+    "add_navigation_call",
     "add_vector_call",
     "aliases_call",
+    "configure_navigation_call",
     "configure_vector_call",
     "create_call",
     "delete_call",
@@ -154,6 +156,40 @@ def configure_vector_call(collection: str, manifest: Manifest) -> Call[None]:
     return Call(
         "configure the codes of",
         lambda client: client.update_collection(collection_name=collection, sparse_vectors_config=params),
+        ignore_answer,
+    )
+
+
+def add_navigation_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Add the vector of the navigation vectors to an existing collection (Qdrant 1.18 or newer)."""
+    params = _dense_params(manifest)[NAVIGATION_NAME]
+    config = models.DenseVectorConfig(
+        size=params.size, distance=params.distance, datatype=models.VectorStorageDatatype.FLOAT16
+    )
+    return Call(
+        "add navigation vectors to",
+        lambda client: client.create_vector_name(
+            collection_name=collection,
+            vector_name=NAVIGATION_NAME,
+            vector_name_config=models.DenseVectorNameConfig(dense=config),
+            wait=True,
+        ),
+        ignore_answer,
+    )
+
+
+def configure_navigation_call(collection: str, manifest: Manifest) -> Call[None]:
+    """Set quantisation, graph and placement of added navigation vectors, and keep the inverted index on disk."""
+    params = _dense_params(manifest)[NAVIGATION_NAME]
+    diff = models.VectorParamsDiff(
+        hnsw_config=params.hnsw_config, quantization_config=params.quantization_config, on_disk=params.on_disk
+    )
+    sparse = {VECTOR_NAME: models.SparseVectorParams(index=_index_params(manifest.settings))}
+    return Call(
+        "configure the navigation vectors of",
+        lambda client: client.update_collection(
+            collection_name=collection, vectors_config={NAVIGATION_NAME: diff}, sparse_vectors_config=sparse
+        ),
         ignore_answer,
     )
 

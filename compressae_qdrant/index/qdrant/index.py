@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self, TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
@@ -9,12 +10,13 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from ...errors import ConfigError
 from ..manifest import Manifest
 from ..protocol import CodeModel
-from ..settings import IndexSettings
+from ..settings import IndexSettings, NavigationSettings
 from .async_index import AsyncQdrantIndex
 from .calls import Call, run_call
 from .client import Transport
 from .connection import Connection, make_client
 from .creation import adopt_steps, create_steps, open_steps
+from .navigation import navigation_steps
 from .operations import SyncOperations
 from .steps import follow, watched_steps
 
@@ -110,6 +112,41 @@ class QdrantIndex(SyncOperations):
         steps = open_steps(collection, model, local=_is_local(client))
         target, manifest = follow(steps, lambda call: run_call(client, collection, call))
         return cls(client, target, manifest, owns_client, model)
+
+    def add_navigation(
+        self,
+        model: CodeModel,
+        navigation: NavigationSettings = NavigationSettings(),  # noqa: B008 (frozen)
+        *,
+        size: int = 2048,
+        on_items: Callable[[int], None] | None = None,
+    ) -> int:
+        """Give navigation vectors to the items of the collection, in place (Qdrant 1.18 or newer).
+
+        Its inverted index moves to disk. Searches go on meanwhile. Open the index again afterwards, everywhere: indexes
+        that were opened before write items without navigation vectors. Repeating the call completes such items.
+
+        Args:
+            model: the model of the codes.
+            navigation: settings of the navigation vectors.
+            size: items that are read and written at a time.
+            on_items: called with the number of items after each batch.
+
+        Returns:
+            Number of items that got a navigation vector.
+
+        Raises:
+            ConfigError: the collection was adopted, or has navigation vectors with other settings.
+            ModelMismatchError: it holds the codes of another model.
+            CodeIndexError: the server cannot add vectors to a collection, or refused otherwise.
+        """
+        manifest = self._manifest.with_navigation(model, navigation)
+        keys = manifest.settings.shard_keys
+        parts = [self._requests.of_shard(key) for key in keys] if keys else [self._requests]
+        added = follow(navigation_steps(self._collection, manifest, model, parts, size, on_items), self._run)
+        self._manifest = manifest
+        self._requests = self._requests.with_manifest(manifest, model)
+        return added
 
     def to_async(self, client: AsyncQdrantClient | None = None) -> AsyncQdrantIndex:
         """The same index for asyncio, without a request to the server.

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
-from ...codes import SparseCodes
+from ...codes import FloatArray, SparseCodes
 from ...errors import CodeIndexError, ConfigError
 from ..filters import point_filter
 from ..ids import ITEM_FIELDS, PointId
-from ..manifest import DENSE_NAME, VECTOR_NAME, Manifest
+from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
 from ..points import ScrollSettings, check_batch, check_plan, points_of, scroll_settings
 from ..protocol import CodeModel, ScrollOptions
@@ -74,6 +74,10 @@ class Requests:
         """The same calls for a client of another transport."""
         return Requests(replace(self._target, transport=transport), self._manifest, self._model)
 
+    def with_manifest(self, manifest: Manifest, model: CodeModel) -> Requests:
+        """The same calls once the collection has another manifest."""
+        return Requests(self._target, manifest, model)
+
     def only_new(self) -> Requests:
         """The same calls, but an upsert leaves existing items unchanged (Qdrant 1.17 or newer)."""
         return Requests(replace(self._target, only_new=True), self._manifest, self._model)
@@ -97,6 +101,21 @@ class Requests:
             return None
         self._check_shard()
         return add_codes_call(self._target, batch) if self.adopted else upsert_call(self._target, batch)
+
+    def set_navigation(self, ids: Sequence[ItemId], vectors: FloatArray) -> Call[None]:
+        """Give navigation vectors to existing items; payloads and other vectors stay."""
+        points = [
+            models.PointVectors(id=point, vector={NAVIGATION_NAME: vector})
+            for point, vector in zip(self._points(ids), vectors.tolist(), strict=True)
+        ]
+        return Call(
+            "add navigation vectors to",
+            lambda client: client.update_vectors(
+                collection_name=self._target.collection, points=points, wait=True,
+                shard_key_selector=self._target.shard_key,
+            ),
+            check_applied(self._target.collection),
+        )  # fmt: skip
 
     def delete(self, ids: Sequence[ItemId]) -> Call[None]:
         """Delete items.
