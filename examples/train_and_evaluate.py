@@ -11,7 +11,7 @@ import numpy as np
 from compressae_qdrant import CompresSAE, EdgeIndex, Retriever, TrainConfig, load_sample, train
 from compressae_qdrant.evaluation import RetrievalReport, evaluate_search, exact_neighbours
 
-ITEMS, QUERIES = 2000, 50
+ITEMS, QUERIES = 1000, 50
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 
     print("  k  bytes of a code  recall@10")
     for k in (4, 8, 16):
-        config = TrainConfig(latents=512, k=k, steps=20, rounds=3, round_items=2048, encoder_steps=5)
+        config = TrainConfig(latents=256, k=k, steps=20, rounds=3, round_items=1024, encoder_steps=5)
         report = measure(train(embeddings, config))
         print(f"{k:3}  {8 * k:15}  {report.recall[10]:.3f}")
 

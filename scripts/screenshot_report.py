@@ -1,6 +1,6 @@
-"""Take a screenshot of an HTML report for the README.
+"""Take a screenshot of an HTML report.
 
-    python scripts/screenshot_report.py report.html scripts/figures/report.png
+    python scripts/screenshot_report.py report.html report.png
 
 The picture shows the top of the report in light colours and, beside it, the queries on a phone in dark colours.
 Needs Chromium (on Debian: apt install chromium) and the test extras.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from compressae_qdrant import CompresSAE, EdgeIndex, QdrantIndex
+from compressae_qdrant.cli import main
 from compressae_qdrant.codes import FloatArray
 
 from .support.sink import Sink, serving
@@ -51,24 +53,39 @@ def test_an_interruption_ends_within_two_seconds(
 
 @pytest.fixture
 def described(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> list[str]:
-    """A search whose hit has a payload in Cyrillic."""
+    """The words of a search whose hit has a payload in Cyrillic."""
     model.save(tmp_path / "model")
     with EdgeIndex.create(tmp_path / "index", model) as index:
         index.upsert([1], model.encode(embeddings[:1]), [{"title": "Привет é"}])
         index.optimize()
     query = json.dumps([round(float(x), 4) for x in np.asarray(embeddings[0])])
-    return [*RUN, "search", query, "--model", str(tmp_path / "model"), "--index", str(tmp_path / "index")]
+    return ["search", query, "--model", str(tmp_path / "model"), "--index", str(tmp_path / "index")]
 
 
 @pytest.mark.slow
+def test_an_output_in_ascii(described: list[str]) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    ended = subprocess.run([*RUN, *described, "--json"], capture_output=True, check=False, env=env)
+    assert ended.returncode == 0, ended.stderr
+    assert not ended.stderr
+    assert "Привет é" in json.dumps(json.loads(ended.stdout.decode("ascii")), ensure_ascii=False)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1251", "utf-8"])
-def test_an_output_of_another_encoding(encoding: str, described: list[str]) -> None:
-    env = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+def test_an_output_of_another_encoding(encoding: str, described: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ([], ["--json"]):
-        ended = subprocess.run([*described, *options], capture_output=True, check=False, env=env)
-        assert ended.returncode == 0, ended.stderr
-        assert not ended.stderr
-    assert "Привет é" in json.dumps(json.loads(ended.stdout.decode(encoding)), ensure_ascii=False)
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+        monkeypatch.setattr("sys.argv", ["compressae", *described, *options])
+        monkeypatch.setattr("sys.stdout", out)
+        monkeypatch.setattr("sys.stderr", err)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        for stream in (out, err):
+            stream.seek(0)
+        assert not err.read()
+        shown = out.read()
+    assert "Привет é" in json.dumps(json.loads(shown), ensure_ascii=False)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 
-ITEMS, BATCH = 8_000, 200
+ITEMS, BATCH = 3_000, 100
 KILLS = int(os.environ.get("COMPRESSAE_KILLS", "3"))
 
 _RUN = """

@@ -63,11 +63,11 @@ def test_the_objective_includes_the_weighted_loss() -> None:
 
 def test_the_loss_improves_sparse_search() -> None:
     """Trained alike, codes compared with codes find more of an item's neighbours."""
-    x, own = load_sample().embeddings[:2000], np.arange(0, 2000, 10)
+    x, own = load_sample().embeddings[:1000], np.arange(0, 1000, 5)
     truth = exact_neighbours(x[own], x, 20, own)
     found = []
     for weight in (0.0, TrainConfig.for_encoder().neighbour_weight):
-        config = TrainConfig.for_encoder(latents=512, k=8, steps=250, batch_size=512, neighbour_weight=weight)
+        config = TrainConfig.for_encoder(latents=256, k=8, steps=150, batch_size=256, neighbour_weight=weight)
         codes = train(x, config).encode(x, "encoder", scale="code")
         ranked = similarity.top(codes, similarity.sparse(codes[own]), 21)[0]
         rest = [[row for row in rows if row != item] for rows, item in zip(ranked.tolist(), own.tolist(), strict=True)]

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 __all__ = ["faulty"]
 
+_FATES = ["reset", "truncate", "drop", "reset", "truncate", "drop", "reset", "truncate", "drop", "delay"]
+"""Faults to choose from. A delay costs a test a second of waiting, so it is the rarest."""
+
 
 class _Proxy:
     """Forwards TCP to a port and breaks a share of the connections, each at a random byte."""
@@ -23,7 +26,7 @@ class _Proxy:
         """Forward one connection from a client."""
         fate = "pass"
         if self._random.random() < self._share:
-            fate = self._random.choice(["reset", "truncate", "delay", "drop"])
+            fate = self._random.choice(_FATES)
         at = self._random.randrange(200, 60_000) if fate == "reset" else self._random.randrange(0, 400)
         try:
             if fate == "drop":
