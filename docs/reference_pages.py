@@ -54,6 +54,8 @@ def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     value = parameter.default
+    if isinstance(getattr(parameter, "show_default", None), str):
+        return _text(parameter.show_default)
     if value is None or value is False or callable(value) or value == () or value == []:
         return ""
     return f"`{', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}`"

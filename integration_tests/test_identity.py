@@ -53,7 +53,7 @@ def test_half_a_creation_is_completed(client: QdrantClient, name: str, model: Co
     if isinstance(client._client, QdrantLocal):
         pytest.skip("the client's local mode indexes no payload fields")
     begun = Manifest.of(model, FIELDS)
-    run_call(client, name, create_call(name, begun))  # and then the process was killed
+    run_call(client, name, create_call(name, begun))  # the process was killed after this
     with pytest.raises(IncompleteIndexError, match=r"it lacks the index of payload field 'n', the index of .*'shop'"):
         QdrantIndex.open(client, name, model)
     assert QdrantIndex.create(client, name, model, FIELDS).identity == begun.identity

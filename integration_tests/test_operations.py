@@ -132,7 +132,7 @@ def test_codes_in_place(client: QdrantClient, name: str, x: FloatArray) -> None:
     assert [record.id for record in index.retrieve([6, 7])] == [6]
     assert add_codes(client, name, "text", model).encoded == 1
     if not isinstance(client._client, QdrantLocal):  # which raises a KeyError
-        index.upsert([3, 10**9], model.encode(x[:2]))  # a point that is gone is passed over
+        index.upsert([3, 10**9], model.encode(x[:2]))  # a deleted point is skipped
     assert client.count(name).count == 400
 
 

@@ -23,7 +23,9 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
         sys.modules.pop(name, None)
 
 
-def test_jittered_codes_are_used_as_the_catalog_s(codes: SparseCodes, embeddings: FloatArray, tmp_path: Path) -> None:
+def test_jittered_codes_use_latents_as_the_catalog_does(
+    codes: SparseCodes, embeddings: FloatArray, tmp_path: Path
+) -> None:
     from capacity_data import jitter, nearest
 
     near = nearest(embeddings, tmp_path / "near.npy")

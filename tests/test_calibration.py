@@ -231,7 +231,7 @@ def test_a_calibration_is_saved_with_its_model(tmp_path: Path, own_model: Compre
     assert (tmp_path / "model" / CALIBRATION_FILE).exists()
     other = own_model.with_k(5, embeddings)
     assert other.calibration is None
-    other.save(tmp_path / "copy")  # another model does not keep it
+    other.save(tmp_path / "copy")  # a different model is not kept
     assert not (tmp_path / "copy" / CALIBRATION_FILE).exists()
 
 

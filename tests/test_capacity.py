@@ -88,7 +88,7 @@ def test_a_plan_has_the_bytes_that_were_measured_whatever_the_node() -> None:
 
 
 def test_times_are_near_those_measured() -> None:
-    """Of single plans on single indexes, which are measured less surely than all of them together."""
+    """For single plans on single indexes, whose measurements vary more than those of all of them together."""
     errors = [
         search_ms(
             workload_of(row["run"], first_stage_latents=row["first_stage_latents"], prefetch=row["prefetch"]),
@@ -107,7 +107,7 @@ def test_dense_bytes_are_near_those_measured() -> None:
         assert found[run["method"]].disk_bytes == pytest.approx(row["disk_bytes"], rel=0.1)
 
 
-def test_more_of_anything_never_takes_less() -> None:
+def test_larger_workloads_never_take_less() -> None:
     base = codes(SHOP)
     for change in (
         {"items": 20_000_000}, {"k": 48}, {"datatype": "float32"}, {"payload_bytes": 900.0}, {"replicas": 3},
@@ -124,7 +124,7 @@ def test_more_of_anything_never_takes_less() -> None:
         assert codes(dataclasses.replace(SHOP, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
 
 
-def test_recall_is_told_of_the_settings_it_was_measured_with_only() -> None:
+def test_recall_is_shown_only_for_the_settings_it_was_measured_with() -> None:
     known = Workload(items=1_000_000, dim=384)
     for same in (known, dataclasses.replace(known, first_stage_latents=1280)):
         assert codes(same).recall100 == CONSTANTS.codes_recall100["32,384"]
@@ -140,7 +140,7 @@ def test_recall_is_told_of_the_settings_it_was_measured_with_only() -> None:
 
 @pytest.mark.parametrize("items", [1, 1000, 63_666, 10**6, 10**8, 10**9])
 @pytest.mark.parametrize("rate", [0.0, 1.0, 300.0, 100_000.0])
-def test_what_is_planned_carries_the_load_and_fits(items: int, rate: float) -> None:
+def test_planned_nodes_carry_the_load_and_hold_the_data(items: int, rate: float) -> None:
     node = Node(ram_gib=64, vcpus=16, headroom=0.25)
     workload = Workload(items=items, dim=384, queries_per_second=rate, replicas=2)
     for estimate in plan(workload, CONSTANTS, node):
@@ -161,7 +161,7 @@ def test_a_billion_items_are_spread_until_a_query_is_quick() -> None:
     assert many.p50_ms < few.p50_ms
     per_segment = 10**9 / (many.shards * many.segments)
     alone = search_ms(Workload(int(per_segment), 768, latents=16_384), CONSTANTS, 1, 1)
-    assert many.p50_ms > 0.5 * alone  # scattering is not free: the slowest of all parts counts
+    assert many.p50_ms > 0.5 * alone  # a query waits for the slowest of all shards
 
 
 def test_the_slowest_of_many_shards_counts() -> None:
@@ -177,7 +177,7 @@ def test_the_slowest_of_many_shards_counts() -> None:
     assert shard_ms(workload, CONSTANTS) < search_ms(workload, CONSTANTS, 1, 1)
 
 
-def test_costs_are_what_was_asked_for_times_its_price(tmp_path: Path) -> None:
+def test_costs_are_amounts_times_prices(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text("ram_gib = 3.0\ndisk_gib = 0.25\nvcpu = 20\n")
     prices = Prices.read(file)
@@ -201,7 +201,7 @@ def test_costs_are_what_was_asked_for_times_its_price(tmp_path: Path) -> None:
         ("ram_gib: 3\n", "is not a TOML file of prices"),
     ],
 )
-def test_prices_that_make_no_sense_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+def test_invalid_prices_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
@@ -216,7 +216,7 @@ def test_prices_that_make_no_sense_are_refused(tmp_path: Path, text: str, compla
         ({"queries_per_second": float("nan")}, "queries_per_second is nan"), ({"payload_bytes": -1.0}, "payload_bytes"),
     ],
 )  # fmt: skip
-def test_workloads_that_make_no_sense_are_refused(change: dict[str, Any], complaint: str) -> None:
+def test_invalid_workloads_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         dataclasses.replace(SHOP, **change)
     with pytest.raises(ConfigError, match="headroom"):

@@ -47,7 +47,7 @@ def test_codes_of_a_catalog_with_bad_rows_come_with_their_ids(
     assert SparseCodes.from_arrow(table) == written
 
 
-def test_the_whole_way(shell: Shell, catalog: None, tmp_path: Path, embeddings: FloatArray) -> None:
+def test_train_ingest_search_and_evaluate(shell: Shell, catalog: None, tmp_path: Path, embeddings: FloatArray) -> None:
     trained = shell.json("train catalog.jsonl --out own --latents 64 --k 4 --steps 5 --rounds 1 --seed 2")
     assert CompresSAE.load(tmp_path / "own").fingerprint == trained["fingerprint"]
     assert trained["dead_latents"] == 0

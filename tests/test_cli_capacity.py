@@ -56,6 +56,6 @@ def test_long_postings_and_what_to_do_about_them(shell: Shell) -> None:
     assert "fewer --first-stage-latents make it faster" not in shell("plan --items 1000000 --dim 384")[1]
 
 
-def test_settings_that_make_no_sense_are_one_line(shell: Shell) -> None:
+def test_invalid_settings_are_reported_in_one_line(shell: Shell) -> None:
     code, _, err = shell("plan --items 0 --dim 384")
     assert (code, err) == (2, "compressae: items is 0; it must be at least 1\n")

@@ -105,6 +105,12 @@ def test_the_list_of_commands_is_not_cut(words: list[str], capsys: pytest.Captur
         assert f"{name} {summary}" in listed
 
 
+def test_defaults_in_words_have_no_parentheses() -> None:
+    text = " ".join(_help(_commands()["train"], "train").split())
+    assert "[default: by the number of items, at most 4096]" in text
+    assert "[default: (" not in text
+
+
 def test_one_option_has_one_declaration() -> None:
     """Shared options have the same help text in every command."""
     texts: dict[str, set[str]] = {}

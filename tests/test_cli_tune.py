@@ -19,7 +19,7 @@ def _catalog(catalog: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_tune_wrote_is_trained_loaded_and_asked(shell: Shell, tmp_path: Path) -> None:
+def test_the_settings_of_tune_are_used_by_train_ingest_and_search(shell: Shell, tmp_path: Path) -> None:
     code, out, err = shell(f"tune catalog.npy --budget 500 --out tuned.toml {SMALL}")
     assert code == 0, err
     assert "chosen" in out

@@ -152,7 +152,7 @@ def test_the_table() -> None:
     assert table([row]).splitlines()[2] == "| a | 1,234 |  | 0.500 | 0.2500 (0.200..0.300) | 0.125 |"
 
 
-def test_names_lie_by_their_points_and_cover_none() -> None:
+def test_labels_are_near_their_points_and_cover_none() -> None:
     rows = [
         Row(f"codes k={k}, {way}", f"ours, {way}", size, None, found, found - lost, (0, 1), {})
         for k, size, found in ((8, 43, 0.79), (16, 63, 0.875), (20, 72, 0.892), (32, 100, 0.923), (48, 136, 0.944))

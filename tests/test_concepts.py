@@ -121,7 +121,7 @@ def test_concepts_tell_how_latents_are_used(
         assert [item.title for item in concept.strongest] == [f"the {topics[row]} thing {row}" for row in best]
 
 
-def test_names_are_what_sets_the_strongest_items_apart(found: Concepts, topics: list[str]) -> None:
+def test_names_are_terms_that_distinguish_the_strongest_items(found: Concepts, topics: list[str]) -> None:
     clear = 0
     for concept in found:
         words = [topics[int(str(item.id).removeprefix("item-"))] for item in concept.strongest]
@@ -135,7 +135,7 @@ def test_names_are_what_sets_the_strongest_items_apart(found: Concepts, topics: 
     assert len(set(names)) == len(names)
 
 
-def test_terms_prefer_phrases_and_ignore_what_everyone_says() -> None:
+def test_terms_prefer_phrases_and_ignore_common_words() -> None:
     texts = [f"package {n} fast text editor" for n in range(4)] + [f"package {n} chess engine in c++" for n in range(4)]
     editor, chess = distinctive_terms(texts, texts, [[0, 1, 2, 3], [4, 5, 6, 7]])
     assert {"text editor", "fast text"} & set(editor)
@@ -152,7 +152,7 @@ def test_names_are_unique() -> None:
     assert named == ["a, b", "a, b, c", "a, b #2", "latent 3"]
 
 
-def test_what_is_written_is_what_is_read(found: Concepts, tmp_path: Path) -> None:
+def test_codes_are_read_as_written(found: Concepts, tmp_path: Path) -> None:
     found.save(tmp_path)
     assert Concepts.load(tmp_path, found.fingerprint) == found
     assert Concepts.load(tmp_path / "elsewhere", found.fingerprint) is None
@@ -239,7 +239,7 @@ def test_search_looks_at_names_then_terms_then_titles() -> None:
     assert [concept.latent for concept in leading.most_used(2)] == [5, 4]
 
 
-def test_a_callback_names_what_people_have_not(source: Source, model: CompresSAE, found: Concepts) -> None:
+def test_a_callback_names_concepts_that_were_not_edited(source: Source, model: CompresSAE, found: Concepts) -> None:
     asked: list[tuple[str, ...]] = []
 
     def namer(terms: Sequence[str], titles: Sequence[str]) -> str:

@@ -98,7 +98,7 @@ def test_the_next_atoms_equal_the_reference(n: int, h: int, w: int, steps: tuple
 
 def _supports(n: int, h: int, d: int, w: int) -> tuple[torch.Tensor, ...]:
     atoms = normalize(_random(h, d, seed=2), dim=1)
-    atoms[1], atoms[2] = atoms[0], 0  # an atom twice, and one that is nothing
+    atoms[1], atoms[2] = atoms[0], 0  # an atom that occurs twice, and an atom of zeros
     x = normalize(_random(n, d, seed=1), dim=1)
     support = torch.stack([torch.randperm(h, generator=torch.Generator().manual_seed(row))[:w] for row in range(n)])
     support[0, :3] = torch.tensor([1, 2, 0])
@@ -244,7 +244,7 @@ def test_the_update_is_adam_between_projection_and_scaling(kernel: str, unit: bo
             if unit:
                 other.copy_(normalize(other, dim=1))
         torch.testing.assert_close(weight, other.detach(), atol=2e-6, rtol=1e-4)
-        # To the last bit of bfloat16: Triton's interpreter cuts where the GPU rounds.
+        # Equal up to the last bit of bfloat16, because Triton's interpreter truncates where the GPU rounds.
         torch.testing.assert_close(half.float(), weight, atol=0, rtol=2**-7)
 
 

@@ -147,7 +147,7 @@ def _once_after(rows: int, change: Callable[[], None]) -> Callable[[Any], None]:
 def test_a_load_into_a_collection_that_is_recreated_stops(
     load: Callable[..., Any], successor: str, client: QdrantClient, model: CompresSAE, other: CompresSAE, catalog: Path
 ) -> None:
-    """Without a look at each call, the end of the load looks."""
+    """The end of the load checks too, for loads whose calls did not."""
     index = QdrantIndex.create(client, "items", model)
     becomes = {"same": model, "other": other, "dense": None}[successor]
     change = _once_after(100, lambda: _recreate(client, becomes))

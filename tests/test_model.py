@@ -55,7 +55,7 @@ def test_values_have_the_requested_scale(model: CompresSAE, embeddings: FloatArr
     np.testing.assert_allclose(model.encode(embeddings[:9], scale="projection").values, raw.values, rtol=1e-3)
 
 
-def test_a_code_with_negative_cosine_does_not_vanish(model: CompresSAE, embeddings: FloatArray) -> None:
+def test_a_code_with_negative_cosine_is_stored(model: CompresSAE, embeddings: FloatArray) -> None:
     broken = copy.deepcopy(model)
     with torch.no_grad():
         broken.encoder_weight.neg_()

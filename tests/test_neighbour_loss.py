@@ -62,7 +62,7 @@ def test_the_objective_includes_the_weighted_loss() -> None:
 
 
 def test_the_loss_improves_sparse_search() -> None:
-    """Trained alike, codes compared with codes find more of an item's neighbours."""
+    """With the loss, the same training gives codes that find more of an item's neighbours."""
     x, own = load_sample().embeddings[:1000], np.arange(0, 1000, 5)
     truth = exact_neighbours(x[own], x, 20, own)
     found = []

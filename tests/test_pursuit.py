@@ -57,7 +57,7 @@ def test_the_atoms_whose_removal_costs_least_are_dropped() -> None:
     kept = (x - sparse_decode(indices, values, atoms)).norm(dim=1).mean()
     arbitrary = refit(x, atoms, wide[:, 2:])
     assert kept < (x - sparse_decode(wide[:, 2:], arbitrary, atoms)).norm(dim=1).mean()
-    # Of the four ways to drop one atom, the cheapest is taken.
+    # The atom is dropped whose removal costs least of all four.
     support = torch.tensor([[0, 3, 9, 12], [5, 1, 7, 30]])
     gram, moments = _normal_equations(x[:2], atoms, support)
     for row, left in enumerate(_most_valuable(gram, moments, 3).tolist()):

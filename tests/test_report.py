@@ -76,7 +76,7 @@ def test_a_small_catalog_is_its_own_sample(embeddings: FloatArray) -> None:
     np.testing.assert_allclose(sample.embeddings, embeddings, atol=1e-6)
 
 
-def test_of_a_large_catalog_only_the_sample_is_read(embeddings: FloatArray) -> None:
+def test_only_the_sample_of_a_large_catalog_is_read(embeddings: FloatArray) -> None:
     source = Rows(np.tile(embeddings, (20, 1)), _payloads(12_000))
     sample = draw_sample(source, 500)
     assert source.read == len(sample) == len(set(sample.ids)) == 500
@@ -239,7 +239,7 @@ def test_an_index_of_as_many_other_items_is_not_searched(
     assert "through an index of the sample" in page
 
 
-def test_an_index_that_is_not_optimised_has_no_bytes_to_tell(
+def test_an_index_that_is_not_optimised_reports_no_bytes(
     embeddings: FloatArray, model: CompresSAE, tmp_path: Path
 ) -> None:
     with EdgeIndex.create(tmp_path / "new", model) as index:
@@ -275,7 +275,7 @@ def test_results_of_a_benchmark_are_read_as_it_writes_them(
         read_rows(tmp_path / "nothing.json")
 
 
-def test_without_a_benchmark_codes_are_measured_beside_what_is_planned(
+def test_without_a_benchmark_measured_codes_are_shown_with_planned_baselines(
     embeddings: FloatArray, model: CompresSAE, index: EdgeIndex
 ) -> None:
     source, settings = Rows(embeddings, _payloads(600)), ReportSettings("Things", queries=40, other_k=(3, 12))

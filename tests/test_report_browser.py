@@ -158,7 +158,7 @@ def test_concepts_are_filtered_ordered_and_shown_page_by_page(opened: Opened) ->
     assert uses[0][0] > uses[1][0]
 
 
-def test_queries_side_by_side(opened: Opened, address: str) -> None:
+def test_hits_of_dense_and_compressed_search_are_shown_together(opened: Opened, address: str) -> None:
     page = opened.page
     data = _data(page)["queries"]
     for number in (0, len(data) - 1):
@@ -242,7 +242,7 @@ def test_the_calculator_agrees_with_plan(opened: Opened, workload: Workload, nod
     assert opened.complaints == []
 
 
-def test_the_calculator_starts_with_this_catalog_and_refuses_nonsense(opened: Opened) -> None:
+def test_the_calculator_starts_with_this_catalog_and_refuses_invalid_numbers(opened: Opened) -> None:
     page = opened.page
     asked = Workload(**_data(page)["planner"]["workload"])
     memory = page.locator(".plan [data-key=memory]").first

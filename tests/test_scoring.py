@@ -77,7 +77,7 @@ def test_sparse_is_the_cosine_of_codes_at_code_scale(problem: Any) -> None:
     np.testing.assert_allclose(scores, _cosine(_dense(queries), _dense(items)), atol=2e-5)
 
 
-def test_truncate_keeps_what_matters_most() -> None:
+def test_truncate_keeps_the_largest_values() -> None:
     vector = np.array([0.0, -3.0, 1.0, 2.0], np.float32)
     assert similarity.truncate(vector, 2).indices.tolist() == [1, 3]
     assert similarity.truncate(vector, 2).values.tolist() == [-3.0, 2.0]

@@ -206,7 +206,7 @@ def test_the_texts_and_numbers_of_typed_cells_lose_nothing(value: datetime | dat
         path = Path(folder) / "c.parquet"
         try:
             cells = pa.array([value])
-        except pa.ArrowException:  # a decimal of more digits than Arrow has
+        except pa.ArrowException:  # a decimal with more digits than Arrow's type holds
             return
         pq.write_table(pa.table({"id": [1], "embedding": [[1.0]], "a": cells}), path)
         ((batch,)) = list(open_source(path).batches(1))

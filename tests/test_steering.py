@@ -88,7 +88,7 @@ def test_an_item_gains_the_weight_times_its_own_value(
     sign=st.sampled_from([1, -1]),
     weights=st.tuples(st.floats(-3, 3), st.floats(-3, 3)).map(sorted),
 )
-def test_more_weight_never_moves_an_item_with_the_concept_down(
+def test_more_weight_never_lowers_an_item_with_the_concept(
     named: CompresSAE, shared: EdgeIndex, embeddings: FloatArray, codes: SparseCodes, row: int, latent: int, sign: int,
     weights: list[float],
 ) -> None:  # fmt: skip

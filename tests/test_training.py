@@ -52,7 +52,7 @@ def test_a_resumed_training_gives_the_same_bits(
     assert _same(resumed, model)
     assert resumed.history == model.history
     assert model.history is not None
-    assert 0 < len(again) < len(model.history.records)  # it went on, and did not begin anew
+    assert 0 < len(again) < len(model.history.records)  # it resumed and did not start again
     assert not checkpoint.exists()
 
 
@@ -101,7 +101,7 @@ def test_the_papers_recipe_is_the_autoencoder_alone(embeddings: FloatArray) -> N
     assert paper.history is not None
     assert {record.phase for record in paper.history.records} == {"autoencoder"}
     random = CompresSAE(paper.config, seed=config.seed).atoms
-    assert float((paper.atoms * random).detach().sum(dim=1).mean()) > 0.9  # it began at random directions
+    assert float((paper.atoms * random).detach().sum(dim=1).mean()) > 0.9  # training started from random directions
 
 
 def test_unused_latents_are_restarted(embeddings: FloatArray) -> None:

@@ -75,7 +75,7 @@ def test_a_budget_is_respected_and_used(whole: TuneResult) -> None:
         choose(whole.points, Goal(budget=1, depth=10))
 
 
-def test_a_wanted_recall_takes_the_fewest_bytes() -> None:
+def test_a_target_recall_takes_the_fewest_bytes() -> None:
     points = [point(50, 0.80), point(60, 0.90, ms=9), point(60.3, 0.905, ms=2), point(90, 0.95)]
     assert choose(points, Goal(recall=0.9)) == points[2]
     assert choose(points, Goal(recall=0.91)) == points[3]
@@ -85,12 +85,12 @@ def test_a_wanted_recall_takes_the_fewest_bytes() -> None:
         choose([], Goal(recall=0.99))
 
 
-def test_of_equal_recall_the_quickest_is_taken() -> None:
+def test_the_fastest_plan_of_equal_recall_is_taken() -> None:
     points = [point(50, 0.9000, ms=9), point(55, 0.8985, ms=2), point(50, 0.88, ms=1)]
     assert choose(points, Goal(budget=60)) == points[1]
 
 
-def test_the_front_rises() -> None:
+def test_recall_rises_along_the_front() -> None:
     random = np.random.default_rng(0)
     points = [point(float(b), float(r)) for b, r in random.random((200, 2))]
     best = front(points)
@@ -114,7 +114,7 @@ def test_an_interrupted_search_goes_on(
     space = dataclasses.replace(SPACE, latents=(64,))
 
     def interrupt(doing: str, share: float) -> None:
-        if doing == when and share > 0.6:  # one of two is done, and of the other the first validation
+        if doing == when and share > 0.6:  # the first of two trials is done, and the first validation of the second
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -128,7 +128,7 @@ def test_an_interrupted_search_goes_on(
     assert len(trained) == 3
 
 
-def test_time_that_runs_out_leaves_the_rest(tmp_path: Path, embeddings: FloatArray) -> None:
+def test_trials_left_when_time_runs_out_are_reported(tmp_path: Path, embeddings: FloatArray) -> None:
     space = dataclasses.replace(SPACE, latents=(64,), first_stage_latents=(64,), prefetch=(5,))
     assert search(embeddings, tmp_path, space=space, minutes=0).left == 2
     assert search(embeddings, tmp_path, space=space).left == 0
@@ -161,7 +161,7 @@ class FakeTraining:
         return [point(20.0, self.recall)]
 
 
-def test_hopeless_trainings_are_stopped(
+def test_trainings_that_cannot_win_are_stopped(
     tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Smallest index first: k=4 of 64 and of 128 latents, then k=8 of both."""
@@ -173,7 +173,7 @@ def test_hopeless_trainings_are_stopped(
     assert not (tmp_path / "64-8.checkpoint").exists()
 
 
-def test_what_is_larger_than_enough_is_not_begun(
+def test_trials_larger_than_a_sufficient_one_are_not_started(
     tmp_path: Path, embeddings: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeTraining(monkeypatch, dict.fromkeys([(64, 4), (128, 4), (64, 8), (128, 8)], 0.1), 0.9)
@@ -182,7 +182,7 @@ def test_what_is_larger_than_enough_is_not_begun(
     assert (found.trainings, found.stopped) == (1, 3)
 
 
-def test_what_cannot_fit_is_not_tried(tmp_path: Path, embeddings: FloatArray, whole: TuneResult) -> None:
+def test_settings_that_cannot_fit_are_not_tried(tmp_path: Path, embeddings: FloatArray, whole: TuneResult) -> None:
     least = min(p.bytes for p in whole.points)
     with pytest.raises(ConfigError, match="no pair of k"):
         search(embeddings, tmp_path, Goal(budget=least * 0.9, depth=10))
@@ -190,7 +190,7 @@ def test_what_cannot_fit_is_not_tried(tmp_path: Path, embeddings: FloatArray, wh
         search(embeddings, tmp_path, space=dataclasses.replace(SPACE, latents=(512,)))
 
 
-def test_what_fits_as_the_smallest_datatype_is_tried(
+def test_settings_that_fit_with_the_smallest_datatype_are_tried(
     tmp_path: Path, embeddings: FloatArray, whole: TuneResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeTraining(monkeypatch, dict.fromkeys([(64, 4), (128, 4)], 0.1), 0.5)
@@ -218,7 +218,7 @@ def test_queries_are_no_items(embeddings: FloatArray) -> None:
         (lambda: SearchSpace(datatypes=("int4",)), "datatypes to try"),  # type: ignore[arg-type]
     ],
 )
-def test_goals_and_spaces_that_make_no_sense_are_refused(make: Callable[[], object], complaint: str) -> None:
+def test_invalid_goals_and_spaces_are_refused(make: Callable[[], object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         make()
 

@@ -1,4 +1,4 @@
-"""A UUID is one item in all its spellings, on every path; an index of version 0.1 keeps its own rule."""
+"""A UUID is one item in all its spellings, on every path; an index of version 0.1 keeps that version's rule."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_events_count_one_user(tmp_path: Path) -> None:
 
 
 def test_an_index_of_version_0_1_keeps_its_items(model: CompresSAE, codes: SparseCodes, tmp_path: Path) -> None:
-    """There, other spellings were other strings: their items must be found, and not be written a second time."""
+    """Version 0.1 took other spellings as other strings. Their items must be found and not be written again."""
     old = str(uuid.uuid5(uuid.UUID("92d3b1c5-2f4d-5f7e-9a56-0c8ae10e2c41"), ITEM.hex))
     EdgeIndex.create(tmp_path / "index", model, IndexSettings(navigation=None)).close()
     manifest = json.loads((tmp_path / "index/index.json").read_text())

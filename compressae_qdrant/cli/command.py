@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -24,6 +25,8 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 """Settings of every Typer application here: plain text, `-h`, and errors that `main` reports."""
 _EXAMPLE: Final = "\n\nExample:\n"
+_DESCRIBED_DEFAULT: Final = re.compile(r"(?<=\[default: )\((.+)\)(?=[;\]])")
+"""A default that is given in words; click puts it in parentheses."""
 _ORDER: Final = {"Arguments": -2, "Options": -1, OUTPUT: 1}
 """Headings that come before or after the others, which keep the order of the function's parameters."""
 
@@ -46,7 +49,8 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                sections.setdefault(_section(parameter), []).append(record)
+                name, text = record
+                sections.setdefault(_section(parameter), []).append((name, _DESCRIBED_DEFAULT.sub(r"\1", text)))
         for name in sorted(sections, key=lambda name: _ORDER.get(name, 0)):
             with formatter.section(name):
                 formatter.write_dl(sections[name])
