@@ -62,7 +62,7 @@ def test_every_python_block_compiles() -> None:
 def test_the_shell_lines_parse_and_show_every_command() -> None:
     group = get_command(app)
     assert isinstance(group, CommandGroup)
-    lines = [line for text in TEXTS.values() for line in re.findall(r"^compressae (\w+) (.*)$", text, re.MULTILINE)]
+    lines = [line for text in TEXTS.values() for line in re.findall(r"^compressae ([\w-]+) (.*)$", text, re.MULTILINE)]
     assert {name for name, _ in lines} == set(COMMANDS)
     for name, rest in lines:
         command, arguments = group.get_command(None, name), shlex.split(rest, comments=True)
