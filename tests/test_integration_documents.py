@@ -154,10 +154,11 @@ def test_an_index_in_this_process_is_awaited_in_threads(
         ]
         assert [found[0].id for found in await side.retriever.search_batch(embeddings[:20], 1)] == list(range(20))
         assert [record.payload for record in await side.index.retrieve([3, 99])] == [{"row": 3}]
-        ids, offset = await side.index.page(100)
-        assert (sorted(ids), offset) == (list(range(40)), None)
         await side.index.delete([0, 1])
         assert pair.index.count() == 38
+        below = models.FieldCondition(key="row", range=models.Range(lt=10))
+        assert await side.index.delete_by_filter(models.Filter(must=[below])) == 8
+        assert pair.index.count() == 30
         await pair.close_async()
         await pair.close_async()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,8 +46,8 @@ class WritableAsyncIndex(AsyncCodeIndex, Protocol):
     async def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; see `CodeIndex.delete`."""
 
-    async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
-        """Ids of some items; see `CodeIndex.page`."""
+    async def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """Delete the items that match a filter; see `CodeIndex.delete_by_filter`."""
 
 
 class ThreadedIndex:
@@ -118,9 +118,15 @@ class ThreadedIndex:
 
         await self._call(write)
 
-    async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
-        """See `CodeIndex.page`."""
-        return await self._call(lambda: self._index.page(size, offset))
+    async def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
+        """Delete the items that match a filter and flush the deletion; see `CodeIndex.delete_by_filter`."""
+
+        def write() -> int:
+            deleted = self._index.delete_by_filter(filter, all_items=all_items)
+            self._index.flush()
+            return deleted
+
+        return await self._call(write)
 
     async def _call(self, call: Callable[[], T]) -> T:
         def guarded() -> T:

@@ -176,6 +176,32 @@ def test_repeated_ids_keep_the_last_text(model: CompresSAE, index: EdgeIndex) ->
     assert store.add_documents([]) == []
 
 
+@pytest.mark.parametrize("sync", [True, False])
+async def test_documents_are_deleted_by_a_filter(store: CompresSAEVectorStore, index: EdgeIndex, sync: bool) -> None:
+    async def delete(*arguments: Any, **keywords: Any) -> bool:
+        return store.delete(*arguments, **keywords) if sync else await store.adelete(*arguments, **keywords)
+
+    assert await delete(filter={"group": [0, 1]})
+    assert index.count() == 20
+    assert await delete([])
+    assert index.count() == 20
+    with pytest.raises(InvalidInputError, match="got ids and a filter"):
+        await delete(["1"], filter={"group": 2})
+    with pytest.raises(InvalidInputError):
+        await delete(filter={})
+    assert await delete()
+    assert index.count() == 0
+
+
+def test_pages_and_thresholds(store: CompresSAEVectorStore) -> None:
+    found = store.similarity_search_with_score("q", k=10)
+    assert store.similarity_search_with_score("q", k=6, offset=4) == found[4:]
+    above = found[5][1] + 1e-6
+    assert [document for document, _ in found[:5]] == CompresSAEVectorStore(
+        store.model, store._pair.index, EMBEDDING, search_options={"score_threshold": above}
+    ).similarity_search("q", k=10)
+
+
 def test_a_store_is_made_of_texts(model: CompresSAE, tmp_path: Path) -> None:
     location = str(tmp_path / "made")
     store = CompresSAEVectorStore.from_texts(TEXTS, EMBEDDING, METADATA, model=model, location=location)

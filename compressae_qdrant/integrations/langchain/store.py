@@ -10,6 +10,7 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
+from qdrant_client import models
 
 from ...codes import FloatArray, SparseCodes
 from ...embedders import Embedder
@@ -17,7 +18,7 @@ from ...errors import ConfigError, IndexNotFoundError, InvalidInputError
 from ...index import AsyncQdrantIndex, IndexSettings
 from ...index.location import create_index, open_index
 from ...index.protocol import CodeIndex
-from ...index.results import Hit, ItemId, Record
+from ...index.results import Hit, ItemId, stacked_codes
 from ...model.compressae import CompresSAE
 from ...search.diversity import diverse
 from ...search.settings import SearchOptions
@@ -137,10 +138,8 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
             raise ConfigError("from_texts needs the model of the codes; pass model=CompresSAE.load(directory)")
         given = [name for name in ("index", "async_index") if options.get(name) is not None]
         if (location is not None) == bool(given):
-            raise ConfigError(
-                f"from_texts got location={location!r} and {' and '.join(given) or 'no index'}; pass either the "
-                "location of an index or an index"
-            )
+            got = f"location={location!r} and {' and '.join(given) or 'no index'}"
+            raise ConfigError(f"from_texts got {got}; pass either the location of an index or an index")
         if location is not None:
             try:
                 options["index"] = open_index(location, model)
@@ -181,7 +180,7 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
         """
         new = NewTexts.of(texts, metadatas, ids)
         for batch in new.batches(batch_size):
-            vectors = self._vectors(self._embedding.embed_documents(batch.texts))
+            vectors = np.asarray(self._embedding.embed_documents(batch.texts), np.float32)
             self._pair.index.upsert(
                 self._item_ids(batch.ids), self._codes(vectors), self._payloads(batch), self._kept(vectors)
             )
@@ -201,32 +200,49 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
         new = NewTexts.of(texts, metadatas, ids)
         index = self._pair.async_side().index
         for batch in new.batches(batch_size):
-            vectors = self._vectors(await self._embedding.aembed_documents(batch.texts))
+            vectors = np.asarray(await self._embedding.aembed_documents(batch.texts), np.float32)
             codes = await asyncio.to_thread(self._codes, vectors)
             await index.upsert(self._item_ids(batch.ids), codes, self._payloads(batch), self._kept(vectors))
         return new.ids
 
-    def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:  # noqa: ARG002 (the interface's)
-        """Delete documents; ids that are not in the store are ignored. None deletes all documents."""
+    def delete(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: models.Filter | Mapping[str, Any] | None = None,
+        **kwargs: Any,  # noqa: ARG002 (the interface's)
+    ) -> bool:
+        """Delete documents by their ids, or all that match a filter. Without either, all documents are deleted.
+
+        Args:
+            ids: ids; those that are not in the store are ignored.
+            filter: see `similarity_search`.
+
+        Raises:
+            InvalidInputError: there are ids and a filter.
+        """
         index = self._pair.index
-        for part in index.scan() if ids is None else [self._item_ids(ids)]:
-            index.delete(part)
+        if ids is not None:
+            index.delete(self._to_delete(ids, filter))
+        else:
+            index.delete_by_filter(self._fields.filter(filter) or models.Filter(), all_items=filter is None)
         index.flush()
         return True
 
-    async def adelete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:  # noqa: ARG002 (the interface's)
+    async def adelete(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: models.Filter | Mapping[str, Any] | None = None,
+        **kwargs: Any,  # noqa: ARG002 (the interface's)
+    ) -> bool:
         """See `delete`."""
         index = self._pair.async_side().index
         if ids is not None:
-            await index.delete(self._item_ids(ids))
-            return True
-        offset: Any = None
-        while True:
-            found, offset = await index.page(4096, offset)
-            if found:
-                await index.delete(found)
-            if offset is None:
-                return True
+            await index.delete(self._to_delete(ids, filter))
+        else:
+            await index.delete_by_filter(self._fields.filter(filter) or models.Filter(), all_items=filter is None)
+        return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in their order; ids that are not in the store are left out."""
@@ -312,16 +328,16 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search` by an embedding."""
-        hits = self._pair.retriever.search(embedding, max(k, fetch_k), **self._search_options(kwargs))
-        return self._diverse(embedding, hits, self._pair.index.retrieve([hit.id for hit in hits]), k, lambda_mult)
+        hits = self._pair.retriever.search(embedding, max(k, fetch_k), **self._with_vectors(kwargs))
+        return self._diverse(embedding, hits, k, lambda_mult)
 
     async def amax_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """See `max_marginal_relevance_search_by_vector`."""
-        side = self._pair.async_side()
-        hits = await side.retriever.search(embedding, max(k, fetch_k), **self._search_options(kwargs))
-        return self._diverse(embedding, hits, await side.index.retrieve([hit.id for hit in hits]), k, lambda_mult)
+        retriever = self._pair.async_side().retriever
+        hits = await retriever.search(embedding, max(k, fetch_k), **self._with_vectors(kwargs))
+        return self._diverse(embedding, hits, k, lambda_mult)
 
     def close(self) -> None:
         """Close an index that `from_texts` opened by its location. One that was given stays open."""
@@ -336,9 +352,6 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
     def _select_relevance_score_fn(self) -> Any:
         """Scores as relevances from 0 to 1. An estimate of a cosine may be outside that range."""
         return lambda score: min(max(score, 0.0), 1.0)
-
-    def _vectors(self, embeddings: list[list[float]]) -> FloatArray:
-        return np.asarray(embeddings, np.float32)
 
     def _codes(self, vectors: FloatArray) -> SparseCodes:
         return self.model.encode(vectors, scale=self._pair.settings.scale)
@@ -357,6 +370,11 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
             raise InvalidInputError(f"id {bad[0]!r} is not an integer, but the store has integer_ids=True")
         return [int(each) for each in ids]
 
+    def _to_delete(self, ids: Sequence[str], filter: object) -> Sequence[ItemId]:
+        if filter is not None:
+            raise InvalidInputError("delete got ids and a filter; pass one of them")
+        return self._item_ids(ids)
+
     def _document(self, item: ItemId, payload: Mapping[str, Any]) -> Document:
         text, metadata = self._fields.document(item, payload)
         return Document(id=str(item), page_content=text, metadata=metadata)
@@ -367,20 +385,16 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
             options["filter"] = self._fields.filter(options["filter"])
         return options
 
-    def _diverse(
-        self, embedding: list[float], hits: list[Hit], records: list[Record], k: int, lambda_mult: float
-    ) -> list[Document]:
-        """Documents of k hits, chosen by maximal marginal relevance of what their records hold."""
-        if not records:
+    def _with_vectors(self, given: dict[str, Any]) -> SearchOptions:
+        """The options of a search whose hits carry their embeddings, or their codes if the index keeps none."""
+        keeps = self._pair.settings.keep_dense
+        return {**self._search_options(given), "with_dense": keeps, "with_codes": not keeps}
+
+    def _diverse(self, embedding: list[float], hits: list[Hit], k: int, lambda_mult: float) -> list[Document]:
+        """Documents of k hits, chosen by maximal marginal relevance."""
+        if not hits:
             return []
-        if all(record.dense is not None for record in records):
-            vectors = np.stack([record.dense for record in records if record.dense is not None])
-        else:
-            vectors = np.stack([self.model.decode(_code_of(record, self.model.latents))[0] for record in records])
+        kept = [hit.dense for hit in hits if hit.dense is not None]
+        vectors = np.stack(kept) if kept else self.model.decode(stacked_codes(hits, self.model))
         chosen = diverse(np.asarray(embedding, np.float32), vectors, k, lambda_mult)
-        payloads = {hit.id: hit.payload for hit in hits}
-        return [self._document(records[row].id, payloads[records[row].id]) for row in chosen]
-
-
-def _code_of(record: Record, latents: int) -> SparseCodes:
-    return SparseCodes(record.indices[None], record.values[None], latents)
+        return [self._document(hits[row].id, hits[row].payload) for row in chosen]
