@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from .checks import check_whole
 from .errors import InvalidCodeError, InvalidInputError, ModelFileError
 from .files import atomic_path
 
@@ -70,7 +71,11 @@ class SparseCodes:
         scale: Scale | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        idx, val = np.asarray(indices), np.asarray(values)
+        latents = check_whole("latents", latents, error=InvalidCodeError)
+        try:
+            idx, val = np.asarray(indices), np.asarray(values)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
+            raise InvalidCodeError(f"indices and values cannot be read as arrays: {exc}; pass (n, k) arrays") from exc
         if idx.ndim != 2 or idx.shape != val.shape:
             raise InvalidCodeError(
                 f"indices have shape {idx.shape} and values {val.shape}; both must have the shape (items, non-zeros)"
@@ -81,7 +86,10 @@ class SparseCodes:
             raise InvalidCodeError(
                 f"codes have {idx.shape[1]} non-zeros and {latents} latents; 1 <= k <= latents is required"
             )
-        val = val.astype(np.float32, copy=False)
+        if val.dtype.kind not in "fiu":
+            raise InvalidCodeError(f"values have dtype {val.dtype}; they must be real numbers")
+        with np.errstate(over="ignore"):  # reported below as infinite
+            val = val.astype(np.float32, copy=False)
         _raise_if_any((idx < 0) | (idx >= latents), f"names a latent outside 0..{latents - 1}")
         _raise_if_any(~np.isfinite(val), "holds NaN or an infinite value")
         _raise_if_any((val == 0).all(axis=1, keepdims=True), "has no non-zero value, so no query would find it")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from . import telemetry
+from .checks import check_number, check_whole
 from .errors import ConfigError, IndexUnavailableError
 
 __all__ = ["RetryPolicy"]
@@ -41,6 +42,9 @@ class RetryPolicy:
     """Maximum of any wait, in seconds. A longer Retry-After of the server takes precedence."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "attempts", check_whole("attempts", self.attempts, error=ConfigError))
+        for name in ("first_seconds", "longest_seconds"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), error=ConfigError))
         if self.attempts < 1 or self.first_seconds < 0 or self.longest_seconds < 0:
             raise ConfigError(f"{self} is invalid; attempts must be at least 1, and both seconds at least 0")
 

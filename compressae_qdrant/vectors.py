@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from .checks import length_of
 from .codes import FloatArray
 from .errors import DimensionError, InvalidInputError
 
@@ -51,16 +52,23 @@ def as_array(X: Any, what: str, dtype: type[np.float32] | None = None) -> npt.ND
 
     Raises:
         InvalidInputError: NumPy cannot read X: rows of unequal lengths, an iterator, or a tensor that is on a GPU, has
-            a type that NumPy lacks or takes part in a gradient. Or X is an array with masked entries.
+            a type that NumPy lacks or takes part in a gradient. Or X has masked entries, or numbers that are not real
+            where a dtype is given.
     """
     if isinstance(X, Iterator):
         raise InvalidInputError(f"{what} are a {type(X).__name__}, which can be read once; pass a list or an array")
-    if np.ma.is_masked(X):
+    if np.ma.is_masked(X) or (isinstance(X, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in X)):
         raise InvalidInputError(f"{what} have masked entries; fill them or leave their rows out")
     try:
-        return np.asarray(X, dtype)
+        array = np.asarray(X)
+        if dtype is None:
+            return array
+        if array.dtype.kind in "fiuO" or not array.size:  # decimals and fractions are objects that have a float value
+            with np.errstate(over="ignore"):  # an infinite value is reported where rows are normalised
+                return array.astype(dtype, copy=False)
     except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
         raise InvalidInputError(f"{what} cannot be read as an array: {_unreadable(X) or exc}") from exc
+    raise InvalidInputError(f"{what} have dtype {array.dtype}; they must be real numbers")
 
 
 def _unreadable(X: Any) -> str | None:
@@ -72,7 +80,7 @@ def _unreadable(X: Any) -> str | None:
         steps += [".cpu()"] if str(getattr(first, "device", "cpu")) != "cpu" else []
         kind = f"a torch tensor of {getattr(first, 'dtype', 'unknown type')} on {getattr(first, 'device', 'no device')}"
         return f"it is {kind}; pass X{''.join(steps)}.numpy()" if steps else None
-    if isinstance(X, (list, tuple)) and len(lengths := {len(row) for row in X if isinstance(row, Sized)}) > 1:
+    if isinstance(X, (list, tuple)) and len(lengths := {n for row in X if (n := length_of(row)) is not None}) > 1:
         return f"rows have {min(lengths)} to {max(lengths)} dimensions; give each row the same number"
     return None
 
@@ -83,7 +91,8 @@ def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
     Raises:
         InvalidInputError: a row is zero, or holds NaN or an infinite value; the message counts rows from `first`.
     """
-    block = np.array(rows, np.float32)
+    with np.errstate(over="ignore"):  # an infinite value is reported below
+        block = np.array(rows, np.float32)
     norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if bad.size:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from datetime import date, timedelta
 from decimal import Decimal
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -193,3 +197,79 @@ def test_a_multivector_is_refused_and_geo_is_a_field_type() -> None:
         QdrantSource(client, "multi", on_error="skip")
     client.close()
     assert IndexSettings(payload_fields={"place": "geo"}).payload_fields == {"place": "geo"}
+
+
+@pytest.mark.slow
+def test_ten_thousand_parts_with_few_open_files(tmp_path: Path) -> None:
+    """Files are opened one at a time, in a process that may have 256 open."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pq.write_table(pa.table({"id": [1, 2], "embedding": [GOOD] * 2}), folder / "p00000.parquet")
+    for number in range(1, 10_000):
+        os.link(folder / "p00000.parquet", folder / f"p{number:05}.parquet")
+    program = """
+import resource, sys
+from compressae_qdrant.sources import open_source
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+source = open_source(sys.argv[1])
+rows = [sum(len(batch.ids) for batch in source.batches(500, start)) for start in (19_000,)]
+print(source.rows, *rows)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.stdout.split() == ["20000", "1000"], done.stderr
+
+
+def test_columns_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
+    """Their bytes may even be damaged."""
+    table = pa.table(
+        {
+            "id": [1, 2],
+            "embedding": [GOOD] * 2,
+            "a": ["x", "y"],
+            "junk": ["JUNK" * 100, "KNUJ" * 100],
+            "deep": [{"x": "DEEP" * 50}] * 2,
+        }
+    )
+    path = tmp_path / "c.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"JUNKJUNK", b"\xff" * 8).replace(b"DEEPDEEP", b"\xff" * 8))
+    for columns in (Columns(payload=("a",)), Columns(drop=("junk", "deep"))):
+        (batch,) = open_source(path, columns=columns).batches(9)
+        assert batch.payloads == [{"a": "x"}, {"a": "y"}]
+    with pytest.raises(SourceError):
+        list(open_source(path).batches(9))
+    (tmp_path / "c.csv").write_bytes(b"id,embedding,a,junk\n1,1 2 3 4,x,\xff\n2,1 2 3 4,y,7\n")
+    (batch,) = open_source(tmp_path / "c.csv", columns=Columns(payload=("a",))).batches(9)
+    assert batch.payloads == [{"a": "x"}, {"a": "y"}]
+    with pytest.raises(RowError, match=r"row 0 of c\.csv has text in column 'junk' that is not UTF-8"):
+        list(open_source(tmp_path / "c.csv").batches(9))
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_partitioned_directory_is_refused(tmp_path: Path, other: bool) -> None:
+    """Its files would be left out, or its partition columns."""
+    table = pa.table({"id": [1], "embedding": [GOOD]})
+    (tmp_path / "year=2024").mkdir()
+    pq.write_table(table, tmp_path / "year=2024" / "part.parquet")
+    if other:
+        pq.write_table(table, tmp_path / "top.parquet")
+    with pytest.raises(
+        SourceError, match=r"in subdirectories, such as year=2024/part\.parquet, which are not read; pass"
+    ):
+        open_source(tmp_path)
+    (batch,) = open_source(tmp_path / "year=2024").batches(9)
+    assert list(batch.ids) == [1]
+    if not other:
+        dataset = pyarrow.dataset.dataset(tmp_path, partitioning="hive")
+        (batch,) = open_source(dataset.scanner().to_reader()).batches(9)
+        assert batch.payloads == [{"year": 2024}]
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(SourceError, match="is a Delta table"):
+        open_source(tmp_path)
+
+
+def test_a_renamed_column_must_be_payload(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="column 'b' is renamed but is not part of the payload"):
+        Columns(payload=("a",), rename={"b": "c"})

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_sequence, shown
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import ConfigError, InvalidCodeError, InvalidInputError, ModelMismatchError
 from ..scoring import QueryVector
 from ..telemetry import timed
+from ..vectors import as_array
 from .ids import ITEM_FIELDS, ItemIds, PointId, point_id, stored_payload
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from .plan import QueryPlan
@@ -83,11 +85,19 @@ def check_batch(
         ModelMismatchError: the codes carry the fingerprint of another model. Codes without one are not checked.
         InvalidCodeError: codes have another number of latents or another scale, or a code is empty or not finite.
     """
+    if not isinstance(codes, SparseCodes):
+        raise InvalidInputError(f"codes are {shown(codes)}; pass SparseCodes, which a model's encode returns")
+    check_sequence("ids", ids)
+    for name, values in (("payloads", payloads), ("hashes", hashes)):
+        if values is not None:
+            check_sequence(name, values)
     if len(ids) != len(codes) or (payloads is not None and len(payloads) != len(codes)):
         counts = f"{len(ids)} ids, {len(codes)} codes" + (f", {len(payloads)} payloads" if payloads is not None else "")
         raise InvalidInputError(f"a batch needs as many ids and payloads as codes, but it has {counts}")
     if hashes is not None and len(hashes) != len(ids):
         raise InvalidInputError(f"there are {len(hashes)} content hashes for {len(ids)} items; give one for each")
+    if hashes is not None and not all(isinstance(content, str) for content in hashes):
+        raise InvalidInputError(f"the hashes are {shown(list(hashes))}; they must be texts")
     _check_codes(codes, manifest.latents, manifest.settings.scale)
     if codes.fingerprint is not None and codes.fingerprint != manifest.fingerprint:
         raise ModelMismatchError(
@@ -127,8 +137,8 @@ def points_of(ids: Sequence[ItemId], *, old: bool = False) -> list[PointId]:
     Raises:
         InvalidInputError: an id is unusable, or `ids` is a single string, whose characters would be taken for ids.
     """
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise InvalidInputError(f"ids are one {type(ids).__name__}, {ids!r}; pass a sequence of ids, [{ids!r}]")
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0:
+        raise InvalidInputError(f"ids are one {type(ids).__name__}, {shown(ids)}; pass a sequence of ids, [id]")
     if isinstance(ids, ItemIds) and not old:
         return list(ids.points)
     return [point_id(item, old=old) for item in ids]
@@ -161,6 +171,8 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
         InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
             outside the index's; or the plan rescores by embeddings that the index does not keep.
     """
+    if not isinstance(plan, QueryPlan):
+        raise InvalidInputError(f"a query plan is {shown(plan)}; search with a Retriever, which plans queries")
     if plan.with_dense:
         _check_kept(manifest)
     if plan.text is not None:
@@ -326,8 +338,9 @@ def _checked_dense(dense: npt.NDArray[np.floating] | None, items: int, manifest:
                 "the index keeps no embeddings; leave `dense` out, or create it with keep_dense=True"
             )
         return None
-    if dense is None or dense.shape != (items, manifest.dim):
-        got = None if dense is None else f"shape {dense.shape}"
+    dense = None if dense is None else as_array(dense, "the embeddings")
+    if dense is None or dense.shape != (items, manifest.dim) or dense.dtype.kind not in "fiu":
+        got = None if dense is None else f"shape {dense.shape} of {dense.dtype}"
         raise InvalidInputError(
             f"the index keeps embeddings (keep_dense) but `dense` is {got}; pass them as ({items}, {manifest.dim})"
         )

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, TypeVar, Unpack
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import check_whole, shown
 from ..codes import FloatArray, SparseCodes
+from ..errors import InvalidInputError
 from .plan import QueryPlan
 from .results import Hit, IndexInfo, ItemId, Payload, Record
 from .settings import IndexSettings
@@ -18,7 +21,7 @@ from .settings import IndexSettings
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["AsyncCodeIndex", "CodeIndex", "CodeModel", "ScrollOptions", "all_pages"]
+__all__ = ["AsyncCodeIndex", "CodeIndex", "CodeModel", "ScrollOptions", "all_pages", "check_page"]
 
 T = TypeVar("T")
 
@@ -186,6 +189,27 @@ class CodeIndex(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def check_page(size: int, offset: Any) -> int:
+    """Check the arguments of `page`, and return the size.
+
+    Raises:
+        InvalidInputError: the size is no positive whole number, or the offset is none that `page` returned.
+    """
+    size = check_whole("the size of a page", size, 1)
+    known = offset is None or isinstance(offset, UUID) or (isinstance(offset, int) and 0 <= offset < 2**64)
+    if isinstance(offset, bool) or not (known or (isinstance(offset, str) and _is_uuid(offset))):
+        raise InvalidInputError(f"the offset of a page is {shown(offset)}; pass None, or what the last page returned")
+    return size
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def all_pages(page: Callable[[int, Any], tuple[list[T], Any]], size: int) -> Iterator[list[T]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
+from ..checks import check_choice, check_flag, check_number, check_sequence, check_text, check_whole, shown
 from ..codes import Scale
 from ..errors import ConfigError
 from .text import TextFields, TextSettings, text_settings
@@ -47,18 +48,20 @@ class NavigationSettings:
     """Where quantised vectors and graph are kept: pinned in RAM, in the page cache, or cold on disk."""
 
     def __post_init__(self) -> None:
-        if self.dim is not None and self.dim < 1:
-            raise ConfigError(f"navigation dim is {self.dim}; it must be at least 1")
+        for name in ("dim", "m", "ef_construct"):
+            if name != "dim" or self.dim is not None:
+                number = check_whole(f"navigation {name}", getattr(self, name), 1, error=ConfigError)
+                object.__setattr__(self, name, number)
+        object.__setattr__(self, "bits", check_number("navigation bits", self.bits, error=ConfigError))
         if self.bits not in NAVIGATION_BITS:
             raise ConfigError(
-                f"navigation bits are {self.bits!r}; they must be one of {', '.join(map(str, NAVIGATION_BITS))}"
+                f"navigation bits are {self.bits:g}; they must be one of {', '.join(map(str, NAVIGATION_BITS))}"
             )
         if not 2 <= self.m <= 128:
             raise ConfigError(f"navigation m is {self.m}; it must be from 2 to 128")
         if self.ef_construct < 4:
             raise ConfigError(f"navigation ef_construct is {self.ef_construct}; it must be at least 4")
-        if self.memory not in get_args(Memory):
-            raise ConfigError(f"navigation memory is {self.memory!r}; it must be one of {', '.join(get_args(Memory))}")
+        check_choice("navigation memory", self.memory, get_args(Memory), error=ConfigError)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class IndexSettings:
     through `of_shard(key)`; searches cover all keys unless they use it too."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shard_keys", tuple(self.shard_keys))
+        check_sequence("shard_keys", self.shard_keys, error=ConfigError)
+        object.__setattr__(self, "shard_keys", tuple(map(_shard_key, self.shard_keys)))
         object.__setattr__(self, "navigation", _navigation(self.navigation))
         object.__setattr__(self, "text_fields", text_settings(self.text_fields))
         if isinstance(self.keep_dense, str):
@@ -118,14 +122,20 @@ class IndexSettings:
             object.__setattr__(self, "memory", "pinned" if self.navigation is None else "cold")
         if len(set(self.shard_keys)) != len(self.shard_keys):
             raise ConfigError(f"shard_keys are {', '.join(map(repr, self.shard_keys))}; each key may occur once")
+        if self.tenant_field is not None:
+            check_text("tenant_field", self.tenant_field, error=ConfigError)
+        if not isinstance(self.payload_fields, Mapping):
+            raise ConfigError(f"payload_fields are {shown(self.payload_fields)}; pass a mapping of names to types")
+        for name in self.payload_fields:
+            check_text("the name of a payload field", name, error=ConfigError)
         if both := sorted({*self.payload_fields, self.tenant_field} & {*self.texts}, key=str):
             raise ConfigError(
                 f"field {both[0]!r} is in text_fields and also indexed for filters; a field has one index, so store "
                 "the text a second time under another name"
             )
         for name in ("segments", "shards", "replicas", "write_consistency", "full_scan_threshold"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), 1, error=ConfigError))
+        object.__setattr__(self, "keep_dense", check_flag("keep_dense", self.keep_dense, error=ConfigError))
         chosen: list[tuple[str, str | None, tuple[str, ...]]] = [
             ("datatype", self.datatype, get_args(Datatype)),
             ("memory", self.memory, get_args(Memory)),
@@ -134,8 +144,7 @@ class IndexSettings:
             *((f"payload_fields[{name!r}]", kind, get_args(FieldType)) for name, kind in self.payload_fields.items()),
         ]
         for name, value, allowed in chosen:
-            if value not in allowed:
-                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+            check_choice(name, value, allowed, error=ConfigError)
 
     @property
     def texts(self) -> Mapping[str, TextSettings]:
@@ -143,17 +152,21 @@ class IndexSettings:
         return cast("Mapping[str, TextSettings]", self.text_fields)
 
 
+def _shard_key(key: object) -> ShardKey:
+    if isinstance(key, str):
+        return check_text("a shard key", key, error=ConfigError)
+    return check_whole("a shard key", key, 0, 2**64 - 1, error=ConfigError)
+
+
 def _navigation(value: NavigationSettings | Mapping[str, Any] | bool | None) -> NavigationSettings | None:
     """Navigation settings as given, or read from JSON or TOML, where false means none."""
-    if value is None or value is False:
-        return None
-    if value is True:
-        return NavigationSettings()
+    if value is None or isinstance(value, bool):
+        return NavigationSettings() if value else None
     if isinstance(value, Mapping):
         try:
             return NavigationSettings(**value)
         except TypeError as exc:
             raise ConfigError(f"navigation settings {dict(value)!r} have an unknown name ({exc})") from exc
     if not isinstance(value, NavigationSettings):
-        raise ConfigError(f"navigation is {value!r}; it must be NavigationSettings or None")
+        raise ConfigError(f"navigation is {shown(value)}; it must be NavigationSettings or None")
     return value

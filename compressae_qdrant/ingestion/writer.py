@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from .. import telemetry
+from ..checks import check_whole
 from ..codes import SparseCodes
 from ..errors import (
     CodeIndexError,
@@ -60,8 +61,7 @@ class Writer:
         on_written: Callable[[Batch], None],
         max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> None:
-        if max_request_bytes < 1:
-            raise ConfigError(f"max_request_bytes is {max_request_bytes}; it must be at least 1")
+        max_request_bytes = check_whole("max_request_bytes", max_request_bytes, 1, 2**63, error=ConfigError)
         self._model, self._index = model, index
         self._method, self._atoms_per_step = method, atoms_per_step
         self._retry, self._on_written = retry, on_written

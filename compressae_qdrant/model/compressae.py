@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ..checks import check_choice, check_whole, shown
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import InvalidInputError, ModelFileError, ModelMismatchError
 from ..kernels import signed_topk, sparse_decode
@@ -247,14 +248,11 @@ class CompresSAE(HubModel, nn.Module):
             InvalidInputError: a row is zero, or holds NaN or an infinite value (the message names the first such row);
                 X is empty; or an argument is invalid.
         """
-        if method not in get_args(Method):
-            raise InvalidInputError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
-        if scale not in get_args(Scale):
-            raise InvalidInputError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
-        if atoms_per_step < 1 or (batch_size is not None and batch_size < 1):
-            raise InvalidInputError(
-                f"atoms_per_step={atoms_per_step}, batch_size={batch_size}; both must be at least 1"
-            )
+        check_choice("method", method, get_args(Method))
+        check_choice("scale", scale, get_args(Scale))
+        atoms_per_step = check_whole("atoms_per_step", atoms_per_step, 1)
+        if batch_size is not None:
+            batch_size = check_whole("batch_size", batch_size, 1)
         whose = f"model {self.fingerprint!r}"
         rows: npt.NDArray[np.floating] | UnitRows
         if isinstance(X, UnitRows):
@@ -292,6 +290,9 @@ class CompresSAE(HubModel, nn.Module):
             InvalidInputError: the codes have another number of latents than the model.
             ModelMismatchError: another model made the codes.
         """
+        if not isinstance(codes, SparseCodes):
+            raise InvalidInputError(f"codes are {shown(codes)}; pass SparseCodes, which `encode` returns")
+        batch_size = check_whole("batch_size", batch_size, 1)
         if codes.latents != self.latents:
             raise InvalidInputError(
                 f"codes have {codes.latents} latents but model {self.fingerprint!r} has {self.latents}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..checks import check_whole
 from ..errors import ConfigError
 
 __all__ = ["Method", "ModelConfig"]
@@ -30,7 +31,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("dim", "latents", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), 1, error=ConfigError))
         if self.k > self.latents:
             raise ConfigError(f"k is {self.k} but there are {self.latents} latents; k must not exceed latents")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..checks import check_sequence, shown
 from ..errors import IndexNotFoundError, InvalidInputError
 from ..index.ids import point_id
 from ..index.protocol import CodeIndex
@@ -53,7 +54,15 @@ class Origin:
 
 
 def ids_of(hits: Sequence[Hit]) -> list[ItemId]:
-    """The ids of the hits, each once."""
+    """The ids of the hits, each once.
+
+    Raises:
+        InvalidInputError: they are not hits.
+    """
+    check_sequence("hits", hits)
+    for hit in hits:
+        if not isinstance(hit, Hit):
+            raise InvalidInputError(f"a hit is {shown(hit)}; pass hits of a search")
     return list(dict.fromkeys(hit.id for hit in hits))
 
 

@@ -229,7 +229,7 @@ def _is_empty(queries: Any) -> bool:
     """Whether a batch is empty: a list without queries, or a (0, d) matrix."""
     if isinstance(queries, Sequence):
         return not isinstance(queries, str) and len(queries) == 0
-    return np.ndim(queries) == 2 and len(queries) == 0
+    return np.ndim(queries) == 2 and np.shape(queries)[0] == 0
 
 
 def _tenant_condition(field: str | None, tenant: str) -> models.FieldCondition:

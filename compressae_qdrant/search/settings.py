@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from operator import index
-from typing import TYPE_CHECKING, Final, Literal, SupportsFloat, SupportsIndex, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, get_args
 
+from ..checks import check_choice, check_flag, check_number, check_sequence, check_text, check_whole, shown
 from ..errors import InvalidInputError
 from ..index.text import RRF_K, Fusion
 from ..model.config import Method
@@ -20,9 +19,6 @@ __all__ = ["DEFAULTS", "FirstStage", "SearchOptions", "SearchSettings", "ranks_o
 
 FirstStage = Literal["auto", "codes", "graph", "both"]
 """What finds the candidates of a search; see `SearchOptions.first_stage`."""
-
-_MAX_SIZE: Final = 2**31
-"""Limit of sizes; far more than a search can return, and few enough for every engine's integers."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -155,6 +151,7 @@ def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> Search
     _check_within(settings)
     _check_graph(settings)
     if settings["target_recall"] is not None:
+        settings["target_recall"] = check_number("target_recall", settings["target_recall"])
         _check_target(settings, settings["target_recall"])
     return settings
 
@@ -170,12 +167,8 @@ def _ranks_text(settings: SearchSettings) -> str:
 
 
 def _check_threshold(settings: SearchSettings) -> None:
-    threshold = settings["score_threshold"]
-    if threshold is None:
-        return
-    if isinstance(threshold, bool) or not isinstance(threshold, SupportsFloat) or not math.isfinite(threshold):
-        raise InvalidInputError(f"score_threshold is {threshold!r}; it must be a finite number or None")
-    settings["score_threshold"] = float(threshold)
+    if settings["score_threshold"] is not None:
+        settings["score_threshold"] = check_number("score_threshold", settings["score_threshold"])
 
 
 def _check_text(settings: SearchSettings) -> None:
@@ -185,6 +178,19 @@ def _check_text(settings: SearchSettings) -> None:
         if changed:
             raise InvalidInputError(f"{changed[0]} is given without text, the words to search for; give text too")
         return
+    text, fields = settings["text"], settings["text_fields"]
+    if not isinstance(text, str):
+        check_sequence("text", text)
+        for one in text or ():
+            check_text("text", one)
+    if fields is not None and not isinstance(fields, (str, Mapping)):
+        check_sequence("text_fields", fields)
+    for name in () if fields is None or isinstance(fields, str) else fields:
+        check_text("a name in text_fields", name)
+    if isinstance(fields, Mapping):
+        settings["text_fields"] = {name: check_number(f"text_fields[{name!r}]", fields[name]) for name in fields}
+    settings["fusion_k"] = check_whole("fusion_k", settings["fusion_k"])
+    settings["code_weight"] = check_number("code_weight", settings["code_weight"])
     reasons = {
         "score_threshold, as fused scores have no unit": settings["score_threshold"] is not None,
         "within, as words find items without the concept": settings["within"] is not None,
@@ -201,15 +207,22 @@ def _check_choices(settings: SearchSettings) -> None:
         ("scoring", settings["scoring"], get_args(Scoring)),
         ("first_stage", settings["first_stage"], get_args(FirstStage)),
     ):
-        if value not in choices:
-            raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        check_choice(name, value, choices)
+    settings["exact"] = check_flag("exact", settings["exact"])
+    settings["with_payload"] = check_flag("with_payload", settings["with_payload"])
+    settings["rescore_in_engine"] = check_flag("rescore_in_engine", settings["rescore_in_engine"])
+    concepts = settings["concepts"]
+    if concepts is not None and not isinstance(concepts, Mapping):
+        raise InvalidInputError(f"concepts are {shown(concepts)}; pass a mapping of names to weights")
+    if settings["within"] is not None:
+        check_text("within", settings["within"])
 
 
 def _check_sizes(settings: SearchSettings) -> None:
-    for name in ("limit", "offset", "prefetch", "first_stage_latents", "dense_candidates"):
+    for name in ("limit", "offset", "prefetch", "first_stage_latents", "dense_candidates", "navigation_ef"):
         value = settings[name]
         if value is not None or name in ("limit", "offset"):
-            settings[name] = _whole(name, value)
+            settings[name] = check_whole(name, value)
     limit, prefetch, latents = settings["limit"], settings["prefetch"], settings["first_stage_latents"]
     if limit < 1:
         raise InvalidInputError(f"limit is {limit}; ask for at least 1 hit")
@@ -223,25 +236,12 @@ def _check_sizes(settings: SearchSettings) -> None:
         raise InvalidInputError(f"first_stage_latents is {latents}; it must be at least 0 (the query's own code)")
 
 
-def _whole(name: str, value: object) -> int:
-    """A number as an int; NumPy's integers are taken too.
-
-    Raises:
-        InvalidInputError: it is of another type, or too large.
-    """
-    try:
-        number = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else index(value)
-    except TypeError:
-        number = None
-    if number is None or number >= _MAX_SIZE:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number below {_MAX_SIZE}")
-    return number
-
-
 def _check_dense(settings: SearchSettings) -> None:
     dense = settings["dense_candidates"]
     if not dense:
         return
+    if dense < 0:
+        raise InvalidInputError(f"dense_candidates is {dense}; it must be at least 0")
     if settings["scoring"] != "asymmetric" or not settings["rescore_in_engine"]:
         raise InvalidInputError(
             f"dense_candidates={dense} needs asymmetric scoring and rescoring in the engine; set it to 0"
@@ -256,8 +256,9 @@ def _check_dense(settings: SearchSettings) -> None:
 
 
 def _check_within(settings: SearchSettings) -> None:
-    strength, within = settings["within_strength"], settings["within"]
-    if strength and (within is None or not 0 <= strength < math.inf):
+    strength, within = check_number("within_strength", settings["within_strength"]), settings["within"]
+    settings["within_strength"] = strength
+    if strength and (within is None or strength < 0):
         raise InvalidInputError(
             f"within_strength is {strength} and within is {within!r}; within_strength must be a finite number of at "
             "least 0 and needs the concept that within names"

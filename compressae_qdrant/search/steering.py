@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
+from ..checks import check_number, check_text
 from ..codes import FloatArray
 from ..errors import InvalidInputError
 from ..model.concepts import Concepts
@@ -32,9 +32,10 @@ def steering(weights: Mapping[str, float], concepts: Concepts | None, latents: i
     """
     added = np.zeros(latents, np.float32)
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-            raise InvalidInputError(f"the weight of concept {name!r} is {weight!r}; it must be a finite number")
-        added += np.float32(weight) * _signs(name, concepts, latents)
+        weight = check_number(f"the weight of concept {name!r}", weight)
+        if abs(weight) > np.finfo(np.float32).max:
+            raise InvalidInputError(f"the weight of concept {name!r} is {weight:g}, which is too large")
+        added += np.float32(weight) * _signs(check_text("the name of a concept", name), concepts, latents)
     kept = np.flatnonzero(added)
     return QueryVector(kept.astype(np.int32), added[kept])
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 
+from ..checks import check_whole
 from ..codes import FloatArray
 from ..embedders import Embedder, embed_documents
 from ..errors import ConfigError, InvalidInputError, RowError, SourceError
@@ -49,8 +50,7 @@ def batches_of(rows: Iterator[Row], rules: RowRules, size: int, start: int) -> I
         RowError: a row is malformed, unless `rules.on_error` is "skip".
         ConfigError: `size` is not a positive integer.
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ConfigError(f"batch size is {size!r}; it must be an integer of at least 1")
+    size = check_whole("batch size", size, 1, error=ConfigError)
     reader = _RowReader(rules)
     while numbered := list(itertools.islice(rows, size)):
         items: list[_Item] = []

@@ -98,6 +98,7 @@ def _open_table(path: Path) -> Table:
     if path.is_dir():
         # Names with a dot or an underscore are those of markers and of files that are still being written.
         files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._" and file.is_file())
+        _refuse_other_datasets(path)
         if not files:
             raise SourceError(f"there is no .parquet file in {path}; pass a file, or a directory of parquet files")
         return ParquetTable(path, files)
@@ -110,6 +111,24 @@ def _open_table(path: Path) -> Table:
             f"{path.name} is of an unknown kind; expected .parquet, .jsonl, .csv (the last two also as .gz) or .npy"
         )
     return kinds[kind](path, [path])
+
+
+def _refuse_other_datasets(path: Path) -> None:
+    """Raise a SourceError for a directory whose parquet files alone are not the catalog."""
+    if (path / "_delta_log").is_dir():
+        raise SourceError(
+            f"{path} is a Delta table, which may have files that are no longer part of it; export it to one parquet "
+            "file, or pass the table as Arrow (open_source(DeltaTable(path).to_pyarrow_table()))"
+        )
+    folders = (folder for folder in path.iterdir() if folder.is_dir() and folder.name[0] not in "._")
+    nested = next((file for folder in folders for file in folder.rglob("*.parquet")), None)
+    if nested is not None:
+        raise SourceError(
+            f"{path} has parquet files in subdirectories, such as {nested.relative_to(path)}, which are not read; pass "
+            "one of these directories, or in Python open_source(pyarrow.dataset.dataset(path, partitioning='hive')"
+            ".scanner().to_reader()), or write one file by DuckDB: COPY (FROM read_parquet('DIRECTORY/**/*.parquet', "
+            "hive_partitioning = true)) TO 'catalog.parquet'"
+        )
 
 
 class _TableSource:

@@ -121,10 +121,11 @@ class CsvTable(FileTable):
         needed = columns.needed(self.names)
         roles = {columns.id, columns.text, columns.embedding if columns.text is None else None}
         converters = self._converters(tuple(name for name in needed if name == columns.id or name not in roles))
+        read = [name in needed for name in self.names]
         for number, values in self._records():
             if number < start:
                 continue
-            problem = self._problem(values)
+            problem = self._problem(values, read)
             if problem is not None:
                 yield number, RowError(f"row {number} of {self.path.name} {problem}", number)
                 continue
@@ -143,10 +144,12 @@ class CsvTable(FileTable):
             next(reader, None)
             yield from enumerate(values for values in reader if values)
 
-    def _problem(self, values: Sequence[str]) -> str | None:
+    def _problem(self, values: Sequence[str], read: Sequence[bool]) -> str | None:
+        """What is wrong with a row, in the columns that are read."""
         if len(values) != len(self.names):
             return f"has {len(values)} fields, expected {len(self.names)}"
-        bad = next((name for name, value in zip(self.names, values, strict=True) if _UNDECODED.search(value)), None)
+        cells = zip(self.names, values, read, strict=True)
+        bad = next((name for name, value, needed in cells if needed and _UNDECODED.search(value)), None)
         return None if bad is None else f"has text in column {bad!r} that is not UTF-8"
 
     def _converters(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -157,7 +160,7 @@ class CsvTable(FileTable):
             for _, values in self._records():
                 if not numbers and not booleans:
                     break
-                if self._problem(values) is not None:
+                if self._problem(values, [name in names for name in self.names]) is not None:
                     continue
                 for name in numbers | booleans:
                     value = values[positions[name]]

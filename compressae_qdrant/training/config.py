@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from ..checks import MAX_WHOLE, check_choice, check_number, check_whole
 from ..errors import ConfigError
 
 __all__ = ["TrainConfig", "choose_latents"]
@@ -80,23 +80,26 @@ class TrainConfig:
             "steps": 0, "rounds": 0, "encoder_steps": 0, "held_out": 0, "revive_after": 0, "seed": 0,
         }  # fmt: skip
         for name, minimum in lower_bounds.items():
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {minimum}")
+            most = 2**63 - 1 if name == "seed" else MAX_WHOLE
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), minimum, most, error=ConfigError))
+        if self.latents is not None:
+            object.__setattr__(self, "latents", check_whole("latents", self.latents, error=ConfigError))
+        for name in ("learning_rate", "neighbour_weight", "coarse_weight", "forgetting", "damping"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), error=ConfigError))
         if self.latents is not None and self.latents < self.k:
             raise ConfigError(f"latents is {self.latents}, but k is {self.k}; latents must be at least k")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be positive")
-        if not (math.isfinite(self.neighbour_weight) and self.neighbour_weight >= 0):
+        if not self.neighbour_weight >= 0:
             raise ConfigError(f"neighbour_weight is {self.neighbour_weight}; it must be at least 0")
-        if not (math.isfinite(self.coarse_weight) and self.coarse_weight >= 0):
+        if not self.coarse_weight >= 0:
             raise ConfigError(f"coarse_weight is {self.coarse_weight}; it must be at least 0")
         if not 0 <= self.forgetting < 1:
             raise ConfigError(f"forgetting is {self.forgetting}; it must be in [0, 1)")
         if not self.damping > 0:
             raise ConfigError(f"damping is {self.damping}; it must be positive")
         for name, allowed in (("init", ("data", "random")), ("precision", ("auto", "float32", "bfloat16"))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+            check_choice(name, getattr(self, name), allowed, error=ConfigError)
 
     @classmethod
     def paper(cls, **settings: Any) -> Self:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
 
+from ...checks import check_sequence
 from ...codes import SparseCodes
 from ...errors import CodeIndexError, IndexExistsError, IndexNotFoundError, IndexReplacedError
 from ...files import write_text
@@ -26,7 +27,7 @@ from ..ids import ITEM_FIELDS, content_hash, item_id, plain_id
 from ..manifest import Described, Manifest
 from ..plan import QueryPlan
 from ..points import check_batch, check_plan, points_of, scroll_settings, to_points
-from ..protocol import CodeModel, ScrollOptions, all_pages
+from ..protocol import CodeModel, ScrollOptions, all_pages, check_page
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from . import requests as edge_requests
@@ -237,6 +238,7 @@ class EdgeIndex(Described):
 
     def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """Hits of many queries, in order, in one engine call."""
+        check_sequence("plans", plans)
         requests = [self._query(plan) for plan in plans]
         with self._open("search") as shard:
             found = shard.query_batch(qe.QueryBatchRequest(requests)) if requests else []
@@ -260,6 +262,7 @@ class EdgeIndex(Described):
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
+        size = check_page(size, offset)
         with self._open("scan") as shard:
             points, next_offset = shard.scroll(
                 qe.ScrollRequest(offset=offset, limit=size, with_payload=list(ITEM_FIELDS))

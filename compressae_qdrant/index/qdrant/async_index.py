@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, models
 
+from ...checks import check_sequence
 from ...codes import SparseCodes
 from ..manifest import Manifest
 from ..plan import QueryPlan
@@ -102,7 +103,9 @@ class AsyncQdrantIndex(CollectionIndex):
 
     async def delete(self, ids: Sequence[ItemId]) -> None:
         """See `QdrantIndex.delete`."""
-        await self._run(self._requests.delete(ids))
+        call = self._requests.delete(ids)
+        if call is not None:
+            await self._run(call)
 
     async def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
         """See `QdrantIndex.delete_by_filter`."""
@@ -126,7 +129,8 @@ class AsyncQdrantIndex(CollectionIndex):
 
     async def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """See `QdrantIndex.search_batch`."""
-        return await self._run(self._requests.search(plans)) if plans else []
+        check_sequence("plans", plans)
+        return await self._run(self._requests.search(plans)) if len(plans) else []
 
     async def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """See `QdrantIndex.retrieve`."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from ...checks import check_sequence
 from ...codes import SparseCodes
 from ..plan import QueryPlan
 from ..protocol import ScrollOptions, all_pages
@@ -72,7 +73,9 @@ class SyncOperations(CollectionIndex):
 
     def delete(self, ids: Sequence[ItemId]) -> None:
         """Delete items; ids that are not in the index are ignored."""
-        self._run(self._requests.delete(ids))
+        call = self._requests.delete(ids)
+        if call is not None:
+            self._run(call)
 
     def delete_by_filter(self, filter: models.Filter, *, all_items: bool = False) -> int:
         """Delete the items that match a filter; see `CodeIndex.delete_by_filter`."""
@@ -104,7 +107,8 @@ class SyncOperations(CollectionIndex):
 
     def search_batch(self, plans: Sequence[QueryPlan]) -> list[list[Hit]]:
         """Hits of many queries, in order, in one call."""
-        return self._run(self._requests.search(plans)) if plans else []
+        check_sequence("plans", plans)
+        return self._run(self._requests.search(plans)) if len(plans) else []
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order of `ids`; missing ones are left out."""

@@ -117,13 +117,15 @@ class Requests:
             check_applied(self._target.collection),
         )  # fmt: skip
 
-    def delete(self, ids: Sequence[ItemId]) -> Call[None]:
-        """Delete items.
+    def delete(self, ids: Sequence[ItemId]) -> Call[None] | None:
+        """Delete items; None for no items, because servers refuse an empty list.
 
         Raises:
             ConfigError: the collection has shard keys and these calls are of none, or the collection was adopted.
         """
         points: list[Any] = list(dict.fromkeys(self._points(ids)))
+        if not points:
+            return None
         return self._delete(models.PointIdsList(points=points))
 
     def delete_by_filter(self, filter: models.Filter) -> Call[None]:

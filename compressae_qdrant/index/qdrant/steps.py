@@ -25,7 +25,7 @@ from ...errors import (
     RequestTooLargeError,
 )
 from ..filters import check_deletion
-from ..protocol import ScrollOptions
+from ..protocol import ScrollOptions, check_page
 from ..results import ItemId, Payload, Record
 from .calls import Call
 from .collections import aliases_call, delete_call
@@ -185,6 +185,7 @@ def scroll_steps(requests: Requests, size: int, offset: Any, options: ScrollOpti
 
 def page_steps(requests: Requests, size: int, offset: Any) -> Steps[tuple[list[ItemId], Any]]:
     """Read one page of ids, of fewer than `size` items if the collection's strict mode allows no more at a time."""
+    size = check_page(size, offset)
     if requests.query_limit is None:
         requests.query_limit = yield requests.read_query_limit()
     page: tuple[list[ItemId], Any] = yield requests.page(min(size, requests.query_limit), offset)
