@@ -8,16 +8,19 @@ from typing import Annotated
 
 import typer
 
-from .inputs import index_settings, open_catalog, parse_device
+from .inputs import index_settings, open_catalog, parse_device, request_bytes
 from .options import (
     INDEX,
+    MAX_REQUEST_MB,
     AliasOption,
     ConfigOption,
     DeviceOption,
     JsonOption,
     LoadOptions,
+    MaxRequestOption,
     ModelOption,
     NavigationOption,
+    PatienceOption,
     SourceArgument,
 )
 from .output import progress_bar, show
@@ -66,6 +69,8 @@ def deploy(
         typer.Option(metavar="FILE", help="File that records the progress of the load.", rich_help_panel=INDEX),
     ] = None,
     navigation: NavigationOption = None,
+    max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
+    patience: PatienceOption = None,
     device: DeviceOption = "cpu",
     columns: LoadOptions,
     json_output: JsonOption = False,
@@ -98,6 +103,7 @@ def deploy(
                 ),
                 journal=journal,
                 min_recall=min_recall, tolerance=tolerance, on_batch=advance,
+                max_request_bytes=request_bytes(max_request_mb), patience=patience,
             )  # fmt: skip
     finally:
         client.close()

@@ -20,6 +20,7 @@ from .options import (
     LoadOptions,
     MaxRequestOption,
     ModelOption,
+    PatienceOption,
     SourceArgument,
     StorageOptions,
 )
@@ -55,6 +56,7 @@ def ingest(
     coding: CodingOptions,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
+    patience: PatienceOption = None,
     columns: LoadOptions,
     json_output: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -82,7 +84,7 @@ def ingest(
         report = ingest_catalog(
             catalog, coder, opened, journal=journal, method=chosen, atoms_per_step=coding.atoms_per_step,
             batch_size=batch_size, restart=restart, trust_journal=trust_journal, on_batch=advance,
-            max_request_bytes=request_bytes(max_request_mb),
+            max_request_bytes=request_bytes(max_request_mb), patience=patience,
         )  # fmt: skip
         facts = dataclasses.asdict(report) | {"in_index": opened.count()}
     show(facts, json_output)

@@ -19,6 +19,7 @@ from .options import (
     MaxRequestOption,
     ModelOption,
     NavigationOption,
+    PatienceOption,
     PayloadOptions,
     SkipOption,
 )
@@ -60,6 +61,7 @@ def migrate(
     navigation: NavigationOption = None,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
+    patience: PatienceOption = None,
     device: DeviceOption = "cpu",
     skip_bad_rows: SkipOption = False,
     columns: PayloadOptions,
@@ -88,7 +90,7 @@ def migrate(
         coder = CompresSAE.load(model, device=parse_device(device))
         run_sync(
             catalog, coder, index, settings, quiet=json_output, delete=False, backfill=True, batch_size=batch_size,
-            max_request_bytes=request_bytes(max_request_mb),
+            max_request_bytes=request_bytes(max_request_mb), patience=patience,
         )  # fmt: skip
         return
     from ..index import IndexSettings
@@ -100,7 +102,7 @@ def migrate(
         with progress_bar("migrate", None, quiet=json_output) as advance:
             report = add_codes(
                 client, collection, vector, coder, again=again, batch_size=batch_size, on_batch=advance,
-                on_start=advance.expect, max_request_bytes=request_bytes(max_request_mb),
+                on_start=advance.expect, max_request_bytes=request_bytes(max_request_mb), patience=patience,
                 settings=IndexSettings(**settings), on_error="skip" if skip_bad_rows else "raise",
             )  # fmt: skip
     finally:

@@ -172,6 +172,16 @@ MaxRequestOption = Annotated[
 MAX_REQUEST_MB: Final = 8.0
 """Default of `--max-request-mb`: the library's, repeated here because the library loads torch. A test compares them."""
 
+PatienceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--patience", metavar="SECONDS", rich_help_panel=INDEX,
+        show_default="120, or 600 where the server reports little (before Qdrant 1.17)",
+        help="How long the optimisers of a server may show no progress before the command stops waiting for them. The "
+        "rows are in the index by then.",
+    ),
+]  # fmt: skip
+
 DatatypeOption = Annotated[
     str | None,
     typer.Option(

@@ -18,6 +18,7 @@ from .options import (
     LoadOptions,
     MaxRequestOption,
     ModelOption,
+    PatienceOption,
     SourceArgument,
     StorageOptions,
 )
@@ -44,6 +45,7 @@ def sync(
     coding: CodingOptions,
     batch_size: BatchSizeOption = 2048,
     max_request_mb: MaxRequestOption = MAX_REQUEST_MB,
+    patience: PatienceOption = None,
     columns: LoadOptions,
     json_output: JsonOption = False,
 ) -> None:
@@ -62,7 +64,7 @@ def sync(
     run_sync(
         catalog, CompresSAE.load(model, device=target), index, settings, quiet=json_output, delete=not keep_vanished,
         backfill=backfill, method=chosen, atoms_per_step=coding.atoms_per_step, batch_size=batch_size,
-        max_request_bytes=request_bytes(max_request_mb),
+        max_request_bytes=request_bytes(max_request_mb), patience=patience,
     )  # fmt: skip
 
 

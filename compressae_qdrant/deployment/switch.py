@@ -25,6 +25,7 @@ from ..index.qdrant.collections import delete_call, exists_call, target_call
 from ..index.qdrant.errors import client_errors
 from ..index.results import ItemId
 from ..ingestion.ingest import ingest
+from ..ingestion.prepared import MAX_REQUEST_BYTES
 from ..metrics import recall
 from ..model.compressae import CompresSAE
 from ..retry import RetryPolicy
@@ -66,6 +67,8 @@ def deploy(
     tolerance: float = 0.01,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    patience: float | None = None,
 ) -> DeployReport:
     """Load a source into a new collection for `model`, verify it, and switch the alias to it.
 
@@ -85,6 +88,8 @@ def deploy(
         tolerance: accepted decrease of recall@10 relative to the live collection.
         retry: how to retry when the server fails.
         on_batch: called after each batch is written.
+        max_request_bytes: approximate size of the largest request; see `ingestion.writer.Writer`.
+        patience: seconds that the optimisers may show no progress; see `QdrantIndex.optimize`.
 
     Raises:
         ConfigError: the alias is the name of a collection, or the live collection already has codes of this model.
@@ -102,7 +107,10 @@ def deploy(
     except (IndexNotFoundError, IncompleteIndexError):
         index = QdrantIndex.create(client, name, model, settings)
     # Items that the journal confirms and that are gone are missing in the verification.
-    ingest(source, model, index, journal=journal, trust_journal=True, retry=retry, on_batch=on_batch)
+    ingest(
+        source, model, index, journal=journal, trust_journal=True, retry=retry, on_batch=on_batch,
+        max_request_bytes=max_request_bytes, patience=patience,
+    )  # fmt: skip
     report = _verify(source, model, index, client, previous, live_model, queries)
     lowest = min_recall if report.live_recall is None else max(min_recall, report.live_recall - tolerance)
     if collection_of(client, alias) != previous:

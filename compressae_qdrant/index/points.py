@@ -44,6 +44,15 @@ class CheckedBatch(NamedTuple):
     navigation: FloatArray | None = None
     """(n, dim) navigation vectors, if the index has a graph."""
 
+    def take(self, rows: Sequence[int]) -> CheckedBatch:
+        """The items in these rows of the batch."""
+        rows = list(rows)
+        return CheckedBatch(
+            [self.ids[row] for row in rows], self.codes[rows], [self.payloads[row] for row in rows],
+            None if self.dense is None else self.dense[rows],
+            None if self.navigation is None else self.navigation[rows],
+        )  # fmt: skip
+
 
 class CodePoint(NamedTuple):
     """One item in the form that every engine stores."""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ from .journal import Journal
 from .prepared import MAX_REQUEST_BYTES
 from .writer import Writer
 
-__all__ = ["IngestReport", "check_fingerprint", "check_writable", "ingest"]
+__all__ = ["IngestReport", "check_fingerprint", "check_writable", "ingest", "optimise"]
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_SECONDS: Final = 5.0
@@ -76,6 +77,7 @@ def ingest(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    patience: float | None = None,
 ) -> IngestReport:
     """Encode and upsert every item of a source, resuming an interrupted run.
 
@@ -94,6 +96,7 @@ def ingest(
         retry: how to retry when a server is unreachable or overloaded or fails.
         on_batch: called after each batch is written.
         max_request_bytes: approximate size of the largest request; see `Writer`.
+        patience: seconds that a server's optimisers may show no progress; see `QdrantIndex.optimize`.
 
     Raises:
         ModelMismatchError: the index holds codes of another model.
@@ -130,7 +133,7 @@ def ingest(
             f"all {progress.skipped} rows of the source are malformed and were skipped, so there is no item to load; "
             "correct the source, or read it without skipping malformed rows to see the first error"
         )
-    _optimize(index, progress, retry)
+    _optimize(index, progress, retry, patience)
     progress.complete = True
     repeated = _repeated(progress, keeper.save(final=True))
     if repeated:
@@ -306,9 +309,14 @@ def _write_batches(
     return items
 
 
-def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy) -> None:
+def optimise(index: CodeIndex, retry: RetryPolicy, patience: float | None) -> None:
+    """Optimise an index; a server's optimisers may show no progress for `patience` seconds."""
+    retry.run(partial(index.optimize, patience) if isinstance(index, SyncOperations) else index.optimize)
+
+
+def _optimize(index: CodeIndex, progress: Journal, retry: RetryPolicy, patience: float | None) -> None:
     try:
-        retry.run(index.optimize)
+        optimise(index, retry, patience)
     except IndexReplacedError as exc:
         raise _replaced(exc, progress) from exc
     except CodeIndexError as exc:

@@ -48,6 +48,7 @@ def add_codes(
     on_batch: Callable[[Batch], None] | None = None,
     on_start: Callable[[int | None], None] | None = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    patience: float | None = None,
 ) -> MigrationReport:
     """Add a sparse vector of codes to the points of a collection, which stays available to queries.
 
@@ -70,6 +71,7 @@ def add_codes(
         on_batch: called after each batch is written.
         on_start: called once with the number of points to encode.
         max_request_bytes: approximate size of the largest request; see `Writer`.
+        patience: seconds that the optimisers may show no progress; see `QdrantIndex.optimize`.
 
     Raises:
         ConfigError: the settings have one that an existing collection cannot be given, or differ from those with which
@@ -96,6 +98,7 @@ def add_codes(
     if on_start is not None:
         on_start(source.rows)
     report = ingest(
-        source, model, index, batch_size=batch_size, retry=retry, on_batch=on_batch, max_request_bytes=max_request_bytes
-    )
+        source, model, index, batch_size=batch_size, retry=retry, on_batch=on_batch,
+        max_request_bytes=max_request_bytes, patience=patience,
+    )  # fmt: skip
     return MigrationReport(report.items, report.skipped, index.count(), time.perf_counter() - started)

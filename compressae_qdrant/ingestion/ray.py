@@ -14,13 +14,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from ..checks import check_whole
 from ..codes import FloatArray, SparseCodes
 from ..errors import CompresSAEError, ConfigError, IndexReplacedError, IngestError
 from ..index import open_index
@@ -34,7 +34,8 @@ from ..retry import RetryPolicy
 from ..sources import Batch, Columns, expecting, open_source
 from ..sources.source import OnError
 from .loaded_files import LoadedFiles
-from .prepared import payload_texts, request_slices
+from .prepared import MAX_REQUEST_BYTES, payload_texts, request_slices
+from .requests import EncodedRows, upload
 
 __all__ = ["RayReport", "ingest_with_ray"]
 
@@ -79,6 +80,7 @@ def ingest_with_ray(
     on_error: OnError = "raise",
     journal: str | Path | None = None,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+    max_request_bytes: int = MAX_REQUEST_BYTES,
     on_file: Callable[[str], None] | None = None,
 ) -> RayReport:
     """Encode the items of many files and write them to an existing index.
@@ -100,6 +102,7 @@ def ingest_with_ray(
         on_error: whether a malformed row stops the job or is skipped.
         journal: file that records the loaded files; a later run skips them.
         retry: how to retry when a server fails.
+        max_request_bytes: approximate size of the largest request; see `Writer`.
         on_file: called with the path of each file once it is loaded.
 
     Raises:
@@ -114,6 +117,7 @@ def ingest_with_ray(
         import ray
     if not ray.is_initialized():
         raise ConfigError("Ray is not running; call ray.init() first")
+    max_request_bytes = check_whole("max_request_bytes", max_request_bytes, 1, 2**63, error=ConfigError)
     started = time.perf_counter()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
@@ -143,12 +147,12 @@ def ingest_with_ray(
             )
             if on_server:
                 # An alias is resolved once, here, so that all writers write to one collection.
-                target = (resolved_location(location, index), index.identity, str(model), retry)
+                target = (resolved_location(location, index), index.identity, str(model), retry, max_request_bytes)
                 pool = ray.data.ActorPoolStrategy(size=_WRITERS)
                 batches = batches.map(_BatchWriter, fn_constructor_args=target, compute=pool, num_cpus=writer_cpus)
             rows = _successful_rows(batches.iter_rows(), loaded)
             if not on_server:
-                rows = _write_rows(rows, index, retry)
+                rows = _write_rows(rows, index, retry, max_request_bytes)
             items, skipped = _record_files(rows, index, loaded, on_file)
             if skipped and not items:
                 raise IngestError(f"all {skipped} rows of the files are malformed and were skipped; correct the files")
@@ -184,10 +188,12 @@ def _cpu_shares(cpus: float, encoders: int, writers: int) -> tuple[float, float,
     return reader, encoder, writer
 
 
-def _write_rows(rows: Iterable[dict[str, Any]], index: CodeIndex, retry: RetryPolicy) -> Iterator[dict[str, Any]]:
+def _write_rows(
+    rows: Iterable[dict[str, Any]], index: CodeIndex, retry: RetryPolicy, max_request_bytes: int
+) -> Iterator[dict[str, Any]]:
     """Write the encoded batches of a job in this process, and pass them on."""
     for row in rows:
-        _write(row, index, retry)
+        _write(row, index, retry, max_request_bytes)
         yield row
 
 
@@ -302,21 +308,24 @@ class _BatchEncoder:
 class _BatchWriter:
     """Writes encoded batches to a server, and returns their counts or their error."""
 
-    def __init__(self, location: str, identity: str | None, model: str, retry: RetryPolicy) -> None:
+    def __init__(
+        self, location: str, identity: str | None, model: str, retry: RetryPolicy, max_request_bytes: int
+    ) -> None:
         self._index, self._retry = open_index(location, CompresSAE.load(model)), retry
+        self._max_request_bytes = max_request_bytes
         self._is_replaced = self._index.identity != identity
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             if self._is_replaced:
                 raise IndexReplacedError("the index was created again while the job ran")
-            _write(row, self._index, self._retry)
+            _write(row, self._index, self._retry, self._max_request_bytes)
         except CompresSAEError as exc:
             row = _error_row(row, exc)
         return {name: row[name] for name in ("path", "number", "last", "items", "skipped", "error", "ends")}
 
 
-def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:
+def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy, max_request_bytes: int) -> None:
     if not row["items"]:
         return
     ids, payloads = json.loads(row["ids"]), json.loads(row["payloads"])
@@ -325,7 +334,6 @@ def _write(row: dict[str, Any], index: CodeIndex, retry: RetryPolicy) -> None:
     codes = SparseCodes(indices, np.frombuffer(row["values"], np.float32).reshape(shape), index.latents,
                         index.settings.scale, row["model"] or None)  # fmt: skip
     dense = np.frombuffer(row["embeddings"], np.float32).reshape(shape) if index.settings.keep_dense else None
-    numbers = 2 * codes.k + (0 if dense is None else dense.shape[1])
-    for part in request_slices(payload_texts(payloads), numbers):
-        embeddings = None if dense is None else dense[part]
-        retry.run(partial(index.upsert, ids[part], codes[part], payloads[part], embeddings))
+    items = EncodedRows(ids, codes, payloads, payload_texts(payloads), dense)
+    for part in request_slices(items.texts, items.numbers, max_request_bytes):
+        upload(index, items, part, retry)

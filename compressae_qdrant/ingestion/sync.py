@@ -24,7 +24,7 @@ from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
 from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
-from .ingest import check_fingerprint, check_writable
+from .ingest import check_fingerprint, check_writable, optimise
 from .prepared import MAX_REQUEST_BYTES
 from .writer import Writer
 
@@ -61,6 +61,7 @@ def sync(
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
     on_batch: Callable[[Batch], None] | None = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    patience: float | None = None,
 ) -> SyncReport:
     """Add, change and delete items until the index holds the same items as the source.
 
@@ -79,6 +80,7 @@ def sync(
         retry: how to retry when a server fails.
         on_batch: called after each batch is compared and its changes are handed to the writer.
         max_request_bytes: approximate size of the largest request; see `Writer`.
+        patience: seconds that a server's optimisers may show no progress; see `QdrantIndex.optimize`.
 
     Raises:
         ModelMismatchError: the index holds codes of another model.
@@ -134,7 +136,7 @@ def sync(
         )
     with _replacement():
         deleted = _delete_missing(index, digests, skipped, retry) if delete else 0
-        retry.run(index.optimize)
+        optimise(index, retry, patience)
         index.flush()
         retry.run(index.verify)
     return SyncReport(added, changed, unchanged, deleted, skipped, time.perf_counter() - started)

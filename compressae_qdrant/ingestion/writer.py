@@ -22,14 +22,14 @@ from ..errors import (
     IndexUnavailableError,
     IngestError,
     InvalidInputError,
-    RequestTooLargeError,
 )
 from ..index.protocol import CodeIndex
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..retry import RetryPolicy
 from ..sources import Batch
-from .prepared import MAX_REQUEST_BYTES, PreparedBatch, request_bytes, request_slices
+from .prepared import MAX_REQUEST_BYTES, PreparedBatch, request_slices
+from .requests import EncodedRows, upload
 
 __all__ = ["Writer"]
 
@@ -106,13 +106,15 @@ class Writer:
                 codes = self._encode(prepared.batch)
             except InvalidInputError as exc:
                 raise self._rejected(prepared.batch, exc) from exc
-            numbers = 2 * self._model.k + (self._model.dim if self._index.settings.keep_dense else 0)
-            for rows in request_slices(prepared.texts, numbers, self._max_request_bytes):
+            batch = prepared.batch
+            dense = batch.embeddings if self._index.settings.keep_dense else None
+            items = EncodedRows(prepared.ids, codes, batch.payloads, prepared.texts, dense, prepared.hashes)
+            for rows in request_slices(prepared.texts, items.numbers, self._max_request_bytes):
                 if self._pool is not None:
-                    requests.append(self._pool.submit(self._upsert, target, prepared, codes, rows))
+                    requests.append(self._pool.submit(self._upsert, target, items, rows))
                     continue
                 try:
-                    self._upsert(target, prepared, codes, rows)
+                    self._upsert(target, items, rows)
                 except (InvalidInputError, CodeIndexError) as exc:
                     raise self._failed(prepared.batch, exc) from exc
         self._pending.append((prepared, requests))
@@ -154,34 +156,10 @@ class Writer:
                 batch.unit_rows(), self._method, atoms_per_step=self._atoms_per_step, scale=self._index.settings.scale
             )
 
-    def _upsert(self, target: CodeIndex, prepared: PreparedBatch, codes: SparseCodes, rows: slice) -> None:
-        """Write some rows of a batch, in smaller requests if the server refuses one as too large.
-
-        Raises:
-            RequestTooLargeError: one row alone is too large.
-        """
-        batch = prepared.batch
-        dense = batch.embeddings[rows] if self._index.settings.keep_dense else None
-        hashes = None if prepared.hashes is None else prepared.hashes[rows]
-        try:
-            self._retry.run(
-                lambda: target.upsert(prepared.ids[rows], codes[rows], batch.payloads[rows], dense, hashes),
-                self._stopped,
-            )
-        except RequestTooLargeError as exc:
-            numbers = 2 * codes.k + (0 if dense is None else dense.shape[1])
-            size = request_bytes(prepared.texts[rows], numbers)
-            if rows.stop - rows.start == 1:
-                raise RequestTooLargeError(
-                    f"item {prepared.ids[rows.start]!r} is too large for the server by itself: about {size:,} bytes, "
-                    f"of which its payload takes {len(prepared.texts[rows.start]):,}; shorten the payload, or raise "
-                    f"the limit of the server ({exc})"
-                ) from exc
-            self._max_request_bytes = max(1, min(self._max_request_bytes, size // 2))
-            middle = (rows.start + rows.stop) // 2
-            for part in (slice(rows.start, middle), slice(middle, rows.stop)):
-                self._upsert(target, prepared, codes, part)
-            return
+    def _upsert(self, target: CodeIndex, items: EncodedRows, rows: slice) -> None:
+        accepted = upload(target, items, rows, self._retry, self._stopped)
+        if accepted is not None:
+            self._max_request_bytes = min(self._max_request_bytes, accepted)
         self._any_request_succeeded = True
 
     def _confirm_first(self) -> None:

@@ -52,6 +52,10 @@ class Sink:
         """Texts of refusals by status; a 429 with a text has no Retry-After."""
         self.read_only = False
         """Whether writes are refused with status 403."""
+        self.busy = 0
+        """Upserts to refuse with status 429 and a time to wait, each after one that is accepted."""
+        self.progress: list[int] = []
+        """Steps that running optimisers have done, one number for each question; the last one stays."""
         self.strict: dict[str, Any] = {}
         """Strict mode of the collection."""
         self.optimizers: dict[str, Any] = {}
@@ -77,6 +81,10 @@ class Sink:
             if method == "PUT" and self.max_points is not None and len(body.get("points", ())) > self.max_points:
                 self.refused[self.too_large] = self.refused.get(self.too_large, 0) + 1
                 return self.too_large, None
+            if method == "PUT" and "points" in body and self.busy:
+                self.busy -= 1
+                if self.busy % 2:
+                    return 429, None
             if body.get("limit", 0) > self.strict.get("max_query_limit", 1 << 60):
                 return 400, None
             if (
@@ -112,6 +120,8 @@ class Sink:
         path = path.partition("?")[0]
         if path.endswith("/aliases"):
             return {"aliases": []}
+        if path.endswith("/optimizations"):
+            return self._progress()
         if path.endswith("/exists"):
             return {"exists": self.config is not None}
         if path.endswith("/points/delete"):
@@ -177,6 +187,14 @@ class Sink:
             name: {"data_type": schema["type"], "params": schema, "points": 0} if isinstance(schema, dict)
             else {"data_type": schema, "points": 0} for name, schema in self.fields.items()
         }  # fmt: skip
+
+    def _progress(self) -> dict[str, Any]:
+        done = self.progress.pop(0) if len(self.progress) > 1 else self.progress[0]
+        tree = {"name": "vectors", "done": done, "total": 100, "children": []}
+        running = {"uuid": "00000000-0000-0000-0000-000000000001", "optimizer": "indexing", "status": "optimizing",
+                   "segments": [], "progress": {"name": "indexing", "children": [tree]}}  # fmt: skip
+        summary = {"queued_optimizations": 0, "queued_segments": 0, "queued_points": 0, "idle_segments": 0}
+        return {"summary": summary, "running": [running]}
 
     def _status(self) -> str:
         """Return the next collection status."""
@@ -280,8 +298,9 @@ def _result_of(sink: Sink, context: Any, method: str, path: str, body: dict[str,
         context.set_trailing_metadata((("retry-after", "0"),))
     if status != 200:
         codes = {
-            403: rpc.StatusCode.PERMISSION_DENIED, 413: rpc.StatusCode.OUT_OF_RANGE,
-            429: rpc.StatusCode.RESOURCE_EXHAUSTED, 500: rpc.StatusCode.INTERNAL, 503: rpc.StatusCode.UNAVAILABLE,
+            400: rpc.StatusCode.INVALID_ARGUMENT, 403: rpc.StatusCode.PERMISSION_DENIED,
+            413: rpc.StatusCode.OUT_OF_RANGE, 429: rpc.StatusCode.RESOURCE_EXHAUSTED,
+            500: rpc.StatusCode.INTERNAL, 503: rpc.StatusCode.UNAVAILABLE,
         }  # fmt: skip
         context.abort(codes[status], sink.complaints.get(status, "as planned"))
     return result

@@ -16,7 +16,7 @@ from ..plan import QueryPlan
 from ..protocol import CodeModel, ScrollOptions
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
-from .base import PATIENCE_SECONDS, CollectionIndex
+from .base import CollectionIndex
 from .calls import Call, run_call_async
 from .client import Transport
 from .connection import Connection
@@ -27,6 +27,7 @@ from .steps import (
     follow_async,
     optimise_steps,
     page_steps,
+    read_steps,
     scroll_steps,
     upsert_steps,
     verify_steps,
@@ -134,11 +135,11 @@ class AsyncQdrantIndex(CollectionIndex):
 
     async def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """See `QdrantIndex.retrieve`."""
-        return await self._run(self._requests.retrieve(ids))
+        return await follow_async(read_steps(self._requests.retrieve, ids), self._run)
 
     async def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
         """See `QdrantIndex.hashes`."""
-        return await self._run(self._requests.hashes(ids))
+        return await follow_async(read_steps(self._requests.hashes, ids), self._run)
 
     async def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """See `QdrantIndex.page`."""
@@ -170,7 +171,7 @@ class AsyncQdrantIndex(CollectionIndex):
             if offset is None:
                 return
 
-    async def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
+    async def optimize(self, patience: float | None = None) -> None:
         """See `QdrantIndex.optimize`."""
         await follow_async(optimise_steps(self._requests, self._collection, patience), self._run)
 

@@ -15,12 +15,9 @@ from .requests import Requests
 from .steps import Watch
 from .target import Target
 
-__all__ = ["PATIENCE_SECONDS", "CollectionIndex"]
+__all__ = ["CollectionIndex"]
 
 _PARALLEL_UPSERTS: Final = 4
-
-PATIENCE_SECONDS: Final = 600.0
-"""How long the optimisers may show no progress. Building one large segment may take minutes."""
 
 
 class CollectionIndex(Described):
@@ -72,6 +69,12 @@ class CollectionIndex(Described):
         them). Use it to fill an index while another process writes newer items."""
         index = copy.copy(self)
         index._requests = self._requests.only_new()
+        return index
+
+    def without_splitting(self) -> Self:
+        """This index with an `upsert` that is one request, for callers that split and repeat requests themselves."""
+        index = copy.copy(self)
+        index._requests = self._requests.without_splitting()
         return index
 
     @property

@@ -25,10 +25,14 @@ class Call(Generic[T]):
         action: what the call does to a collection, for error messages: "search", "upsert into".
         send: makes the call by a client.
         parse: turns the client's answer into the result.
+        size: bytes of the request, where they are known before it is sent.
     """
 
-    def __init__(self, action: str, send: Callable[[Client], Answer[A]], parse: Callable[[A], T]) -> None:
+    def __init__(
+        self, action: str, send: Callable[[Client], Answer[A]], parse: Callable[[A], T], size: int = 0
+    ) -> None:
         self.action = action
+        self.size = size
         self.send: Callable[[Client], Any] = send
         self.parse: Callable[[Any], T] = parse
 

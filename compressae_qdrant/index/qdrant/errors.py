@@ -21,6 +21,7 @@ from ...errors import (
     IndexNotFoundError,
     IndexUnavailableError,
     RequestTooLargeError,
+    UnsupportedFilterError,
 )
 
 __all__ = ["client_errors"]
@@ -43,9 +44,21 @@ _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
 _TEMPORARY_STATUSES = (408, 429)
 """Statuses that are worth a retry, besides 5xx. Qdrant answers 408 after a timeout of its own."""
 
-_CODES_OF_SIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE)
-_TOO_LARGE = re.compile(r"larger than (max|allowed|limit|rate limiter)|too large|split your request", re.IGNORECASE)
+_CODES_OF_SIZE = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT,
+)  # fmt: skip
+_TOO_LARGE = re.compile(
+    r"larger than (max|allowed|limit|rate limiter)|too large|split your request|\\?\"(upsert|update) limit",
+    re.IGNORECASE,
+)
 """What Qdrant, gRPC and proxies say of a request above their limit, if not by status 413."""
+
+
+_UNINDEXED = re.compile(
+    r"Index required but not found for \\?\"(.+?)\\?\"(?: of one of the following types: \[([^\]]*)\])?"
+)
+"""What Qdrant says of a filter on a field without a payload index, in JSON or as plain text."""
+_QUERY_LIMIT = re.compile(r"Limit exceeded .* for \\?\"limit\\?\"")
 
 
 @contextlib.contextmanager
@@ -62,6 +75,7 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         IndexNotFoundError: there is no such collection.
         IndexExistsError: there is one already.
         RequestTooLargeError: the server accepts no request of this size.
+        UnsupportedFilterError: strict mode forbids a filter on a field without a payload index.
         CodeIndexError: the server or the client refused for another reason.
     """
     what = f"can't {action} collection {collection!r}"
@@ -84,11 +98,13 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         hint = "; check the API key" if status in (401, 403) else ""
         text = (exc.content or b"").decode("utf-8", "replace")[:300]
         message = f"{what}: {server} answered {status} {exc.reason_phrase} {text}{hint}"
+        if status == 400:
+            _raise_if_unindexed(what, collection, text, exc)
         if status == 413 or (status in (400, 429) and _TOO_LARGE.search(text)):
             raise RequestTooLargeError(f"{message}; {_smaller(text)}") from exc
         if status in _TEMPORARY_STATUSES or status >= 500:
             raise IndexUnavailableError(message, _seconds(exc.headers.get("retry-after"))) from exc
-        raise _BY_STATUS.get(status, CodeIndexError)(message) from exc
+        raise _BY_STATUS.get(status, CodeIndexError)(message + _hint(text)) from exc
     except grpc.RpcError as exc:
         has_code = isinstance(exc, (grpc.Call, grpc.aio.AioRpcError))  # an async error is not a grpc.Call
         code, details = (exc.code(), exc.details()) if has_code else (None, exc)
@@ -97,10 +113,15 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
             if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
             else ""
         )
+        if code == grpc.StatusCode.INVALID_ARGUMENT:
+            _raise_if_unindexed(what, collection, str(details), exc)
         if code in _CODES_OF_SIZE and _TOO_LARGE.search(str(details)):
             raise RequestTooLargeError(f"{what}: {server} answered {code} {details}; {_smaller(str(details))}") from exc
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
-        raise kind(f"{what}: {server} answered {code} {details}{hint}") from exc
+        message = f"{what}: {server} answered {code} {details}{hint}{_hint(str(details))}"
+        if kind is IndexUnavailableError:
+            raise IndexUnavailableError(message, _seconds(_metadata(exc).get("retry-after"))) from exc
+        raise kind(message) from exc
     except (ApiException, NotImplementedError) as exc:  # the local mode raises NotImplementedError
         raise CodeIndexError(f"{what}: {exc}") from exc
     except ValueError as exc:
@@ -123,10 +144,47 @@ def _at(options: Mapping[str, Any] | None) -> str:
     return f" at {host or 'localhost'}{f':{port}' if port else ''}"
 
 
+def _metadata(exc: Any) -> dict[str, str]:
+    """What a gRPC server sent after its answer."""
+    return {name: value for name, value in exc.trailing_metadata() or () if isinstance(value, str)}
+
+
+def _hint(text: str) -> str:
+    """What to do about a limit of strict mode that a search or a count exceeds."""
+    if _QUERY_LIMIT.search(text):
+        return "; ask for fewer hits or candidates (limit=, prefetch=), or raise max_query_limit of strict mode"
+    if "exact search disabled" in text.lower():
+        return "; count with exact=False, or allow it by search_allow_exact of strict mode"
+    return ""
+
+
 def _smaller(text: str) -> str:
     """What to do about a request that a server refuses with this text as too large."""
-    limit = " (write_rate_limit of the collection's strict mode)" if "rate limiter" in text else ""
-    return f"send fewer items at a time{limit}"
+    setting = ""
+    if "rate limiter" in text:
+        setting = "read_rate_limit" if "Read rate" in text else "write_rate_limit"
+    elif _TOO_LARGE.search(text) and "limit" in text and ("upsert" in text or "update" in text):
+        setting = "upsert_max_batchsize"
+    return f"send fewer items at a time{f' ({setting} of the strict mode of the collection)' if setting else ''}"
+
+
+def _raise_if_unindexed(what: str, collection: str, text: str, exc: Exception) -> None:
+    """Raise the error of a filter on a field without a payload index, which strict mode forbids.
+
+    Raises:
+        UnsupportedFilterError: the text of the server's answer is of this kind.
+    """
+    found = _UNINDEXED.search(text)
+    if found is None:
+        return
+    field, kinds = found[1], found[2] or "keyword"
+    kind = kinds.partition(",")[0].strip()
+    raise UnsupportedFilterError(
+        f"{what}: the filter tests the field {field!r}, which has no payload index of a kind that the test needs "
+        f"({kinds}), and the strict mode of the collection forbids that; create one, for example by "
+        f"client.create_payload_index({collection!r}, {field!r}, {kind!r}) of qdrant-client, or for a new index by "
+        f"IndexSettings(payload_fields={{{field!r}: {kind!r}}})"
+    ) from exc
 
 
 def _seconds(retry_after: str | None) -> float | None:

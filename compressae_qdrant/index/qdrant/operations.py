@@ -16,7 +16,7 @@ from ...codes import SparseCodes
 from ..plan import QueryPlan
 from ..protocol import ScrollOptions, all_pages
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
-from .base import PATIENCE_SECONDS, CollectionIndex
+from .base import CollectionIndex
 from .calls import Call
 from .steps import (
     delete_steps,
@@ -24,6 +24,7 @@ from .steps import (
     follow,
     optimise_steps,
     page_steps,
+    read_steps,
     scroll_steps,
     upsert_steps,
     verify_steps,
@@ -48,10 +49,12 @@ class SyncOperations(CollectionIndex):
         dense: npt.NDArray[np.floating] | None = None,
         hashes: Sequence[str] | None = None,
     ) -> None:
-        """Insert or replace items. The whole batch is checked before any of it is sent.
+        """Insert or replace items. The whole batch is checked before any of it is sent. It is sent in several requests
+        if one would be too large for the server.
 
         Raises:
             InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
+            RequestTooLargeError: an item is too large by itself; names it.
         """
         follow(upsert_steps(self._requests, ids, codes, payloads, dense, hashes), self._run)
 
@@ -112,11 +115,11 @@ class SyncOperations(CollectionIndex):
 
     def retrieve(self, ids: Sequence[ItemId]) -> list[Record]:
         """Stored items, in the order of `ids`; missing ones are left out."""
-        return self._run(self._requests.retrieve(ids))
+        return follow(read_steps(self._requests.retrieve, ids), self._run)
 
     def hashes(self, ids: Sequence[ItemId]) -> list[str | None]:
         """Content hashes of items: "" for an item without one, None for an item that is missing."""
-        return self._run(self._requests.hashes(ids))
+        return follow(read_steps(self._requests.hashes, ids), self._run)
 
     def page(self, size: int, offset: Any = None) -> tuple[list[ItemId], Any]:
         """Ids of `size` items from an offset on, and the next offset; see `CodeIndex.page`."""
@@ -136,11 +139,15 @@ class SyncOperations(CollectionIndex):
         """The stored items, `size` at a time; see `CodeIndex.scroll`."""
         return all_pages(lambda size, offset: self.scroll(size, offset, **options), size)
 
-    def optimize(self, patience: float = PATIENCE_SECONDS) -> None:
+    def optimize(self, patience: float | None = None) -> None:
         """Wait until the server's optimisers are done. Their progress is logged every ten seconds.
 
+        Args:
+            patience: seconds that they may show no progress. None takes 120, or 600 where the server does not report
+                their progress in detail (before Qdrant 1.17).
+
         Raises:
-            CodeIndexError: they failed, or made no progress for `patience` seconds.
+            CodeIndexError: they failed, are switched off, or made no progress for too long.
         """
         follow(optimise_steps(self._requests, self._collection, patience), self._run)
 

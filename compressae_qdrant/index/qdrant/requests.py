@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from ..filters import point_filter
 from ..ids import ITEM_FIELDS, PointId
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
-from ..points import ScrollSettings, check_batch, check_plan, points_of, scroll_settings
+from ..points import CheckedBatch, ScrollSettings, check_batch, check_plan, points_of, scroll_settings
 from ..protocol import CodeModel, ScrollOptions
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
@@ -30,7 +31,10 @@ from .queries import search_call
 from .target import Target
 from .upserts import add_codes_call, check_applied, upsert_call
 
-__all__ = ["Requests", "query_limit_of"]
+__all__ = ["MAX_REQUEST_BYTES", "Requests", "query_limit_of"]
+
+MAX_REQUEST_BYTES: Final = 30 << 20
+"""Bytes of the largest request that is sent. A server refuses 32 MB by default."""
 
 
 def query_limit_of(config: models.CollectionConfig) -> int:
@@ -38,6 +42,11 @@ def query_limit_of(config: models.CollectionConfig) -> int:
     strict = config.strict_mode_config
     limit = strict.max_query_limit if strict is not None and strict.enabled else None
     return limit or sys.maxsize
+
+
+def progress_of(tree: models.ProgressTree) -> tuple[Any, ...]:
+    """The numbers of a tree of progress that change when work is done, and not with time alone."""
+    return (tree.name, tree.done, tree.finished_at is not None, [progress_of(child) for child in tree.children or ()])
 
 
 class Requests:
@@ -50,6 +59,10 @@ class Requests:
         self._reader = PointReader(manifest.adopted)
         self.query_limit: int | None = None
         """Most points that one request may return, by the collection's strict mode; None until it has been read."""
+        self.max_bytes = MAX_REQUEST_BYTES
+        """Bytes of the largest upsert that is sent. It falls when the server refuses one as too large."""
+        self.splits = True
+        """Whether an upsert that is too large is split."""
 
     @property
     def adopted(self) -> bool:
@@ -82,6 +95,12 @@ class Requests:
         """The same calls, but an upsert leaves existing items unchanged (Qdrant 1.17 or newer)."""
         return Requests(replace(self._target, only_new=True), self._manifest, self._model)
 
+    def without_splitting(self) -> Requests:
+        """The same calls, but an upsert is one request, whatever its size."""
+        whole = copy.copy(self)
+        whole.splits = False
+        return whole
+
     def upsert(
         self,
         ids: Sequence[ItemId],
@@ -96,9 +115,26 @@ class Requests:
             InvalidInputError, InvalidCodeError: the batch is not valid; see `points.check_batch`.
             ConfigError: the collection has shard keys, and these calls are of none.
         """
-        batch = check_batch(ids, codes, payloads, dense, self._manifest, hashes, self._model)
-        if not batch.ids:
-            return None
+        batch = self.checked(ids, codes, payloads, dense, hashes)
+        return self.write(batch) if batch.ids else None
+
+    def checked(
+        self,
+        ids: Sequence[ItemId],
+        codes: SparseCodes,
+        payloads: Sequence[Payload | None] | None,
+        dense: npt.NDArray[np.floating] | None = None,
+        hashes: Sequence[str] | None = None,
+    ) -> CheckedBatch:
+        """A batch that `write` takes; arguments and errors as in `upsert`."""
+        return check_batch(ids, codes, payloads, dense, self._manifest, hashes, self._model)
+
+    def write(self, batch: CheckedBatch) -> Call[None]:
+        """Insert or replace the items of a checked batch, in one request.
+
+        Raises:
+            ConfigError: the collection has shard keys, and these calls are of none.
+        """
         self._check_shard()
         return add_codes_call(self._target, batch) if self.adopted else upsert_call(self._target, batch)
 
@@ -248,6 +284,15 @@ class Requests:
             )
 
         return Call("optimise", lambda client: client.get_collection(collection_name=collection), parse)
+
+    def optimiser_progress(self) -> Call[str]:
+        """How far the optimisers have come, as a text that changes with every step (Qdrant 1.17 or newer, by REST)."""
+        collection = self._target.collection
+        return Call(
+            "optimise",
+            lambda client: client.get_optimizations(collection_name=collection),
+            lambda answer: repr([progress_of(running.progress) for running in answer.running]),
+        )
 
     def start_optimisers(self) -> Call[None]:
         """Start optimisers that wait since the server's restart. An update without changes does that."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeVar
 import numpy.typing as npt
 from qdrant_client import models
 
+from ...checks import check_number
 from ...codes import SparseCodes
 from ...errors import (
     CodeIndexError,
@@ -40,6 +42,7 @@ __all__ = [
     "follow_async",
     "optimise_steps",
     "page_steps",
+    "read_steps",
     "scroll_steps",
     "upsert_steps",
     "verify_steps",
@@ -50,6 +53,12 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.2
 _MAX_POLL_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
+_DETAIL_SECONDS: Final = 5.0
+"""How long optimisers may run before their progress is asked for in detail."""
+_PATIENCE_SECONDS: Final = 120.0
+"""How long optimisers may show no progress, where the server counts the steps of their work."""
+_BLIND_PATIENCE_SECONDS: Final = 600.0
+"""The same where only the state of the collection tells. Building one large segment may take minutes."""
 _VERIFY_SECONDS: Final = 2.0
 """How long an open index may go on without a look whether it is still the same."""
 _WAITING_SECONDS: Final = 30.0
@@ -127,20 +136,67 @@ def upsert_steps(
     dense: npt.NDArray[Any] | None,
     hashes: Sequence[str] | None,
 ) -> Steps[None]:
-    """Write a batch. In an adopted collection, points that were deleted meanwhile are left out."""
-    call = requests.upsert(ids, codes, payloads, dense, hashes)
-    if call is None:
-        return
-    try:
-        yield call
-    except IndexNotFoundError:
-        stored = yield requests.hashes(ids)
-        rows = [row for row, content in enumerate(stored) if content is not None]
-        if not requests.adopted or len(rows) == len(ids):
-            raise
-        call = requests.upsert([ids[row] for row in rows], codes[rows], None)
-        if call is not None:
+    """Write a batch, in several requests if one would be too large for the server.
+
+    In an adopted collection, points that were deleted meanwhile are left out.
+
+    Raises:
+        RequestTooLargeError: a row is too large by itself; names it. The rows before it are written.
+    """
+    batch = requests.checked(ids, codes, payloads, dense, hashes)
+    parts = [list(range(len(batch.ids)))] if batch.ids else []
+    while parts:
+        rows = parts.pop()
+        call = requests.write(batch.take(rows) if len(rows) < len(batch.ids) else batch)
+        if requests.splits and call.size > requests.max_bytes and len(rows) > 1:
+            parts += reversed(_split(rows, -(-call.size // requests.max_bytes)))
+            continue
+        try:
             yield call
+        except RequestTooLargeError as exc:
+            if not requests.splits:
+                raise
+            if len(rows) == 1:
+                raise _too_large(ids[rows[0]], batch.payloads[rows[0]], exc) from exc
+            requests.max_bytes = max(1, min(requests.max_bytes, call.size // 2 or requests.max_bytes))
+            parts += reversed(_split(rows, 2))
+        except IndexNotFoundError:
+            stored = yield requests.hashes([ids[row] for row in rows])
+            left = [row for row, content in zip(rows, stored, strict=True) if content is not None]
+            if not requests.adopted or len(left) == len(rows):
+                raise
+            parts += [left] if left else []
+
+
+def _split(rows: list[int], parts: int) -> list[list[int]]:
+    """Rows in at most so many parts of about equal length."""
+    size = -(-len(rows) // parts)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _too_large(item: ItemId, payload: Payload, exc: RequestTooLargeError) -> RequestTooLargeError:
+    size = len(json.dumps(payload, ensure_ascii=False, default=str).encode())
+    return RequestTooLargeError(
+        f"item {item!r} is too large for the server by itself: its payload takes {size:,} bytes; shorten the payload, "
+        f"or raise the limit of the server ({exc})"
+    )
+
+
+def read_steps(read: Callable[[Sequence[ItemId]], Call[list[T]]], ids: Sequence[ItemId]) -> Steps[list[T]]:
+    """Read items by their ids, in several requests if the server refuses one as too large."""
+    found: list[T] = []
+    parts = [ids]
+    while parts:
+        part = parts.pop()
+        try:
+            found += yield read(part)
+        except RequestTooLargeError:
+            part = list(part)
+            middle = len(part) // 2
+            if not middle:
+                raise
+            parts += [part[middle:], part[:middle]]
+    return found
 
 
 def delete_steps(requests: Requests, filter: models.Filter, *, all_items: bool) -> Steps[int]:
@@ -192,21 +248,35 @@ def page_steps(requests: Requests, size: int, offset: Any) -> Steps[tuple[list[I
     return page
 
 
-def optimise_steps(requests: Requests, collection: str, patience: float) -> Steps[None]:
+def optimise_steps(requests: Requests, collection: str, patience: float | None) -> Steps[None]:
     """Wait until the optimisers are done, for as long as they make progress.
 
-    After a restart of the server its optimisers wait ("grey") for a write; they are started once.
+    Progress is a change of the collection's state, or of the numbers that a server reports of running optimisers
+    (Qdrant 1.17 or newer). Without these numbers nothing may change while one large segment is built, so the default
+    patience is longer then. After a restart of the server its optimisers wait ("grey") for a write; they are started
+    once.
 
     Raises:
         CodeIndexError: they failed, are switched off, did not start within 30 s, or made no progress for `patience`
             seconds.
     """
+    if patience is not None:
+        check_number("patience", patience)
+    chosen = patience
     started = changed = reported = time.monotonic()
     pause, restarted, last = _POLL_SECONDS, False, None
+    progress: str | None = ""
     while (state := (yield requests.state())).status != "green":
         now = time.monotonic()
-        if state != last:
+        before = progress
+        if progress is not None and state.status == "yellow" and now - started >= _DETAIL_SECONDS:
+            try:
+                progress = yield requests.optimiser_progress()
+            except CodeIndexError:
+                progress = None  # an older server, or one that is reached by gRPC alone
+        if (state, progress) != (last, before):
             last, changed = state, now
+        patience = chosen if chosen is not None else _PATIENCE_SECONDS if progress else _BLIND_PATIENCE_SECONDS
         if state.switched_off:
             raise CodeIndexError(
                 f"the optimisers of collection {collection!r} are switched off ({state.switched_off}), so "
@@ -216,7 +286,8 @@ def optimise_steps(requests: Requests, collection: str, patience: float) -> Step
         if now - changed > longest:
             raise CodeIndexError(
                 f"the optimisers of collection {collection!r} made no progress for {longest:g} s "
-                f"({state.status}, {state.segments} segments); check the server's load and log"
+                f"({state.status}, {state.segments} segments); check the server's load and log, or wait longer by "
+                "patience= (--patience)"
             )
         if state.status == "grey" and not restarted:
             restarted = True

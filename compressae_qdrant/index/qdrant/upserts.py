@@ -50,6 +50,7 @@ def _grpc_call(target: Target, batch: CheckedBatch) -> Call[None]:
         _ACTION,
         lambda client: client.grpc_points.Upsert(request=request, timeout=timeout),
         check_applied(target.collection),
+        request.ByteSize(),
     )
 
 
@@ -59,13 +60,15 @@ def _rest_call(target: Target, batch: CheckedBatch) -> Call[None]:
         options["shard_key"] = target.shard_key
     if target.only_new:
         options["update_mode"] = models.UpdateMode.INSERT_ONLY
-    body = cast("models.PointInsertOperations", rest_body(batch, **options))
+    text = rest_body(batch, **options)
+    body = cast("models.PointInsertOperations", text)
     return Call(
         _ACTION,
         lambda client: client.http.points_api.upsert_points(
             collection_name=target.collection, wait=True, point_insert_operations=body
         ),
         check_applied(target.collection),
+        text.size,
     )
 
 

@@ -36,6 +36,11 @@ class JsonBody:
     def __init__(self, text: bytes) -> None:
         self._text = text
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self._text)
+
     def model_dump_json(self, **_: Any) -> bytes:
         """The body."""
         return self._text
