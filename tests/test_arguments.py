@@ -141,7 +141,12 @@ def test_options_of_a_search(searched: tuple[Any, Run], option: str) -> None:
         with _answers_or_refuses():
             run(retriever.search(ROW, **{option: value}))
     for value in (1.5, "ten", _Rude()):
-        if (option, value) not in {("target_recall", 1.5), ("within_strength", 1.5), ("within", "ten")}:
+        if (option, value) not in {
+            ("target_recall", 1.5),
+            ("within_strength", 1.5),
+            ("within", "ten"),
+            ("score_threshold", 1.5),
+        }:
             with pytest.raises(InvalidInputError, match=option):
                 run(retriever.search(ROW, **{option: value}))
 

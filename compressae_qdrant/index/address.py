@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ..checks import check_text
 from ..errors import ConfigError
 
 __all__ = ["Address", "is_directory", "parse_address"]
@@ -48,11 +50,17 @@ class Address:
 
 
 def is_directory(location: str) -> bool:
-    """Whether a location is a directory, and not the address of a collection.
+    """Whether a location is a directory, and not the address of a collection. A `Path` is a directory.
 
     Raises:
-        ConfigError: it looks like an address that lacks its scheme or a slash, and no such directory exists.
+        ConfigError: it is no text, or it looks like an address that lacks its scheme or a slash and no such directory
+            exists.
     """
+    if isinstance(location, os.PathLike):
+        return True
+    check_text("location", location, error=ConfigError)
+    if "\0" in location:
+        raise ConfigError(f"location {location!r} has a null character; write the path of a directory or an address")
     if "://" in location:
         return False
     if _HOST_AND_PORT.match(location) and not Path(location).exists():

@@ -349,7 +349,8 @@ def _checked_dense(dense: npt.NDArray[np.floating] | None, items: int, manifest:
         return None
     dense = None if dense is None else as_array(dense, "the embeddings")
     if dense is None or dense.shape != (items, manifest.dim) or dense.dtype.kind not in "fiu":
-        got = None if dense is None else f"shape {dense.shape} of {dense.dtype}"
+        kind = "" if dense is None or dense.dtype.kind in "fiu" else f" and dtype {dense.dtype}"
+        got = None if dense is None else f"shape {dense.shape}{kind}"
         raise InvalidInputError(
             f"the index keeps embeddings (keep_dense) but `dense` is {got}; pass them as ({items}, {manifest.dim})"
         )

@@ -211,6 +211,8 @@ def _check_choices(settings: SearchSettings) -> None:
     settings["exact"] = check_flag("exact", settings["exact"])
     settings["with_payload"] = check_flag("with_payload", settings["with_payload"])
     settings["rescore_in_engine"] = check_flag("rescore_in_engine", settings["rescore_in_engine"])
+    settings["with_codes"] = check_flag("with_codes", settings["with_codes"])
+    settings["with_dense"] = check_flag("with_dense", settings["with_dense"])
     concepts = settings["concepts"]
     if concepts is not None and not isinstance(concepts, Mapping):
         raise InvalidInputError(f"concepts are {shown(concepts)}; pass a mapping of names to weights")

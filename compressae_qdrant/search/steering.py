@@ -33,7 +33,7 @@ def steering(weights: Mapping[str, float], concepts: Concepts | None, latents: i
     added = np.zeros(latents, np.float32)
     for name, weight in weights.items():
         weight = check_number(f"the weight of concept {name!r}", weight)
-        if abs(weight) > np.finfo(np.float32).max:
+        if abs(weight) > float(np.finfo(np.float32).max):
             raise InvalidInputError(f"the weight of concept {name!r} is {weight:g}, which is too large")
         added += np.float32(weight) * _signs(check_text("the name of a concept", name), concepts, latents)
     kept = np.flatnonzero(added)
