@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from ..checks import check_choice, check_sequence, check_text
 from ..errors import ConfigError, InvalidInputError
 
 __all__ = ["RRF_K", "TEXT_LANGUAGES", "Fusion", "TextFields", "TextSearch", "TextSettings", "text_settings"]
@@ -44,10 +45,9 @@ class TextSettings:
     """Where the text index is kept: pinned in RAM, in the page cache, or cold on disk."""
 
     def __post_init__(self) -> None:
-        if self.language is not None and self.language not in TEXT_LANGUAGES:
-            raise ConfigError(f"text language is {self.language!r}; it must be one of {', '.join(TEXT_LANGUAGES)}")
-        if self.memory not in ("pinned", "cached", "cold"):
-            raise ConfigError(f"text memory is {self.memory!r}; it must be one of pinned, cached, cold")
+        if self.language is not None:
+            check_choice("text language", self.language, TEXT_LANGUAGES, error=ConfigError)
+        check_choice("text memory", self.memory, ("pinned", "cached", "cold"), error=ConfigError)
 
 
 TextFields: TypeAlias = Mapping[str, TextSettings] | Mapping[str, Any] | Sequence[str]
@@ -62,6 +62,10 @@ def text_settings(fields: TextFields) -> dict[str, TextSettings]:
     """
     if isinstance(fields, str):
         raise ConfigError(f"text_fields is one text, {fields!r}; give a list of names, [{fields!r}]")
+    if not isinstance(fields, Mapping):
+        check_sequence("text_fields", fields, error=ConfigError)
+    for name in fields:
+        check_text("a name in text_fields", name, error=ConfigError)
     if not isinstance(fields, Mapping):
         return {name: TextSettings() for name in fields}
     return {name: _settings(name, value) for name, value in fields.items()}
@@ -100,8 +104,7 @@ class TextSearch:
             raise InvalidInputError(f"text is {self.text!r}; give the words to search for")
         if not self.fields:
             raise InvalidInputError("text is given without a field to search; name one in text_fields")
-        if self.fusion not in get_args(Fusion):
-            raise InvalidInputError(f"fusion is {self.fusion!r}; it must be one of {', '.join(get_args(Fusion))}")
+        check_choice("fusion", self.fusion, get_args(Fusion))
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise InvalidInputError(f"fusion_k is {self.k!r}; it must be a whole number of at least 1")
         for name, weight in (*self.fields.items(), ("codes", self.code_weight)):
