@@ -4,8 +4,9 @@
     python scripts/bench_hybrid.py --embeddings text.npy --queries title.npy --catalog items.parquet --model model
 
 With --catalog, queries are titles, embedded in --queries; relevant is every item with that title. Items are searched
-by the embedding of their text and by its words without the title, with which it begins. With the sample, queries are
-items, by their embedding and the words of their title; relevant is every other item with the same tags, at least two.
+by the embedding of their text, and by its words: without the title, with which the text begins (body), and with it
+(text). With the sample, queries are items, by their embedding and the words of their title; relevant is every other
+item with the same tags, at least two.
 
 Weights of the fusion are chosen on other queries than those that are reported.
 """
@@ -61,7 +62,7 @@ def catalog_task(embeddings: str, queries: str, catalog: str) -> Task:
     titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
     bodies = [text.removeprefix(title).strip() for title, text in zip(titles, texts, strict=True)]
     return Task(
-        unit_rows(np.load(embeddings)), {"description": bodies, "title_and_description": texts},
+        unit_rows(np.load(embeddings)), {"body": bodies, "text": texts},
         unit_rows(np.load(queries)), titles,
         [title if body else None for title, body in zip(titles, bodies, strict=True)], exclude_self=False,
     )  # fmt: skip
@@ -85,7 +86,7 @@ def text_index_bytes(root: Path, field: str) -> int:
         Path(folder, name).stat().st_blocks * 512
         for folder, _, names in os.walk(root)
         for name in names
-        if any(part.endswith(f"-{field}-text") for part in Path(folder).parts)
+        if any(part.endswith(f"-{field[:8]}-text") for part in Path(folder).parts)
     )
 
 

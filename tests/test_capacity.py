@@ -111,7 +111,7 @@ def test_larger_workloads_never_take_less() -> None:
     base = codes(SHOP)
     for change in (
         {"items": 20_000_000}, {"k": 48}, {"datatype": "float32"}, {"payload_bytes": 900.0}, {"replicas": 3},
-        {"keep_dense": True},
+        {"keep_dense": True}, {"text_words": 50.0},
     ):  # fmt: skip
         more = codes(dataclasses.replace(SHOP, **change))
         assert more.replicas * more.resident_bytes >= base.replicas * base.resident_bytes

@@ -24,6 +24,8 @@ from compressae_qdrant import (
     Retriever,
     SparseCodes,
 )
+from compressae_qdrant.capacity import Workload, load_constants, plan
+from compressae_qdrant.capacity.planner import TEXT_WORD_BYTES
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError
 from compressae_qdrant.index import TextSettings
@@ -332,3 +334,24 @@ def test_ndcg_of_rankings() -> None:
 def test_the_defaults_of_hybrid_search() -> None:
     settings = search_settings(10)
     assert (settings["text"], settings["fusion"], settings["code_weight"]) == (None, "rrf", 1.0)
+
+
+def test_the_bytes_of_a_text_index_are_measured_and_planned(
+    tmp_path: Path, model: CompresSAE, codes: SparseCodes
+) -> None:
+    random = np.random.default_rng(2)
+    payloads = [{"title": " ".join(map(str, random.integers(0, 500, 20)))} for _ in range(600)]
+    with EdgeIndex.create(tmp_path / "index", model, IndexSettings(text_fields=["title"], navigation=None)) as index:
+        assert index.info().text_bytes is not None
+        index.upsert(range(600), codes, payloads)
+        index.optimize()
+        measured = index.info().text_bytes
+        assert measured is not None
+        assert 600 * 20 < measured < 600 * 20 * 20
+    workload = Workload(items=1000, dim=24, text_words=20)
+    plain = Workload(items=1000, dim=24)
+    grown = [
+        ours.disk_bytes - theirs.disk_bytes
+        for ours, theirs in zip(plan(workload, load_constants()), plan(plain, load_constants()), strict=True)
+    ]
+    np.testing.assert_allclose(grown, 1000 * 20 * TEXT_WORD_BYTES, rtol=1e-6)

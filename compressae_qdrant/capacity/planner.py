@@ -23,6 +23,9 @@ BLOCK: Final = 128
 """Postings per block of the engine."""
 VISIT_ITEMS: Final = 10_000
 """Items per block of the engine's scoring, which visits all lists of a query for each block."""
+TEXT_WORD_BYTES: Final = 3.3
+"""Bytes on disk of a text index for each word of an item's field, measured by `scripts/bench_hybrid.py` on 63,666 items
+of 48 words."""
 SEGMENT_ITEMS: Final = 1_000_000
 """Minimum items of a segment when codes are spread over the cores of a node. Smaller segments save little time, and
 their short lists fill few blocks."""
@@ -44,6 +47,8 @@ class Workload:
     """Datatype of index values."""
     payload_bytes: float = 0
     """Mean bytes of an item's payload as JSON."""
+    text_words: float = 0
+    """Mean words of an item in the payload fields that are searched for words (`IndexSettings.text_fields`)."""
     replicas: int = 1
     """Minimum copies of everything; more are planned if the queries need them."""
     queries_per_second: float = 0
@@ -62,7 +67,7 @@ class Workload:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
-        for name in ("payload_bytes", "queries_per_second"):
+        for name in ("payload_bytes", "text_words", "queries_per_second"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.prefetch is not None and self.prefetch < self.limit:
@@ -223,10 +228,11 @@ def item_bytes(workload: Workload, constants: Constants) -> float:
 
 
 def payload_bytes(workload: Workload, constants: Constants) -> float:
-    """Bytes on disk of an item's payload."""
+    """Bytes on disk of an item's payload and of the text index of its words."""
+    words = TEXT_WORD_BYTES * workload.text_words
     if not workload.payload_bytes:
-        return 0.0
-    return constants.bytes.payload_item + constants.bytes.payload * workload.payload_bytes
+        return words
+    return constants.bytes.payload_item + constants.bytes.payload * workload.payload_bytes + words
 
 
 def item_ms(workload: Workload, constants: Constants) -> float:

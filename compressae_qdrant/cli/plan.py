@@ -36,6 +36,9 @@ def plan(
         str, typer.Option(metavar="[uint8|float16|float32]", help="Type of the values in the index.")
     ] = "uint8",
     payload_bytes: Annotated[float, typer.Option(help="Average size of an item's payload as JSON, in bytes.")] = 0,
+    text_words: Annotated[
+        float, typer.Option(help="Average number of words of an item in the fields that are searched for words.")
+    ] = 0,
     replicas: Annotated[int, typer.Option(help="Minimum number of replicas of each shard.")] = 1,
     qps: Annotated[float, typer.Option(help="Queries per second at the peak.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Number of hits per query.")] = 10,
@@ -84,7 +87,7 @@ def plan(
     workloads = [
         Workload(
             items=items, dim=dim, k=non_zeros, latents=h, datatype=datatype,  # type: ignore[arg-type]  # checked inside
-            payload_bytes=payload_bytes, replicas=replicas, queries_per_second=qps, limit=limit,
+            payload_bytes=payload_bytes, text_words=text_words, replicas=replicas, queries_per_second=qps, limit=limit,
             first_stage_latents=first_stage_latents, prefetch=prefetch, keep_dense=keep_dense,
         )
         for h in latents

@@ -152,6 +152,9 @@ class IndexInfo:
     """Measured bytes of quantised navigation vectors and their graph; None if the engine does not report them."""
     total_bytes: int | None
     """Measured bytes on disk, including stored codes, payloads and logs; None if unknown."""
+    text_bytes: int | None = None
+    """Measured bytes of the text indexes of payload fields, which are on disk unless their settings say otherwise; None
+    if the engine does not report them."""
 
     @property
     def resident_bytes(self) -> int | None:

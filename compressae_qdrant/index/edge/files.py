@@ -135,6 +135,8 @@ class ShardUse(NamedTuple):
     """Length of the inverted index files, which is the memory that a pinned index takes."""
     navigation_bytes: int
     """Length of the files of quantised navigation vectors and their graph."""
+    text_bytes: int
+    """Allocated blocks of the text indexes of payload fields."""
     total_bytes: int
     """Allocated blocks of all files. Their lengths would mislead: the engine maps sparse files of 32 MB."""
 
@@ -162,6 +164,7 @@ def shard_use(root: Path, location: str) -> ShardUse:
         indexed_items=max(indexed, 0),
         index_bytes=sum(stat.st_size for path, stat in files if path.parent.name == index),
         navigation_bytes=sum(stat.st_size for path, stat in files if _is_navigation(path)),
+        text_bytes=sum(stat.st_blocks * 512 for path, stat in files if path.parent.name.endswith("-text")),
         total_bytes=sum(stat.st_blocks * 512 for _, stat in files),
     )
 

@@ -224,6 +224,7 @@ class EdgeIndex(Described):
             index_bytes=use.index_bytes,
             navigation_bytes=use.navigation_bytes,
             total_bytes=use.total_bytes,
+            text_bytes=use.text_bytes,
         )
 
     def search(self, plan: QueryPlan) -> list[Hit]:
