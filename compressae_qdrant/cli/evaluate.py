@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -61,6 +62,14 @@ def evaluate(
             "--baselines", help="Also measure dense, quantised, PCA-reduced and truncated vectors. Needs --out."
         ),
     ] = False,
+    relevance: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON lines of judged queries: {"embedding": [...], "text": "red shoes", "relevant": {"sku-1": 2}}. '
+            "Measures nDCG@10 of codes, words and their fusion, and chooses the weights of the fusion.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Directory to write a table and plots to.")
     ] = None,
@@ -77,6 +86,7 @@ def evaluate(
     """
     from ..evaluation.bench import DEPTH
     from ..evaluation.methods import SearchConfig, searches
+    from ..evaluation.relevance import measure_relevance, read_judgements
     from ..evaluation.timed_search import timed_search
     from ..index import open_index
     from ..model.compressae import CompresSAE
@@ -89,6 +99,7 @@ def evaluate(
         "first_stage": parse_first_stage(plan.first_stage), "navigation_ef": plan.navigation_ef,
         "first_stage_latents": plan.first_stage_latents, "target_recall": plan.target_recall,
     }  # fmt: skip
+    judged = None if relevance is None else read_judgements(relevance)
     catalog = open_catalog(source, columns)
     coder = CompresSAE.load(model)
     fields = list(dict.fromkeys([*(agree or []), *([segment] if segment else [])]))
@@ -108,6 +119,8 @@ def evaluate(
             if size.resident_bytes is not None:
                 facts["resident_bytes_per_item"] = size.resident_bytes / size.items
             facts["total_bytes_per_item"] = size.total_bytes / size.items
+        if judged is not None:
+            facts["relevance"] = dataclasses.asdict(measure_relevance(Retriever(coder, opened), judged, settings))
         if out is not None:
             facts["files"] = _compare(bench, config, size, out, baselines, quiet=json_output)
     if json_output:
@@ -231,8 +244,20 @@ def _show(facts: dict[str, Any], latents: int) -> None:
                 "below the catalog" if below else "",
             )  # fmt: skip
         console.print(segments)
+    if "relevance" in facts:
+        _show_relevance(console, facts["relevance"])
     for file in facts.get("files", []):
         console.print(as_is(file))
+
+
+def _show_relevance(console: Console, facts: dict[str, Any]) -> None:
+    table = Table(f"ranking, {facts['queries']:,} judged queries", "nDCG@10", "95% interval", box=None)
+    for name, each in facts["rankings"].items():
+        table.add_row(name, f"{each['mean']:.4f}", _interval([each["low"], each["high"]]))
+    console.print(table)
+    if facts["choice"] is not None:
+        weight, k = facts["choice"]["word_weight"], facts["choice"]["fusion_k"]
+        console.print(as_is(f"The best weights: fusion_k={k} and weight {weight:g} for text fields, 1 for codes."))
 
 
 def _interval(bounds: list[float]) -> str:
