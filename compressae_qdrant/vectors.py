@@ -92,7 +92,7 @@ def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
         InvalidInputError: a row is zero, or holds NaN or an infinite value; the message counts rows from `first`.
     """
     with np.errstate(over="ignore"):  # an infinite value is reported below
-        block = np.array(rows, np.float32)
+        block = np.array(rows, np.float32, order="C")  # sums in another order would round differently
     norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if bad.size:

@@ -219,6 +219,12 @@ def test_settings(kind: Any) -> None:
             assert value is None or made is None or type(getattr(made, name)) in plain
 
 
+def test_codes_do_not_depend_on_the_layout_of_an_array(coder: CompresSAE) -> None:
+    wide = np.repeat(ROWS, 2, axis=1)
+    for same in (np.asfortranarray(ROWS), wide[:, ::2], ROWS[::-1][::-1], ROWS.astype(">f4"), ROWS.tolist()):
+        assert coder.encode(same) == coder.encode(ROWS)
+
+
 def test_numbers_of_numpy_become_pythons() -> None:
     settings = IndexSettings(segments=np.int64(2), keep_dense=np.bool_(True), shard_keys=[np.uint8(3), "a"])  # type: ignore[arg-type,list-item]
     assert (type(settings.segments), settings.keep_dense, settings.shard_keys) == (int, True, (3, "a"))
