@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.api.points_api import AsyncPointsApi, SyncPointsApi
@@ -32,8 +33,10 @@ from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant.calls import Call, run_call
 from compressae_qdrant.index.qdrant.client import Client, RestPoints, RestSearch, Transport
 from compressae_qdrant.index.qdrant.collections import (
+    add_navigation_call,
     add_vector_call,
     aliases_call,
+    configure_navigation_call,
     configure_vector_call,
     create_call,
     delete_call,
@@ -160,11 +163,13 @@ def _every_call(kind: Any, model: CompresSAE, codes: SparseCodes, x: FloatArray)
         add_vector_call("items", manifest), configure_vector_call("items", manifest), delete_call("items"),
         exists_call("items"), contents_call("open", "items"), shard_keys_call("items"), target_call("items"),
         identity_call("items", manifest), field_call("items", "n", models.PayloadSchemaType.INTEGER),
-        part.delete([1]), part.count(condition), part.count(None), part.info(1), part.state(), part.start_optimisers(),
+        part.count(condition), part.count(None), part.info(1), part.state(), part.start_optimisers(),
         part.search(plans), part.retrieve([1, "x"]), part.hashes([1]), part.page(9, None), part.page(9, 3),
         part.delete_by_filter(condition), aliases_call("items"),
         part.scroll(part.scroll_settings(9, {"filter": condition, "with_codes": True, "with_dense": True}), 9, 3),
-        *(call for call in upserts if call is not None),
+        add_navigation_call("items", manifest), configure_navigation_call("items", manifest),
+        part.set_navigation([1], np.zeros((1, 16), np.float32)),
+        *(call for call in (part.delete([1]), *upserts) if call is not None),
     ]  # fmt: skip
 
 

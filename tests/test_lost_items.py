@@ -32,6 +32,7 @@ from compressae_qdrant.index.qdrant import steps
 from compressae_qdrant.ingestion import ray as ray_module
 from compressae_qdrant.ingestion.aio import ingest_async, sync_async
 from compressae_qdrant.ingestion.loaded_files import LoadedFiles
+from compressae_qdrant.ingestion.prepared import MAX_REQUEST_BYTES
 from compressae_qdrant.model.config import ModelConfig
 
 from .support.sink import Sink, serving
@@ -249,7 +250,7 @@ def test_the_writers_of_a_ray_job_write_to_one_collection(
         location = f"http://127.0.0.1:{port}/items"
         with create_index(location, model) as index:
             assert resolved_location(f"http://127.0.0.1:{port}/alias", index) == location
-            settings = (location, index.identity, str(tmp_path / "model"), RetryPolicy(attempts=1))
+            settings = (location, index.identity, str(tmp_path / "model"), RetryPolicy(attempts=1), MAX_REQUEST_BYTES)
             assert ray_module._BatchWriter(*settings)(row)["error"] == b""
             refused = ray_module._BatchWriter(*settings)(row | {"model": "m-other"})
             assert b"ModelMismatchError" in refused["error"]

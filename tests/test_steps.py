@@ -130,7 +130,9 @@ def test_every_call_carries_its_shard_key(model: CompresSAE, codes: SparseCodes,
         unsplit.of_shard("us")
     part = unsplit.of_shard("eu")
     assert _search_body(part.search([plan]))["shard_key"] == "eu"
-    for call in (part.delete([1]), part.count(None), part.retrieve([1]), part.hashes([1]), part.page(9, None)):
+    delete = part.delete([1])
+    assert delete is not None
+    for call in (delete, part.count(None), part.retrieve([1]), part.hashes([1]), part.page(9, None)):
         assert sent(call)["shard_key_selector"] == "eu"
     assert "shard_key_selector" not in sent(part.state())
     green = SimpleNamespace(status=models.CollectionStatus.GREEN, segments_count=1)
