@@ -12,8 +12,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ..errors import InvalidInputError
+from .groups import EmbeddingOptions
 from .inputs import open_catalog, parse_method
-from .options import EmbeddingOptions, JsonOption, MethodOption, ModelOption, SourceArgument
+from .options import (
+    JsonOption,
+    MethodOption,
+    ModelOption,
+    SourceArgument,
+)
 from .output import print_json
 
 if TYPE_CHECKING:

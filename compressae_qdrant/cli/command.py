@@ -82,7 +82,7 @@ def add_command(app: typer.Typer, name: str, function: Callable[..., None]) -> N
 def _expand_groups(function: Callable[..., None]) -> Callable[..., None]:
     """A function with the fields of each group of options as parameters, in the place of the group.
 
-    A group of options is a parameter whose type is a dataclass of `options`.
+    A group of options is a parameter whose type is a class of `groups`.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}

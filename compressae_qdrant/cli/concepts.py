@@ -10,8 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from .groups import CatalogOptions
 from .inputs import open_catalog, parse_method
-from .options import CatalogOptions, JsonOption, MethodOption, ModelOption
+from .options import (
+    JsonOption,
+    MethodOption,
+    ModelOption,
+)
 from .output import as_is, print_json, progress_bar
 
 if TYPE_CHECKING:

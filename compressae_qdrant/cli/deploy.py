@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .groups import LoadOptions
 from .inputs import index_settings, open_catalog, parse_device, request_bytes
 from .options import (
     INDEX,
@@ -16,7 +17,6 @@ from .options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
-    LoadOptions,
     MaxRequestOption,
     ModelOption,
     NavigationOption,

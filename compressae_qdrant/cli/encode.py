@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from .groups import CatalogOptions, CodingOptions
 from .inputs import open_catalog, parse_device, parse_method
-from .options import CatalogOptions, CodingOptions, JsonOption, ModelOption, SourceArgument
+from .options import (
+    JsonOption,
+    ModelOption,
+    SourceArgument,
+)
 from .output import progress_bar, show
 
 __all__ = ["encode"]

@@ -12,8 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, InvalidInputError
+from .groups import CatalogOptions, PlanOptions
 from .inputs import open_catalog, parse_first_stage, parse_scoring
-from .options import CatalogOptions, IndexOption, JsonOption, ModelOption, PlanOptions, SourceArgument
+from .options import (
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    SourceArgument,
+)
 from .output import as_is, print_json
 
 if TYPE_CHECKING:

@@ -8,21 +8,19 @@ from typing import Annotated
 
 import typer
 
+from .groups import CodingOptions, LoadOptions, StorageOptions
 from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, request_bytes
 from .options import (
     INDEX,
     MAX_REQUEST_MB,
     BatchSizeOption,
-    CodingOptions,
     ConfigOption,
     IndexOption,
     JsonOption,
-    LoadOptions,
     MaxRequestOption,
     ModelOption,
     PatienceOption,
     SourceArgument,
-    StorageOptions,
 )
 from .output import progress_bar, show
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast, get_args
 from urllib.parse import parse_qs
 
 from ..errors import ConfigError, IncompleteIndexError, IndexNotFoundError
-from .options import CatalogOptions, LoadOptions
+from .groups import CatalogOptions, LoadOptions
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..sources import Source
     from ..sources.cells import Binary
     from ..sources.source import OnError
-    from .options import EmbeddingOptions, PayloadOptions
+    from .groups import EmbeddingOptions, PayloadOptions
 
 __all__ = [
     "PayloadFields",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from .groups import LoadOptions, PayloadOptions
 from .inputs import collection_of_source, index_settings, open_catalog, parse_device, request_bytes
 from .options import (
     MAX_REQUEST_MB,
@@ -15,12 +16,10 @@ from .options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
-    LoadOptions,
     MaxRequestOption,
     ModelOption,
     NavigationOption,
     PatienceOption,
-    PayloadOptions,
     SkipOption,
 )
 from .output import progress_bar, show

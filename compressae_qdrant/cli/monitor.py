@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, ModelFileError
+from .groups import CatalogOptions
 from .inputs import open_catalog
-from .options import CatalogOptions, JsonOption, ModelOption
+from .options import (
+    JsonOption,
+    ModelOption,
+)
 from .output import as_is, number, print_json, show
 
 if TYPE_CHECKING:

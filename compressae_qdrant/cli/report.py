@@ -11,8 +11,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .groups import CatalogOptions
 from .inputs import open_catalog
-from .options import CatalogOptions, JsonOption, ModelOption, SourceArgument
+from .options import (
+    JsonOption,
+    ModelOption,
+    SourceArgument,
+)
 from .output import show
 
 __all__ = ["report"]

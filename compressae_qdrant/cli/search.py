@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import ConfigError
+from .groups import PlanOptions, WordOptions
 from .hits import show_hits, weights_of
 from .inputs import item_id, open_embedder, parse_filter, parse_first_stage, parse_fusion, parse_query, parse_scoring
 from .options import (
@@ -16,8 +17,6 @@ from .options import (
     IndexOption,
     JsonOption,
     ModelOption,
-    PlanOptions,
-    WordOptions,
 )
 
 if TYPE_CHECKING:

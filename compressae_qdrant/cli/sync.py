@@ -5,22 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from .groups import CodingOptions, LoadOptions, StorageOptions
 from .inputs import index_settings, open_catalog, open_or_create, parse_device, parse_method, request_bytes
 from .options import (
     MAX_REQUEST_MB,
     BackfillOption,
     BatchSizeOption,
-    CodingOptions,
     ConfigOption,
     IndexOption,
     JsonOption,
     KeepVanishedOption,
-    LoadOptions,
     MaxRequestOption,
     ModelOption,
     PatienceOption,
     SourceArgument,
-    StorageOptions,
 )
 from .output import progress_bar, show
 

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
+from .groups import EmbeddingOptions
 from .inputs import open_catalog, parse_device
-from .options import ConfigOption, EmbeddingOptions, JsonOption, SourceArgument, TrainingDeviceOption
+from .options import (
+    ConfigOption,
+    JsonOption,
+    SourceArgument,
+    TrainingDeviceOption,
+)
 from .output import show
 
 __all__ = ["train"]

@@ -11,8 +11,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ..errors import ConfigError
+from .groups import EmbeddingOptions
 from .inputs import open_catalog
-from .options import EmbeddingOptions, JsonOption, SourceArgument
+from .options import (
+    JsonOption,
+    SourceArgument,
+)
 from .output import print_json
 
 if TYPE_CHECKING:
