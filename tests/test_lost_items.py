@@ -92,6 +92,7 @@ def test_a_journal_whose_items_are_gone_is_refused(
         _load(catalog, model, index, journal)
     report = ingest(open_source(catalog), model, index, journal=journal, trust_journal=True)
     assert (report.resumed_from, report.items) == (rows or 300, 300 - (rows or 300))
+    assert _load(catalog, model, index, journal) == 0  # what is gone on purpose is not asked for again
     assert _load(catalog, model, index, journal, restart=True) == 300
     assert len(index.retrieve(range(300))) == 300
     assert _load(catalog, model, index, journal) == 0

@@ -369,7 +369,11 @@ def _resume(file: Path, current: Journal, index: CodeIndex, retry: RetryPolicy, 
             "restart=True (--restart) to load every row again, which replaces items by id, or trust_journal=True "
             "(--trust-journal) if they were deleted on purpose"
         )
+    if trusted:
+        earlier.confirmed = Confirmed(items=count)  # the next run compares with what is there now
     earlier.confirmed.identity = current.confirmed.identity
+    if trusted:
+        earlier.save(file)
     return earlier
 
 

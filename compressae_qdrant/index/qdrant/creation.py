@@ -91,7 +91,11 @@ def open_steps(name: str, model: CodeModel | None, *, local: bool = False) -> St
     missing = yield from _missing(collection, contents, manifest, local)
     if missing:
         problem = f"the creation of collection {collection!r} was not completed: it lacks {missing}"
-        again = "adopt it again (compressae migrate --in-place)" if manifest.adopted else "create it again"
+        again = (
+            "adopt it again (compressae migrate --in-place)"
+            if manifest.adopted
+            else "create it again (compressae ingest)"
+        )
         if manifest.identity is None and not missing.vectors:  # version 0.1 opened it
             _LOG.warning("%s; filters by it are slow or refused; %s to complete it", problem, again)
         else:
