@@ -1,4 +1,4 @@
-"""Documents of other frameworks as payloads: where text and metadata are, filters on metadata, and batches of texts."""
+"""Documents of other frameworks as payloads: where text and metadata are, filters, batches, hybrid searches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qdrant_client import models
 from ..errors import InvalidInputError
 from ..index.results import ItemId
 
-__all__ = ["DocumentFields", "NewTexts"]
+__all__ = ["DocumentFields", "NewTexts", "hybrid_options"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,12 @@ class NewTexts(NamedTuple):
                 [self.metadatas[row] for row in part],
                 [self.ids[row] for row in part],
             )
+
+
+def hybrid_options(query: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a search by text, which searches for its words too if they say so."""
+    ishybrid_options = options.pop("hybrid", False)
+    return {**options, "text": query} if ishybrid_options else options
 
 
 def _condition(key: str, value: Any) -> models.Condition:

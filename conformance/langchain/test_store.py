@@ -193,6 +193,18 @@ async def test_documents_are_deleted_by_a_filter(store: CompresSAEVectorStore, i
     assert index.count() == 0
 
 
+async def test_hybrid_searches_find_words(model: CompresSAE, tmp_path: Path) -> None:
+    settings = IndexSettings(text_fields={"page_content": {}})
+    with EdgeIndex.create(tmp_path / "words", model, settings) as index:
+        store = CompresSAEVectorStore(model, index, EMBEDDING)
+        store.add_texts([*TEXTS, "a zebra"])
+        (found,) = store.similarity_search("zebra", k=1, hybrid=True, code_weight=0.1)
+        assert found.page_content == "a zebra"
+        assert await store.asimilarity_search("zebra", k=1, hybrid=True, code_weight=0.1) == [found]
+        words = CompresSAERetriever(store=store, k=1, search_kwargs={"hybrid": True, "code_weight": 0.1})
+        assert words.invoke("zebra") == [found]
+
+
 def test_pages_and_thresholds(store: CompresSAEVectorStore) -> None:
     found = store.similarity_search_with_score("q", k=10)
     assert store.similarity_search_with_score("q", k=6, offset=4) == found[4:]

@@ -22,7 +22,7 @@ from ...index.results import Hit, ItemId, stacked_codes
 from ...model.compressae import CompresSAE
 from ...search.diversity import diverse
 from ...search.settings import SearchOptions
-from ..documents import DocumentFields, NewTexts
+from ..documents import DocumentFields, NewTexts, hybrid_options
 from ..index_pair import IndexPair
 from .embeddings import EmbedderEmbeddings
 
@@ -260,7 +260,8 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
             query: the text.
             k: documents to return.
             **kwargs: `filter`, a Qdrant filter on payload fields, or metadata fields with the value that each must
-                have, or a list of allowed values; and `SearchOptions`.
+                have, or a list of allowed values; `hybrid=True`, which also searches for the words of the query, in an
+                index with `text_fields`; and `SearchOptions`.
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
@@ -269,15 +270,16 @@ class CompresSAEVectorStore(VectorStore):  # type: ignore[misc]  # untyped
         return [document for document, _ in await self.asimilarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        """`similarity_search` with the score of each document, an estimate of the cosine."""
-        return self.similarity_search_by_vector_with_score(self._embedding.embed_query(query), k, **kwargs)
+        """`similarity_search` with the score of each document, an estimate of the cosine; fused ranks if hybrid."""
+        options = hybrid_options(query, kwargs)
+        return self.similarity_search_by_vector_with_score(self._embedding.embed_query(query), k, **options)
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """See `similarity_search_with_score`."""
         vector = await self._embedding.aembed_query(query)
-        return await self.asimilarity_search_by_vector_with_score(vector, k, **kwargs)
+        return await self.asimilarity_search_by_vector_with_score(vector, k, **hybrid_options(query, kwargs))
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search` by an embedding, of any norm."""
