@@ -51,6 +51,50 @@ def test_an_interruption_ends_within_two_seconds(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "hangs", "written"),
+    [
+        ("sync {catalog} --model {model} --index {items}", "PUT points", "added or changed items are in the index"),
+        ("sync {catalog} --model {model} --index {items}", "POST points", "added or changed items are in the index"),
+        ("sync {catalog} --model {model} --index {items}", "GET aliases", "interrupted"),
+        ("migrate {items}?vector=text --model {model} --index {folder}", "GET items", "interrupted"),
+        ("migrate {items}?vector=text --model {model} --in-place", "GET items", "interrupted"),
+        ("deploy {catalog} --model {model} --alias {items}", "GET aliases", "interrupted"),
+    ],
+)
+def test_every_load_ends_when_interrupted(
+    line: str, hangs: str, written: str, tmp_path: Path, model: CompresSAE, catalog: Path
+) -> None:
+    model.save(tmp_path / "model")
+    sink = Sink()
+    with serving(sink) as port:
+        client = QdrantClient(host="127.0.0.1", port=port, check_compatibility=False)
+        QdrantIndex.create(client, "items", model, owns_client=True).close()
+        before = len(sink.calls)
+        sink.delays[hangs] = 30.0
+        method, end = hangs.split()
+        words = line.format(
+            catalog=catalog, model=tmp_path / "model", folder=tmp_path / "index", items=f"http://127.0.0.1:{port}/items"
+        ).split()
+        with subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            while not any(
+                called == method and path.partition("?")[0].rpartition("/")[2] == end
+                for called, path, _ in sink.calls[before:]
+            ):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.05)
+            began = time.monotonic()
+            running.send_signal(signal.SIGTERM)
+            _, err = running.communicate(timeout=20)
+            assert time.monotonic() - began < 10  # the server would answer after 30 s
+        sink.delays.clear()
+    assert running.returncode == 143
+    assert err.count("interrupted") == 1
+    assert written in err
+    assert "Traceback" not in err
+
+
 @pytest.fixture
 def described(tmp_path: Path, model: CompresSAE, embeddings: FloatArray) -> list[str]:
     """The words of a search whose hit has a payload in Cyrillic."""
