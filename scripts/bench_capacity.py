@@ -9,8 +9,9 @@ constants of the formulas, and writes them to --out with a Markdown report on st
 the formulas are more than a tenth off in bytes.
 
 The work directory keeps all results, so an interrupted run resumes. `--build` does only the part that does not depend
-on the machine's load, `--measure` only the timing. `--fit` measures nothing: it fits the constants of --out again, with
-the recalls of `--recall`.
+on the machine's load, `--measure` only the timing. `--only graph` leaves out the indexes that are searched by codes and
+the dense vectors, whose measurements then stay those of --out. `--fit` measures nothing: it fits the constants of --out
+again, with the recalls of `--recall`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from bench_data import load_catalog
 from capacity_data import codes_of, grow, jitter, model_of, nearest
+from capacity_graph import GraphIndexRun, graph_runs
 from capacity_indexes import CodeIndexRun, DenseIndexRun, stored_code_cells, timed
 from capacity_recall import recalls
 from capacity_report import report, worst_bytes
@@ -42,6 +45,7 @@ from compressae_qdrant.evaluation.baselines import OVERSAMPLING, quantisers
 from compressae_qdrant.evaluation.comparison import read_rows
 from compressae_qdrant.files import write_text
 from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.costs import COSTS_FILE
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
 from compressae_qdrant.vectors import unit_rows
@@ -49,6 +53,9 @@ from compressae_qdrant.vectors import unit_rows
 QUARTER, MILLION = 250_000, 1_000_000
 LARGEST_ERROR = 0.1
 SHIPPED = Path(__file__).parents[1] / "compressae_qdrant" / "capacity" / "measured.json"
+
+SEARCH_COSTS = SHIPPED.parents[1] / "search" / COSTS_FILE
+"""The part of the shipped constants by which a search compares first stages."""
 
 
 def code_runs(catalog: int, largest: int, latents: list[int]) -> list[CodeIndexRun]:
@@ -107,8 +114,9 @@ class Bench:
         title = None if args.title is None else unit_rows(np.load(args.title))
         self.wide = None if title is None else unit_rows(np.concatenate([self.catalog, title], axis=1))
         self.notes = self.work / "measured.json"
+        self.provisional: bool = args.provisional
 
-    def codes(self, run: CodeIndexRun, model: CompresSAE) -> SparseCodes:
+    def codes(self, run: CodeIndexRun | GraphIndexRun, model: CompresSAE) -> SparseCodes:
         coded = codes_of(model, self.catalog, self.work / "codes")
         if run.items <= len(coded):
             return coded[: run.items]
@@ -119,6 +127,26 @@ class Bench:
         folder = given or self.work / f"model-{latents}"
         model = model_of(self.catalog, latents, 32, folder)
         return model if k == model.k else model.with_k(k, self.catalog[:2000])
+
+    def build_graphs(self) -> dict[str, Any]:
+        """Build the indexes with a graph that are missing; returns the bytes of all."""
+        model, builds = self.model(4096, 32), []
+        for run in graph_runs(len(self.catalog), self.largest):
+            builds.append(run.build(self.work, model, partial(self.codes, run, model), self.catalog))
+            print(run.name, {name: value for name, value in builds[-1].items() if name != "run"}, flush=True)
+        return {"graph_builds": builds}
+
+    def measure_graphs(self) -> dict[str, Any]:
+        """Return the times of searches by the graph, with a warm and with a cold page cache."""
+        model, searches, cold = self.model(4096, 32), [], []
+        queries = self._queries()
+        for run in graph_runs(len(self.catalog), self.largest):
+            if run.timed and run.built(self.work):
+                searches += run.time(self.work, model, queries)
+                cold += run.read_cold(self.work, model, queries)
+                print(run.name, [round(row["p50_ms"], 2) for row in searches if row["run"] == searches[-1]["run"]],
+                      [round(row["pages"]) for row in cold[-2:]], flush=True)  # fmt: skip
+        return {"graph_searches": searches, "graph_cold": cold, "graph_machine": _machine(self.provisional)}
 
     def build(self) -> dict[str, Any]:
         """Build the indexes that are missing; returns the bytes of all."""
@@ -141,18 +169,23 @@ class Bench:
 
     def measure(self) -> dict[str, Any]:
         """Return the search times of all indexes that are built."""
-        own = np.random.default_rng(2026).choice(len(self.catalog), 40, replace=False)
-        queries = self.catalog[own]
-        searches, dense = [], []
+        queries, searches, dense = self._queries(), [], []
         for run in code_runs(len(self.catalog), self.largest, self.latents):
             if run.timed and (self.work / run.name / "facts.json").exists():
                 searches += run.time(self.work, self.model(run.latents, run.k), queries)
                 print(run.name, [round(row["p50_ms"], 2) for row in searches[-6:]], flush=True)
         for each in dense_runs(len(self.catalog)):
             if each.built(self.work):
-                dense += each.time(self.work, self._fields(each.dim)[own])
+                dense += each.time(self.work, self._fields(each.dim)[self._own()])
                 print(each.name, each.dim, each.items, [round(row["p50_ms"], 2) for row in dense[-2:]], flush=True)
         return {"searches": searches, "dense_searches": dense, "planning": _planning(queries)}
+
+    def _own(self) -> npt.NDArray[np.int64]:
+        return np.random.default_rng(2026).choice(len(self.catalog), 40, replace=False)
+
+    def _queries(self) -> FloatArray:
+        """Return the items that are searched for."""
+        return self.catalog[self._own()]
 
     def _fields(self, dim: int) -> FloatArray:
         if dim == self.catalog.shape[1]:
@@ -221,6 +254,8 @@ def main() -> int:
     )
     parser.add_argument("--recall", nargs=2, action="append", default=[], metavar=("DIM", "ROWS"),
                         help="dimensions, and a rows.json of bench_retrieval.py with the recalls for them")  # fmt: skip
+    parser.add_argument("--only", choices=["graph"], help="measure only searches by the graph; keep everything else "
+                        "of --out")  # fmt: skip
     parser.add_argument("--build", action="store_true", help="only build the indexes and measure their bytes")
     parser.add_argument("--measure", action="store_true", help="only time the indexes that are built")
     parser.add_argument("--fit", action="store_true", help="measure nothing; fit the measurements in --out again")
@@ -239,6 +274,8 @@ def main() -> int:
     constants = fit_constants(measured)
     kept = {name: value for name, value in measured.items() if name not in ("format", "constants")}
     write_text(args.out, json.dumps({"format": 1, **kept, "constants": constants.to_json()}, indent=1) + "\n")
+    if args.out.resolve() == SHIPPED.resolve():
+        write_text(SEARCH_COSTS, json.dumps(constants.search.to_json(), indent=1) + "\n")
     print(report(measured, constants))
     return int(worst_bytes(measured, constants) > LARGEST_ERROR)
 
@@ -247,13 +284,17 @@ def _measured(args: argparse.Namespace) -> dict[str, Any] | None:
     """Return the measurements of this run and earlier ones; None after --build, while times are missing."""
     bench = Bench(args)
     measured: dict[str, Any] = json.loads(bench.notes.read_text()) if bench.notes.exists() else {}
-    if "recall" not in measured:
-        shipped = json.loads(SHIPPED.read_text())
-        measured["recall"] = shipped["recall"]
+    known = json.loads((args.out if args.out.exists() else SHIPPED).read_text())
+    if args.only:
+        kept = {name: value for name, value in known.items() if not name.startswith("graph_")}
+        measured = kept | {name: value for name, value in measured.items() if name.startswith("graph_")}
+    measured.setdefault("recall", known["recall"])
     if not args.measure:
-        measured |= bench.build()
+        measured |= bench.build_graphs() | ({} if args.only else bench.build())
+        write_text(bench.notes, json.dumps(measured, indent=1) + "\n")
     if not args.build:
-        measured |= bench.measure() | {"machine": _machine(args.provisional)}
+        measured |= bench.measure_graphs()
+        measured |= {} if args.only else bench.measure() | {"machine": _machine(args.provisional)}
     write_text(bench.notes, json.dumps(measured, indent=1) + "\n")
     return None if args.build else measured
 

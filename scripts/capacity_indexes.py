@@ -25,7 +25,7 @@ from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
 
-__all__ = ["CodeIndexRun", "DenseIndexRun", "stored_code_cells", "timed"]
+__all__ = ["OPENED", "CodeIndexRun", "DenseIndexRun", "stored_code_cells", "timed"]
 
 _QUERIES = 40
 _MIN_REPEATS, _MAX_REPEATS = 3, 25
@@ -34,7 +34,7 @@ _PLAN_SECONDS = 1.5
 _PLANS: list[tuple[int | None, int]] = [(64, 200), (256, 200), (1024, 100), (512, 1000), (1024, 505), (None, 200)]
 """First-stage latents (None: all of them, "one stage" in the tables) and candidates of each plan."""
 
-_OPENED = """
+OPENED = """
 import json, re, sys
 from pathlib import Path
 import qdrant_edge as qe
@@ -77,7 +77,7 @@ class CodeIndexRun:
             payloads = payloads_of(self.items, self.payload_bytes)
             rows = codes()
             started = time.perf_counter()
-            settings = IndexSettings(datatype=self.datatype, segments=self.segments)
+            settings = IndexSettings(datatype=self.datatype, segments=self.segments, navigation=None)
             with EdgeIndex.create(folder, model, settings) as index:
                 for start in range(0, self.items, 4096):
                     part = rows[start : start + 4096]
@@ -88,7 +88,7 @@ class CodeIndexRun:
             use = np.bincount(rows.indices.ravel(), minlength=self.latents)
             np.save(folder / "postings.npy", use)
             opened = subprocess.run(
-                [sys.executable, "-c", _OPENED, str(folder / "shard")], capture_output=True, text=True, check=True
+                [sys.executable, "-c", OPENED, str(folder / "shard")], capture_output=True, text=True, check=True
             )
             measured = {
                 "index_bytes": info.index_bytes,

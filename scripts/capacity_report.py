@@ -6,7 +6,15 @@ import statistics
 from typing import Any
 
 from compressae_qdrant.capacity import Constants, Workload
-from compressae_qdrant.capacity.planner import index_bytes, item_bytes, search_ms
+from compressae_qdrant.capacity.planner import graph_ms, search_ms
+from compressae_qdrant.capacity.sizes import (
+    graph_disk_bytes,
+    index_bytes,
+    item_bytes,
+    link_bytes,
+    pages_read,
+    vector_bytes,
+)
 
 __all__ = ["report", "worst_bytes"]
 
@@ -21,13 +29,21 @@ def report(measured: dict[str, Any], constants: Constants) -> str:
             *_bytes(measured, constants),
             *_times(measured, constants),
             *_dense(measured),
+            *_graph(measured, constants),
         ]
     )
 
 
 def worst_bytes(measured: dict[str, Any], constants: Constants) -> float:
     """Return the largest relative error of the formulas for the bytes of an index, in memory and on disk."""
-    return max(error for _, *errors in _byte_errors(measured, constants) for error in errors)
+    codes = [error for _, *errors in _byte_errors(measured, constants) for error in errors]
+    graphs = [
+        abs(formula / real - 1)
+        for row in measured["graph_builds"]
+        if not row["synthetic"]
+        for formula, real in _graph_bytes(row, constants)
+    ]
+    return max(codes + graphs)
 
 
 def _byte_errors(measured: dict[str, Any], constants: Constants) -> list[tuple[dict[str, Any], float, float]]:
@@ -116,6 +132,65 @@ def _dense(measured: dict[str, Any]) -> list[str]:
             f"| {built['disk_bytes'] / run['items']:.0f} | {row['p50_ms']:.2f} | {row['cpu_ms']:.2f} |"
         )
     return lines
+
+
+def _graph_bytes(row: dict[str, Any], constants: Constants) -> list[tuple[float, float]]:
+    """Return bytes per item of a graph by the formulas and as measured: in memory, and on disk."""
+    run, n = row["run"], row["run"]["items"]
+    workload = graph_workload_of(run)
+    memory = vector_bytes(workload, constants) + link_bytes(workload, constants, n)
+    disk = index_bytes(workload, constants, 1) / n + item_bytes(workload, constants)
+    disk += graph_disk_bytes(workload, constants, n)
+    return [(memory, (row["vector_bytes"] + row["link_bytes"]) / n), (disk, row["disk_bytes"] / n)]
+
+
+def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
+    lines = [
+        "\nIndexes of more items than the catalog hold jittered codes, whose links take half the bytes of real ones; "
+        "the formula of links is fitted to real ones.\n",
+        "| graph | items | navigation | embeddings kept | memory B an item | formula | disk B an item | formula "
+        "| optimised in s |",
+        "|" + "---|" * 9,
+    ]
+    for row in measured["graph_builds"]:
+        (memory, real_memory), (disk, real_disk) = _graph_bytes(row, constants)
+        lines.append(
+            f"| {_graph_name(row['run'])} | {real_memory:.1f} | {memory:.1f} | {real_disk:.1f} | {disk:.1f} "
+            f"| {row['optimise_seconds']:.0f} |"
+        )
+    lines += [
+        "\n| graph | items | navigation | embeddings kept | candidates | ef | p50 ms | CPU ms | formula |",
+        "|" + "---|" * 9,
+    ]
+    for row in measured["graph_searches"]:
+        workload = graph_workload_of(row["run"], prefetch=row["prefetch"], navigation_ef=row["ef"])
+        lines.append(
+            f"| {_graph_name(row['run'])} | {row['prefetch']} | {row['ef']} | {row['p50_ms']:.2f} "
+            f"| {row['cpu_ms']:.2f} | {graph_ms(workload, constants, 1):.2f} |"
+        )
+    lines += [
+        "\n| cold | items | navigation | embeddings kept | candidates | pages read | formula | cold ms | warm ms |",
+        "|" + "---|" * 9,
+    ]
+    for row in measured["graph_cold"]:
+        workload = graph_workload_of(row["run"], prefetch=row["prefetch"])
+        counts = (0, row["prefetch"]) if workload.keep_dense else (row["prefetch"], 0)
+        lines.append(
+            f"| {_graph_name(row['run'])} | {row['prefetch']} | {row['pages']:.0f} "
+            f"| {pages_read(workload, constants, *counts):.0f} | {row['cold_ms']:.2f} | {row['warm_ms']:.2f} |"
+        )
+    return lines
+
+
+def _graph_name(run: dict[str, Any]) -> str:
+    navigation = f"{run['navigation_dim']} x {run['bits']:g} bit, m={run['m']}"
+    return f"graph | {run['items']:,} | {navigation} | {'yes' if run['keep_dense'] else 'no'}"
+
+
+def graph_workload_of(run: dict[str, Any], **query: Any) -> Workload:
+    """Return the workload of a run with a graph, for the planner's formulas."""
+    names = ("items", "dim", "latents", "k", "keep_dense", "navigation_dim")
+    return Workload(**{name: run[name] for name in names}, navigation_bits=run["bits"], navigation_m=run["m"], **query)
 
 
 def workload_of(run: dict[str, Any], **query: Any) -> Workload:

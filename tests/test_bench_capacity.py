@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressae_qdrant.capacity import load_constants
+from compressae_qdrant.capacity import Constants, load_constants
 from compressae_qdrant.codes import FloatArray, SparseCodes
 from compressae_qdrant.evaluation.comparison import Row
 
@@ -67,6 +67,18 @@ def test_recalls_come_from_the_rows_of_a_benchmark() -> None:
     }
 
 
+def _graph_build(constants: Constants, factor: float) -> dict[str, Any]:
+    """Return the measurements of a graph that takes the memory of the formula divided by a factor."""
+    from compressae_qdrant.capacity import Workload, plan
+
+    run = {"items": 20_000, "latents": 4096, "k": 32, "dim": 384, "navigation_dim": 128, "bits": 2, "m": 12,
+           "keep_dense": False}  # fmt: skip
+    planned = plan(Workload(20_000, 384, navigation_dim=128, navigation_m=12), constants)[0]
+    memory = planned.index_bytes / factor
+    return {"run": run, "synthetic": False, "vector_bytes": memory / 2, "link_bytes": memory / 2,
+            "disk_bytes": planned.disk_bytes, "optimise_seconds": 1.0}  # fmt: skip
+
+
 def test_the_report_says_how_far_formulas_are_off() -> None:
     from capacity_report import report, worst_bytes
 
@@ -74,13 +86,17 @@ def test_the_report_says_how_far_formulas_are_off() -> None:
     run: dict[str, Any] = {"items": 20_000, "latents": 4096, "k": 32, "datatype": "uint8", "segments": 1,
                            "payload_bytes": 0, "dim": 384}  # fmt: skip
     from compressae_qdrant.capacity import Workload
-    from compressae_qdrant.capacity.planner import index_bytes, item_bytes
+    from compressae_qdrant.capacity.sizes import index_bytes, item_bytes
 
     asked = Workload(20_000, 384)
     index = index_bytes(asked, constants, 1)
     disk = index + item_bytes(asked, constants) * 20_000
     build = {"run": run, "index_bytes": index / 1.2, "disk_bytes": disk, "opened_bytes": index, "posting_mass": 0.3}
-    measured = {"builds": [build], "searches": [], "dense_builds": [], "dense_searches": [], "machine": {"cpu": "x"}}
+    measured = {"builds": [build], "searches": [], "dense_builds": [], "dense_searches": [],
+                "graph_builds": [_graph_build(constants, 1.3)], "graph_searches": [], "graph_cold": [],
+                "machine": {"cpu": "x"}}  # fmt: skip
+    assert worst_bytes(measured, constants) == pytest.approx(0.3)
+    measured["graph_builds"] = [_graph_build(constants, 1), _graph_build(constants, 9) | {"synthetic": True}]
     assert worst_bytes(measured, constants) == pytest.approx(0.2)
     said = report(measured, constants)
     assert "- 20,000 items: bytes of the index are at most 20.0% off, on disk 0.0%" in said

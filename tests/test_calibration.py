@@ -34,6 +34,7 @@ GRID: dict[str, Any] = {
     "first_stage_latents": (4, 12, 40, 96),
     "prefetch": (5, 20, 60, 200),
     "queries": 150,
+    "navigation": None,
 }
 
 
@@ -60,7 +61,7 @@ def own_model(tmp_path: Path, model: CompresSAE) -> CompresSAE:
 def built_index(
     request: pytest.FixtureRequest, tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray
 ) -> Iterator[EdgeIndex]:
-    settings = IndexSettings(datatype="float32", keep_dense=request.param)
+    settings = IndexSettings(datatype="float32", keep_dense=request.param, navigation=None)
     with EdgeIndex.create(tmp_path / "index", own_model, settings) as index:
         index.upsert(range(600), own_model.encode(embeddings), dense=embeddings if request.param else None)
         index.optimize()
@@ -68,26 +69,86 @@ def built_index(
 
 
 def test_choose_returns_the_cheapest_plan_that_reaches_the_target() -> None:
+    def choose(target: float, limit: int, keep_dense: bool = False) -> tuple[int, int]:
+        chosen = EXAMPLE.choose(target, limit, keep_dense=keep_dense)
+        return chosen.first_stage_latents, chosen.prefetch
+
     assert EXAMPLE.limits == [10, 50]
-    assert EXAMPLE.choose(0.7, 10) == (8, 10)
-    assert EXAMPLE.choose(0.71, 10) == (16, 50)
-    assert EXAMPLE.choose(0.7, 3) == (8, 10)  # the smallest measured limit decides
-    assert EXAMPLE.choose(0.7, 11) == (16, 80)  # both neighbouring limits decide
-    assert EXAMPLE.choose(0.85, 50) == (64, 90)
-    assert EXAMPLE.choose(0.6, 75) == (16, 75)  # the same number of candidates for each hit as with 50
+    assert choose(0.7, 10) == (8, 10)
+    assert choose(0.71, 10) == (16, 50)
+    assert choose(0.7, 3) == (8, 10)  # the smallest measured limit decides
+    assert choose(0.7, 11) == (16, 80)  # both neighbouring limits decide
+    assert choose(0.85, 50) == (64, 90)
+    assert choose(0.6, 75) == (16, 75)  # the same number of candidates for each hit as with 50
     with pytest.raises(InvalidInputError, match=r"with 20 hits no plan reliably reaches more than 0\.900 \(0\.910 on"):
         EXAMPLE.choose(0.91, 20)
     with_embeddings = dataclasses.replace(EXAMPLE, keep_dense=True)
-    assert with_embeddings.choose(0.7, 10, keep_dense=True) == (8, 10)
-    assert EXAMPLE.choose(0.7, 10, keep_dense=True) == (8, 10)
+    assert with_embeddings.choose(0.7, 10, keep_dense=True) == EXAMPLE.plans[0]
+    assert choose(0.7, 10, keep_dense=True) == (8, 10)
     with pytest.raises(ConfigError, match="was calibrated for searches that embeddings rescore"):
         with_embeddings.choose(0.7, 10)
 
 
+def test_choose_takes_the_first_stages_that_a_search_can_take() -> None:
+    by_graph = dataclasses.replace(plan(0, 40, 0.5, n10=0.8, n50=0.7), first_stage="graph", navigation_ef=64)
+    both = dataclasses.replace(EXAMPLE, plans=(by_graph, *EXAMPLE.plans))
+    assert both.choose(0.75, 10) is not None
+    assert both.choose(0.75, 10).first_stage == "graph"
+    assert both.choose(0.75, 10, first_stages=["codes"]) == EXAMPLE.plans[1]
+    assert both.choose(0.85, 10).first_stage == "codes"  # the graph's plan does not reach it
+    scaled = both.choose(0.6, 75, first_stages=["graph"])
+    assert (scaled.prefetch, scaled.navigation_ef) == (60, 96)
+    with pytest.raises(InvalidInputError, match=r"more than 0\.800 \(0\.810 on average, by graph, ef=64 and 40 cand"):
+        both.choose(0.9, 10, first_stages=["graph"])
+    with pytest.raises(ConfigError, match="has no plans by graph for 10 hits; run `compressae calibrate` again"):
+        EXAMPLE.choose(0.7, 10, first_stages=["graph"])
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["codes", "keep_dense"])
+def test_plans_of_the_graph_are_measured_and_taken(
+    tmp_path: Path, own_model: CompresSAE, embeddings: FloatArray, dense: bool
+) -> None:
+    grid = {name: value for name, value in GRID.items() if name != "navigation"} | {"queries": 80}
+    with EdgeIndex.create(tmp_path / "index", own_model, IndexSettings(keep_dense=dense)) as index:
+        index.upsert(range(600), own_model.encode(embeddings), dense=embeddings if dense else None)
+        index.optimize()
+        timed = calibrate(own_model, embeddings, index, seed=4, **grid)
+        assert {each.first_stage for each in timed.plans} == {"codes", "graph"}
+        assert [each.ms for each in timed.plans] == sorted(each.ms for each in timed.plans)
+        planned = calibrate(own_model, embeddings, keep_dense=dense, items=10**8, seed=4, **grid)
+        assert planned.plans[0].first_stage == "graph"  # which does not walk 10^8 items
+        own = np.sort(np.random.default_rng(4).choice(600, 80, replace=False))
+        truth = exact_neighbours(embeddings[own], embeddings, 20, own).tolist()
+        retriever = Retriever(own_model, index)
+        for entry in (each for each in planned.plans if each.first_stage == "graph"):
+            assert entry.navigation_ef is not None
+            hits = retriever.search_batch(
+                embeddings[own], 6, first_stage="graph", prefetch=entry.prefetch + 1,
+                navigation_ef=max(entry.navigation_ef, entry.prefetch + 1),
+            )  # fmt: skip
+            rows = [[hit.id for hit in batch if hit.id != row][:5] for batch, row in zip(hits, own, strict=True)]
+            assert float(recall(rows, truth, 5).mean()) == pytest.approx(entry.recall[5].mean, abs=0.03)
+        own_model.calibration = planned
+        for stage, expected in (("auto", "graph"), ("graph", "graph"), ("codes", "codes")):
+            (hit,) = retriever.search(embeddings[0], 1, target_recall=0.3, first_stage=stage)  # type: ignore[arg-type]
+            assert hit.explain().first_stage == expected
+        with pytest.raises(InvalidInputError, match="target_recall chooses a plan of one first stage"):
+            retriever.search(embeddings[0], 1, target_recall=0.3, first_stage="both")
+    plain = IndexSettings(keep_dense=dense, navigation=None)
+    with EdgeIndex.create(tmp_path / "plain", own_model, plain) as index:
+        index.upsert(range(600), own_model.encode(embeddings), dense=embeddings if dense else None)
+        (hit,) = Retriever(own_model, index).search(embeddings[0], 1, target_recall=0.3)
+        assert hit.explain().first_stage == "codes"
+        with pytest.raises(ConfigError, match="no navigation vectors"):
+            Retriever(own_model, index).search(embeddings[0], 1, target_recall=0.3, first_stage="graph")
+
+
 def test_save_and_load_round_trip(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path, "m-0") is None
-    EXAMPLE.save(tmp_path)
-    assert Calibration.load(tmp_path, "m-0") == EXAMPLE
+    by_graph = dataclasses.replace(plan(0, 40, 0.5, n10=0.8, n50=0.7), first_stage="graph", navigation_ef=64)
+    both = dataclasses.replace(EXAMPLE, plans=(by_graph, *EXAMPLE.plans))
+    both.save(tmp_path)
+    assert Calibration.load(tmp_path, "m-0") == both
     with pytest.raises(ModelMismatchError, match="belongs to model 'm-0' but the model here is 'm-1'"):
         Calibration.load(tmp_path, "m-1")
     for text in (
@@ -173,7 +234,7 @@ def test_a_search_reaches_its_target_recall(
         assert planned.first_stage is not None
         sizes.append((planned.prefetch, len(planned.first_stage)))
         expected = own_model.calibration.choose(target, 20, keep_dense=dense)
-        assert (len(planned.first_stage), planned.prefetch) == expected
+        assert (len(planned.first_stage), planned.prefetch) == (expected.first_stage_latents, expected.prefetch)
     assert len(set(sizes)) > 1
     assert retriever.similar_to(3, 5, target_recall=0.5)
     if not dense:
@@ -187,6 +248,7 @@ def test_a_search_reaches_its_target_recall(
         ({"target_recall": 0.0}, "target_recall is 0.0; it must be above 0"),
         ({"target_recall": 1.5}, "target_recall is 1.5; it must be above 0"),
         ({"target_recall": 0.9, "prefetch": 50}, "and prefetch given too"),
+        ({"target_recall": 0.9, "navigation_ef": 50}, "and navigation_ef given too"),
         ({"target_recall": 0.9, "exact": True, "first_stage_latents": 3}, "and first_stage_latents, exact given too"),
         ({"target_recall": 0.9, "scoring": "sparse"}, "and scoring given too"),
         ({"target_recall": 0.9, "within": "+3"}, "and within given too"),
@@ -223,7 +285,11 @@ def test_a_calibration_is_saved_with_its_model(tmp_path: Path, own_model: Compre
     calibration.save(tmp_path / "model")
     assert own_model.calibration == calibration
     file = tmp_path / "model" / CALIBRATION_FILE
-    file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
+    # As older versions wrote it.
+    text = file.read_text().replace(', "first_stage": "codes", "navigation_ef": null', "")
+    assert "graph" not in text
+    assert '"codes"' not in text
+    file.write_text(text.replace("first_stage_latents", "first_stage"))
     assert CompresSAE.load(tmp_path / "model").calibration == calibration
     own_model.save(tmp_path / "copy")
     assert CompresSAE.load(tmp_path / "copy").calibration == calibration

@@ -24,8 +24,17 @@ from compressae_qdrant.capacity import (
 )
 from compressae_qdrant.capacity.chart import draw_plan
 from compressae_qdrant.capacity.fit import fit_constants
-from compressae_qdrant.capacity.planner import index_bytes, item_bytes, item_ms, search_ms, shard_ms
+from compressae_qdrant.capacity.planner import graph_ms, item_ms, search_ms, shard_ms
+from compressae_qdrant.capacity.sizes import (
+    graph_disk_bytes,
+    index_bytes,
+    item_bytes,
+    link_bytes,
+    pages_read,
+    vector_bytes,
+)
 from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.search.costs import shipped_costs
 
 MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
 CONSTANTS = load_constants()
@@ -46,7 +55,16 @@ def workload_of(run: dict[str, Any], **query: Any) -> Workload:
 
 
 def codes(workload: Workload, node: Node = Node(), prices: Prices | None = None) -> Estimate:  # noqa: B008 (frozen)
-    return plan(workload, CONSTANTS, node, prices)[0]
+    return plan(dataclasses.replace(workload, first_stage="codes"), CONSTANTS, node, prices)[0]
+
+
+def graph(workload: Workload, node: Node = Node(), prices: Prices | None = None) -> Estimate:  # noqa: B008 (frozen)
+    return plan(dataclasses.replace(workload, first_stage="graph"), CONSTANTS, node, prices)[0]
+
+
+def graph_workload_of(run: dict[str, Any], **query: Any) -> Workload:
+    names = ("items", "dim", "latents", "k", "keep_dense", "navigation_dim")
+    return Workload(**{name: run[name] for name in names}, navigation_bits=run["bits"], navigation_m=run["m"], **query)
 
 
 def dataclass_numbers(value: Any) -> list[float]:
@@ -105,6 +123,93 @@ def test_dense_bytes_are_near_those_measured() -> None:
         found = {each.name: each for each in plan(Workload(run["items"], run["dim"]), CONSTANTS)}
         assert found[run["method"]].index_bytes == pytest.approx(row["index_bytes"], rel=0.1)
         assert found[run["method"]].disk_bytes == pytest.approx(row["disk_bytes"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in MEASURED["graph_builds"] if not row["synthetic"]], ids=lambda row: json.dumps(row["run"])
+)
+def test_bytes_of_graphs_are_within_a_tenth_of_what_was_measured(row: dict[str, Any]) -> None:
+    n, workload = row["run"]["items"], graph_workload_of(row["run"])
+    vectors, links = vector_bytes(workload, CONSTANTS), link_bytes(workload, CONSTANTS, n)
+    assert vectors + links == pytest.approx((row["vector_bytes"] + row["link_bytes"]) / n, rel=0.1)
+    disk = index_bytes(workload, CONSTANTS, 1) / n + item_bytes(workload, CONSTANTS)
+    assert disk + graph_disk_bytes(workload, CONSTANTS, n) == pytest.approx(row["disk_bytes"] / n, rel=0.1)
+    estimate = graph(workload)
+    assert estimate.index_bytes == pytest.approx(row["vector_bytes"] + row["link_bytes"], rel=0.1)
+    assert estimate.disk_bytes == pytest.approx(row["disk_bytes"], rel=0.1)
+
+
+def test_times_of_graphs_are_near_those_measured() -> None:
+    errors = [
+        graph_ms(graph_workload_of(row["run"], prefetch=row["prefetch"], navigation_ef=row["ef"]), CONSTANTS, 1)
+        / row["cpu_ms"]
+        for row in MEASURED["graph_searches"]
+    ]
+    assert np.median(np.abs(np.log(errors))) < 0.25
+
+
+def test_pages_read_from_a_cold_disk_are_near_those_measured() -> None:
+    """The formula holds for items in random order: an upper bound for a catalog that has similar ones together."""
+    for row in MEASURED["graph_cold"]:
+        if not row["run"]["keep_dense"]:
+            expected = pages_read(graph_workload_of(row["run"]), CONSTANTS, row["prefetch"], 0)
+            assert 0.25 * expected < row["pages"] < 1.2 * expected, row
+
+
+def test_the_costs_that_a_search_compares_are_those_of_the_plan() -> None:
+    assert shipped_costs() == CONSTANTS.search
+
+
+def test_both_first_stages_are_estimated_unless_one_is_named() -> None:
+    both = plan(SHOP, CONSTANTS)
+    assert [each.name for each in both[:2]] == ["codes k=32, h=4096, graph", "codes k=32, h=4096, uint8"]
+    assert both[:2] == [graph(SHOP), codes(SHOP)]
+    assert both[2:] == plan(dataclasses.replace(SHOP, first_stage="graph"), CONSTANTS)[1:]
+
+
+def test_the_graph_takes_less_memory_and_time_of_a_large_catalog() -> None:
+    large = Workload(items=10**8, dim=768)
+    assert graph(large).resident_bytes < codes(large).resident_bytes * 1.5
+    assert graph(large).cpu_ms < codes(large).cpu_ms / 20
+    assert graph(large).disk_bytes > codes(large).disk_bytes  # the inverted index and the vectors are there too
+    base = graph(large)
+    for change in ({"navigation_dim": 96}, {"navigation_bits": 1}, {"navigation_m": 6}):
+        assert graph(dataclasses.replace(large, **change)).resident_bytes < base.resident_bytes  # type: ignore[arg-type]
+    for change in ({"prefetch": 400}, {"navigation_ef": 400}, {"items": 10**9}):
+        assert graph(dataclasses.replace(large, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
+
+
+def test_cold_queries_read_the_codes_of_their_candidates() -> None:
+    large = Workload(items=10**8, dim=768)
+    found = graph(large)
+    candidates, _ = large.graph_plan
+    pages = 2 * candidates  # one of codes and one of places for each
+    assert found.read_bytes == pytest.approx(4096 * pages, rel=0.01)
+    assert found.cold_ms == pytest.approx(found.p50_ms + pages * CONSTANTS.disk.page_ms, rel=0.01)
+    kept = graph(dataclasses.replace(large, keep_dense=True))
+    assert kept.read_bytes == pytest.approx(candidates * (4096 + 2 * 768))  # embeddings rank the candidates instead
+    assert graph(Workload(items=100, dim=768)).read_bytes <= 4096 * 10  # all items lie in a few pages
+    rescored, plain = (
+        next(each for each in plan(large, CONSTANTS) if each.name == name)
+        for name in ("scalar int8 + originals", "scalar int8")
+    )
+    assert rescored.read_bytes > 0 == plain.read_bytes
+    assert plain.cold_ms == plain.p50_ms
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"navigation_dim": 900}, "navigation_dim is 900; it must be at most 256"),
+        ({"navigation_dim": 100, "dim": 64}, "it must be at most 64"),
+        ({"navigation_bits": 3}, "navigation bits are 3"), ({"navigation_m": 1}, "navigation m is 1"),
+        ({"first_stage": "both"}, "first_stage is 'both'; it must be one of graph, codes"),
+        ({"navigation_ef": 0}, "navigation_ef is 0"),
+    ],
+)  # fmt: skip
+def test_navigation_that_makes_no_sense_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        dataclasses.replace(SHOP, **change)
 
 
 def test_larger_workloads_never_take_less() -> None:

@@ -25,7 +25,7 @@ from compressae_qdrant import (
     SparseCodes,
 )
 from compressae_qdrant.capacity import Workload, load_constants, plan
-from compressae_qdrant.capacity.planner import TEXT_WORD_BYTES
+from compressae_qdrant.capacity.sizes import TEXT_WORD_BYTES
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError
 from compressae_qdrant.index import TextSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from compressae_qdrant.index.qdrant.creation import create_steps
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model import CompresSAE, ModelConfig
 from compressae_qdrant.model.projection import PROJECTION_FILE, Projection
+from compressae_qdrant.search.costs import shipped_costs
 from compressae_qdrant.search.settings import SearchOptions
 
 N, D, H, K = 300, 24, 96, 8
@@ -159,7 +161,9 @@ def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
 ) -> None:
     retriever = Retriever(navigator, filled)
     assert retriever.search(items[0])[0].explain().first_stage == "codes"
-    monkeypatch.setattr("compressae_qdrant.search.planner.GRAPH_ITEMS", N)
+    costs = shipped_costs()
+    small = dataclasses.replace(costs, graph=dataclasses.replace(costs.graph, smallest=N))
+    monkeypatch.setattr("compressae_qdrant.search.planner.shipped_costs", lambda: small)
     assert retriever.search(items[0])[0].explain().first_stage == "graph"
     needs_codes: tuple[SearchOptions, ...] = (
         {"exact": True}, {"scoring": "sparse"}, {"first_stage_latents": 20}, {"concepts": {"+3": 0.2}},

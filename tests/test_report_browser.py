@@ -180,13 +180,17 @@ CATALOGS = [
     (Workload(10**9, 768, k=48, latents=16_384, datatype="float16", payload_bytes=312.5, replicas=2,
               queries_per_second=75.5), Node(ram_gib=256, vcpus=32, headroom=0.3), Prices(3.25, 0.09, 21)),
     (Workload(63_666, 384, payload_bytes=300, queries_per_second=40_000), Node(), Prices(0, 0.5, 18.75)),
+    (Workload(10**8, 768, navigation_dim=96, navigation_bits=1.5, navigation_m=8), Node(ram_gib=8), None),
 ]  # fmt: skip
 KEYS: dict[str, Callable[[Estimate, int], float | None]] = {
     "memory": lambda each, _: each.replicas * each.resident_bytes,
     "item": lambda each, items: each.resident_bytes / items,
+    "read": lambda each, _: each.read_bytes,
     "disk": lambda each, _: each.replicas * each.disk_bytes,
+    "disk-item": lambda each, items: each.disk_bytes / items,
     "shards": lambda each, _: each.shards,
     "p50": lambda each, _: each.p50_ms,
+    "cold": lambda each, _: each.cold_ms,
     "rate": lambda each, _: each.queries_per_core,
     "recall": lambda each, _: each.recall100,
     "usd": lambda each, _: each.usd,
@@ -198,8 +202,10 @@ def _fill(page: Page, workload: Workload, node: Node, prices: Prices | None) -> 
     asked = {**dataclasses.asdict(workload), **dataclasses.asdict(node)}
     asked |= {f"price_{name}": value for name, value in (dataclasses.asdict(prices) if prices else {}).items()}
     for name in page.locator(".calculator input").evaluate_all("all => all.map((one) => one.id)"):
-        page.locator(f"#{name}").fill(str(asked.get(name.removeprefix("calc-"), "")))
+        value = asked.get(name.removeprefix("calc-"))
+        page.locator(f"#{name}").fill("" if value is None else str(value))
     page.locator("#calc-datatype").select_option(workload.datatype)
+    page.locator("#calc-navigation_bits").select_option(f"{workload.navigation_bits:g}")
 
 
 def _shown(page: Page) -> list[dict[str, tuple[float | None, str]]]:
@@ -233,7 +239,9 @@ def test_the_calculator_agrees_with_plan(opened: Opened, workload: Workload, nod
             if key == "shards":
                 assert text == f"{each.shards:,} × {each.replicas:,}"
             elif exact is not None:
-                assert _rounded(text) == pytest.approx(exact, rel=5.1e-3, abs=0.51 if key in ("item", "usd") else 5e-4)
+                assert _rounded(text) == pytest.approx(
+                    exact, rel=5.1e-3, abs=0.51 if key in ("item", "disk-item", "usd") else 5e-4
+                )
     said = str(page.locator("#calc-summary").text_content())
     assert said.startswith(f"{workload.items:,} items of {workload.dim} dimensions: ")
     times = wanted[-1].replicas * wanted[-1].resident_bytes / (wanted[0].replicas * wanted[0].resident_bytes)

@@ -14,8 +14,11 @@ from typing import Any, Final, Self
 
 from ..errors import ConfigError
 from ..index.settings import Datatype
+from ..search.costs import CodeTimes, GraphTimes, SearchCosts
 
-__all__ = ["CodeBytes", "CodeTimes", "Constants", "DenseCosts", "load_constants"]
+__all__ = [
+    "CodeBytes", "CodeTimes", "Constants", "DenseCosts", "DiskReads", "GraphBytes", "GraphTimes", "load_constants",
+]  # fmt: skip
 
 _FORMAT: Final = 1
 
@@ -53,36 +56,31 @@ class CodeBytes:
 
 
 @dataclass(frozen=True)
-class CodeTimes:
-    """Milliseconds of one core for a two-stage search over one segment with a warm page cache."""
+class GraphBytes:
+    """Bytes of navigation vectors and their graph."""
 
-    fixed: float
-    """Per search."""
-    latent: float
-    """Per latent of the model, since the query of the second stage holds all latents."""
+    vector: float
+    """Bytes per quantised navigation vector in memory, without its `dim * bits / 8`: corrections of the quantiser."""
     item: float
-    """Per item of the segment, whose score is initialised and checked."""
-    posting: float
-    """Per posting that the first stage reads."""
-    visit: float
-    """Per first-stage latent and 10,000 items, since the engine visits all lists for each block of that many items."""
-    candidate: float
-    """Per rescored candidate."""
-    candidate_latent: float
-    """Per rescored candidate and latent of the model, since the candidate's code is merged with the full query."""
-    segment: float
-    """Per segment of a shard after the first, in addition to the above."""
-    planning: float
-    """In the client, per query."""
-    planning_latent: float
-    """In the client, per latent of the model."""
-    planning_product: float
-    """In the client, per latent and dimension of the product with the dictionary."""
-    share_exponent: float
-    """Exponent e: the m first-stage latents of h hold `(m / h)^e` of all postings. Below 1, because the latents of a
-    query are used more often than others."""
-    spread: float
-    """Variation of repeated searches: the scale of a log-logistic distribution, `ln(p95 / p50) / ln 19`."""
+    """Bytes per item of the graph in memory, without its links: the links' places."""
+    link: float
+    """Bytes per item, per unit of `m^link_exponent` and of log2(items of the segment): packed links."""
+    link_exponent: float
+    """Exponent of m. Below 1, as items with room for more links do not fill them."""
+    disk_dimension: float
+    """Bytes on disk per dimension of a navigation vector: the vector itself, which searches do not read."""
+    disk_item: float
+    """Bytes on disk per item besides vectors, links, codes and the inverted index."""
+
+
+@dataclass(frozen=True)
+class DiskReads:
+    """Reads from disk of a search whose items are not in the page cache."""
+
+    pointer: float
+    """Bytes per item of the table that says where its code is stored."""
+    page_ms: float
+    """Milliseconds per page of 4 KiB read, one after another."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,25 @@ class Constants:
     """Bytes of codes."""
     times: CodeTimes
     """Times of searches over codes."""
+    graph_bytes: GraphBytes
+    """Bytes of navigation vectors and their graph."""
+    graph_times: GraphTimes
+    """Times of searches by the graph."""
+    disk: DiskReads
+    """Reads of a search from a cold disk."""
     dense: tuple[DenseCosts, ...]
     """Costs of the methods for dense vectors."""
     codes_recall100: dict[str, float]
     """Recall@100 of two-stage searches over codes on the benchmark's catalog, by "k,dimensions", at h=4096."""
+    graph_recall100: dict[str, float]
+    """The same for searches by the graph, with the default navigation settings."""
     machine: dict[str, Any]
     """Where and when the constants were measured: date, cpu, versions, and optionally a note."""
+
+    @property
+    def search(self) -> SearchCosts:
+        """Times of searches by both first stages."""
+        return SearchCosts(self.times, self.graph_times)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -135,9 +146,10 @@ class Constants:
         """
         try:
             return cls(
-                CodeBytes(**data["bytes"]), CodeTimes(**data["times"]),
+                CodeBytes(**data["bytes"]), CodeTimes(**data["times"]), GraphBytes(**data["graph_bytes"]),
+                GraphTimes(**data["graph_times"]), DiskReads(**data["disk"]),
                 tuple(DenseCosts(**each) for each in data["dense"]), dict(data["codes_recall100"]),
-                dict(data["machine"]),
+                dict(data["graph_recall100"]), dict(data["machine"]),
             )  # fmt: skip
         except (TypeError, KeyError) as exc:
             raise ConfigError(

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from ..index.settings import Datatype
-from .constants import CodeBytes, CodeTimes, Constants, DenseCosts
-from .planner import VISIT_ITEMS, loose_postings
+from ..search.costs import VISIT_ITEMS, CodeTimes, GraphTimes, is_scanned, rescoring_ms
+from .constants import CodeBytes, Constants, DenseCosts, DiskReads, GraphBytes
+from .sizes import loose_postings
 
 __all__ = ["fit_constants"]
 
@@ -24,14 +25,33 @@ Vector = npt.NDArray[np.float64]
 
 _CELL: Final = 128
 """Bytes of an allocation cell of the engine for stored codes and payloads."""
+_POINTER: Final = 16
+"""Bytes per item of the engine's table of where codes are stored."""
+_HALF: Final = 2
+"""Bytes per dimension of the navigation vectors on disk, float16."""
+_EXPONENTS: Final = np.arange(0.2, 1.01, 0.02)
+"""Values of `GraphBytes.link_exponent` to try."""
 _SHARPNESS: Final = np.arange(1, 8.01, 0.25)
 """Values of `CodeBytes.loose_sharpness` to try."""
 
 
 def fit_constants(measured: Row) -> Constants:
     """Fit all constants to the measurements of a file."""
+    size, times = _bytes(measured), _times(measured)
+    machine = measured["machine"]
+    if "note" in measured["graph_machine"]:
+        machine = machine | {"note": f"Searches by the graph: {measured['graph_machine']['note']}"}
+    real = [row for row in measured["graph_builds"] if not row["synthetic"]]
     return Constants(
-        _bytes(measured), _times(measured), tuple(_dense(measured)), measured["recall"]["codes"], measured["machine"]
+        bytes=size,
+        times=times,
+        graph_bytes=_graph_bytes(real, size),
+        graph_times=_graph_times(measured["graph_searches"], times),
+        disk=_disk(measured["graph_cold"]),
+        dense=tuple(_dense(measured)),
+        codes_recall100=measured["recall"]["codes"],
+        graph_recall100=measured["recall"].get("graph", {}),
+        machine=machine,
     )
 
 
@@ -53,8 +73,7 @@ def _bytes(measured: Row) -> CodeBytes:
     sharpness, weights, kinds = _index(plain)
     code, nonzero, bit = _stored_code(measured["stored_codes"])
     rest = [
-        (row["disk_bytes"] - row["index_bytes"]) / row["run"]["items"]
-        - _CELL * math.ceil((code + (nonzero + bit * math.log2(row["run"]["latents"])) * row["run"]["k"]) / _CELL)
+        (row["disk_bytes"] - row["index_bytes"]) / row["run"]["items"] - _stored(row["run"], code, nonzero, bit)
         for row in plain
     ]
     ones, items = [1.0] * len(plain), [row["run"]["items"] for row in plain]
@@ -109,6 +128,12 @@ def _stored_code(rows: Sequence[Row]) -> tuple[float, float, float]:
     best = np.flatnonzero(error <= error.min() * (1 + 1e-9))
     middle = best[len(best) // 2]  # many combinations fit equally well
     return float(code[middle]), float(nonzero[middle]), float(bit[middle])
+
+
+def _stored(run: Row, code: float, nonzero: float, bit: float) -> int:
+    """Bytes of a stored code, in whole cells."""
+    size: float = code + (nonzero + bit * math.log2(run["latents"])) * run["k"]
+    return _CELL * math.ceil(size / _CELL)
 
 
 def _payload(builds: Sequence[Row]) -> tuple[float, float]:
@@ -168,6 +193,61 @@ def _times(measured: Row) -> CodeTimes:
         share_exponent=float(of_latents @ of_postings / (of_latents @ of_latents)),
         spread=math.log(ratio) / math.log(19),
     )
+
+
+def _graph_bytes(builds: Sequence[Row], size: CodeBytes) -> GraphBytes:
+    """Fitted to real catalogs: jittered items are so close to each other that a graph keeps half the links."""
+    runs = [row["run"] for row in builds]
+    quantised = [run["navigation_dim"] * run["bits"] / 8 for run in runs]
+    vectors = [row["vector_bytes"] / run["items"] for row, run in zip(builds, runs, strict=True)]
+    links = [row["link_bytes"] / run["items"] for row, run in zip(builds, runs, strict=True)]
+    fits = []
+    for exponent in _EXPONENTS:
+        units = [run["m"] ** exponent * math.log2(run["items"]) for run in runs]
+        weights = _fit([[1.0] * len(runs), units], links)
+        off = (weights[0] + weights[1] * np.array(units)) / links - 1
+        fits.append((float(np.square(off).sum()), float(exponent), weights))
+    _, exponent, weights = min(fits, key=lambda fit: fit[0])
+    rest = [
+        (row["disk_bytes"] - row["index_bytes"]) / run["items"]
+        - (vector + link + _HALF * run["navigation_dim"] + size.disk_item)
+        - _stored(run, size.code, size.code_nonzero, size.code_nonzero_bit)
+        - (size.dense_dimension * run["dim"] if run["keep_dense"] else 0)
+        for row, run, vector, link in zip(builds, runs, vectors, links, strict=True)
+    ]
+    return GraphBytes(
+        vector=float(np.median(np.array(vectors) - quantised)),
+        item=float(weights[0]),
+        link=float(weights[1]),
+        link_exponent=exponent,
+        disk_dimension=_HALF,
+        disk_item=max(float(np.median(rest)), 0.0),
+    )
+
+
+def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
+    def scanned(row: Row) -> float:
+        run = row["run"]
+        return float(run["items"]) if is_scanned(run["items"], run["navigation_dim"]) else 0.0
+
+    def steps(row: Row) -> float:
+        return 0.0 if scanned(row) else float(row["ef"]) * math.log(row["run"]["items"])
+
+    rows = [row for row in searches if not row["run"]["keep_dense"]]
+    smallest = min(row["run"]["items"] for row in rows)
+    rescored = [row["prefetch"] * rescoring_ms(times, row["run"]["latents"]) for row in rows]
+    walks, scans = [steps(row) for row in rows], [scanned(row) for row in rows]
+    cost = _fit([[1.0] * len(rows), walks, scans, rescored], [row["cpu_ms"] for row in rows])
+    fixed, step, scan, rescoring = map(float, cost)
+    embeddings = [row for row in searches if row["run"]["keep_dense"]]
+    each = [(row["cpu_ms"] - fixed - step * steps(row)) / row["prefetch"] for row in embeddings]
+    embedding = max(float(np.median(each)), 0.0) if each else 0.0
+    return GraphTimes(fixed, step, scan, rescoring, embedding, smallest)
+
+
+def _disk(rows: Sequence[Row]) -> DiskReads:
+    each = [(row["cold_ms"] - row["warm_ms"]) / row["pages"] for row in rows if row["pages"] >= 1]
+    return DiskReads(_POINTER, max(float(np.median(each)), 0.0))
 
 
 def _dense(measured: Row) -> list[DenseCosts]:

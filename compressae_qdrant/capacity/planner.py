@@ -6,146 +6,32 @@ The formulas neither iterate nor read data, so that the calculator of the report
 from __future__ import annotations
 
 import math
-import tomllib
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Final, Self, get_args
+from dataclasses import dataclass
+from typing import Final
 
-from ..errors import ConfigError
-from ..index.settings import Datatype
-from ..search.defaults import FIRST_STAGE, candidates_of, default_plan
+from ..search import costs as search_costs
+from ..search.defaults import FIRST_STAGE, dense_candidates_of
 from .constants import Constants, DenseCosts
+from .sizes import (
+    PAGE,
+    dense_pages,
+    graph_disk_bytes,
+    index_bytes,
+    item_bytes,
+    link_bytes,
+    navigation_dim,
+    pages_read,
+    payload_bytes,
+    vector_bytes,
+)
+from .workload import Node, Prices, Workload
 
-__all__ = ["GIB", "Estimate", "Node", "Prices", "Workload", "plan"]
+__all__ = ["GIB", "Estimate", "graph_ms", "plan"]
 
 GIB: Final = 1024**3
-BLOCK: Final = 128
-"""Postings per block of the engine."""
-VISIT_ITEMS: Final = 10_000
-"""Items per block of the engine's scoring, which visits all lists of a query for each block."""
-TEXT_WORD_BYTES: Final = 3.3
-"""Bytes on disk of a text index for each word of an item's field, measured by `scripts/bench_hybrid.py` on 63,666 items
-of 48 words."""
 SEGMENT_ITEMS: Final = 1_000_000
 """Minimum items of a segment when codes are spread over the cores of a node. Smaller segments save little time, and
 their short lists fill few blocks."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """The catalog to serve, its codes, and its load."""
-
-    items: int
-    """Items of the catalog."""
-    dim: int
-    """Dimensions (d) of the dense embeddings."""
-    k: int = 32
-    """Non-zeros of a code."""
-    latents: int = 4096
-    """Latents (h) of the model."""
-    datatype: Datatype = "uint8"
-    """Datatype of index values."""
-    payload_bytes: float = 0
-    """Mean bytes of an item's payload as JSON."""
-    text_words: float = 0
-    """Mean words of an item in the payload fields that are searched for words (`IndexSettings.text_fields`)."""
-    replicas: int = 1
-    """Minimum copies of everything; more are planned if the queries need them."""
-    queries_per_second: float = 0
-    """Queries per second at the peak."""
-    limit: int = 10
-    """Hits per query."""
-    first_stage_latents: int | None = None
-    """Latents of the first stage, at most h; None takes those of the default plan."""
-    prefetch: int | None = None
-    """Candidates that are rescored; None takes those of the default plan."""
-    keep_dense: bool = False
-    """Whether embeddings are kept on disk with the codes, as float16."""
-
-    def __post_init__(self) -> None:
-        for name in ("items", "dim", "k", "latents", "replicas", "limit", "first_stage_latents", "prefetch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        for name in ("payload_bytes", "text_words", "queries_per_second"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.prefetch is not None and self.prefetch < self.limit:
-            raise ConfigError(
-                f"prefetch is {self.prefetch} but limit is {self.limit}; rescoring needs at least as many candidates"
-            )
-        if self.k > self.latents:
-            raise ConfigError(
-                f"k is {self.k} but there are {self.latents} latents; k must be at most the number of latents"
-            )
-        if self.datatype not in get_args(Datatype):
-            raise ConfigError(f"datatype is {self.datatype!r}; it must be one of {', '.join(get_args(Datatype))}")
-
-    @property
-    def plan(self) -> tuple[int, int]:
-        """First-stage latents and candidates of a search for `limit` hits."""
-        if self.first_stage_latents is None and self.prefetch is None:
-            first_stage_latents, prefetch = default_plan(self.items, self.limit, self.k, keep_dense=self.keep_dense)
-        else:
-            first_stage_latents = self.first_stage_latents or FIRST_STAGE
-            prefetch = self.prefetch or candidates_of(self.limit, self.k, keep_dense=self.keep_dense)
-        return min(first_stage_latents, self.latents), prefetch
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine that serves shards."""
-
-    ram_gib: float = 64
-    """Memory, GiB."""
-    vcpus: int = 16
-    """Number of vCPUs."""
-    headroom: float = 0.25
-    """Share of memory and processors left free for the system, segment rebuilds and peaks."""
-
-    def __post_init__(self) -> None:
-        if self.ram_gib <= 0 or self.vcpus < 1 or not 0 <= self.headroom < 1:
-            raise ConfigError(
-                f"a node has {self.ram_gib} GiB, {self.vcpus} vCPUs and headroom {self.headroom}; memory must be "
-                "positive, vCPUs at least 1, headroom in [0, 1)"
-            )
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Prices of resources, in USD per month."""
-
-    ram_gib: float
-    """Per GiB of memory."""
-    disk_gib: float
-    """Per GiB of disk."""
-    vcpu: float
-    """Per vCPU."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigError(f"price {field.name} is {value!r}; it must be a number of USD per month, at least 0")
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """Read a TOML file of `ram_gib`, `disk_gib` and `vcpu`.
-
-        Raises:
-            ConfigError: the file cannot be read, lacks a price, or has an unknown one.
-        """
-        try:
-            data = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"{file} is not a TOML file of prices ({exc})") from exc
-        names = {field.name for field in fields(cls)}
-        if set(data) != names:
-            raise ConfigError(
-                f"{file} has the prices {', '.join(sorted(data)) or '(none)'}; it must have "
-                f"{', '.join(sorted(names))}, in USD per month for a GiB of memory, a GiB of disk and a vCPU"
-            )
-        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -178,6 +64,12 @@ class Estimate:
     """Share of the processors of all nodes that the workload's queries/s keep busy."""
     disk_reads: int
     """Items that a query reads from disk if the page cache does not hold them. Times assume a warm cache."""
+    read_bytes: float
+    """Bytes that a query then reads from disk on each shard, in pages of 4 KiB. Tables of ids and index are in
+    memory."""
+    cold_ms: float
+    """Median latency of a query that finds nothing in the page cache, ms: with the time of these reads, one after
+    another on each segment."""
     recall100: float | None
     """Recall@100 of the default plan on the benchmark's catalog (63,666 items) at the nearest dimensions; None if these
     settings were not measured or the workload has another plan."""
@@ -187,7 +79,12 @@ class Estimate:
     """USD per month for whole nodes, and for the disk of all copies."""
 
 
-def plan(workload: Workload, constants: Constants, node: Node = Node(), prices: Prices | None = None) -> list[Estimate]:
+def plan(
+    workload: Workload,
+    constants: Constants,
+    node: Node = Node(),  # noqa: B008 (frozen)
+    prices: Prices | None = None,
+) -> list[Estimate]:
     """Estimate the resources of codes, and of every measured method for dense vectors.
 
     Args:
@@ -197,64 +94,42 @@ def plan(workload: Workload, constants: Constants, node: Node = Node(), prices: 
         prices: prices of resources; None leaves out the costs.
 
     Returns:
-        The estimate of codes, then those of dense vectors.
+        The estimate of codes that are searched by the graph, that of codes searched by their inverted index (one of
+        them if the workload names its first stage), then those of dense vectors.
     """
-    return [_codes(workload, constants, node, prices)] + [
-        _dense(workload, costs, constants, node, prices) for costs in constants.dense
-    ]
-
-
-def index_bytes(workload: Workload, constants: Constants, segments: int) -> float:
-    """Bytes of the posting lists of one copy, whose segments each have their own lists."""
-    size, lists = constants.bytes, segments * workload.latents
-    length = workload.items * workload.k / lists
-    loose = loose_postings(length, size.loose_sharpness)
-    packed = size.packed[workload.datatype] + math.log2(workload.latents / workload.k) / 8
-    return lists * (size.list + loose * size.loose + (length - loose) * packed)
-
-
-def loose_postings(length: float, sharpness: float) -> float:
-    """Expected postings of a list outside full blocks: all of a short list, half a block of a long one."""
-    half = BLOCK / 2
-    return half * length / math.pow(math.pow(length, sharpness) + math.pow(half, sharpness), 1 / sharpness)
-
-
-def item_bytes(workload: Workload, constants: Constants) -> float:
-    """Bytes on disk per item, without its postings: code, payload, embedding and tables."""
-    size = constants.bytes
-    code = size.code + (size.code_nonzero + size.code_nonzero_bit * math.log2(workload.latents)) * workload.k
-    dense = size.dense_dimension * workload.dim if workload.keep_dense else 0
-    return size.disk_item + size.cell * math.ceil(code / size.cell) + payload_bytes(workload, constants) + dense
-
-
-def payload_bytes(workload: Workload, constants: Constants) -> float:
-    """Bytes on disk of an item's payload and of the text index of its words."""
-    words = TEXT_WORD_BYTES * workload.text_words
-    if not workload.payload_bytes:
-        return words
-    return constants.bytes.payload_item + constants.bytes.payload * workload.payload_bytes + words
+    graph = [_graph(workload, constants, node, prices)] if workload.first_stage != "codes" else []
+    codes = [_codes(workload, constants, node, prices)] if workload.first_stage != "graph" else []
+    return graph + codes + [_dense(workload, costs, constants, node, prices) for costs in constants.dense]
 
 
 def item_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of a core that the first stage takes per item of a segment."""
-    times, (first, _) = constants.times, workload.plan
-    postings = workload.k * math.pow(first / workload.latents, times.share_exponent)
-    return times.item + times.posting * postings + times.visit * first / VISIT_ITEMS
+    """Milliseconds of a core that the first stage by codes takes per item of a segment."""
+    return search_costs.item_ms(constants.times, workload.latents, workload.k, workload.plan[0])
 
 
 def shard_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of a core that a search takes on a shard of any size: the query itself and rescoring."""
+    """Milliseconds of a core that a search by codes takes on a shard of any size: the query itself and rescoring."""
     times, (_, candidates) = constants.times, workload.plan
     query = times.fixed + times.latent * workload.latents
-    return query + (times.candidate + times.candidate_latent * workload.latents) * candidates
+    return query + search_costs.rescoring_ms(times, workload.latents) * candidates
 
 
 def search_ms(workload: Workload, constants: Constants, shards: int, segments: int) -> float:
-    """Median latency of a search over one shard of several in ms, with one core for each of its segments."""
+    """Median latency of a search by codes over one shard of several in ms, with one core for each of its segments."""
     times = constants.times
     query = times.fixed + times.latent * workload.latents
     rescoring = shard_ms(workload, constants) - query
     return query + rescoring / segments + item_ms(workload, constants) * workload.items / (shards * segments)
+
+
+def graph_ms(workload: Workload, constants: Constants, shards: int) -> float:
+    """Milliseconds of a core that a search by the graph takes on one shard of several."""
+    candidates, ef = workload.graph_plan
+    items = workload.items / shards
+    by_embeddings = workload.keep_dense
+    return search_costs.graph_ms(
+        constants.search, items, workload.latents, candidates, ef, navigation_dim(workload), by_embeddings=by_embeddings
+    )
 
 
 def spread(constants: Constants, parts: int) -> float:
@@ -278,18 +153,46 @@ def _codes(workload: Workload, constants: Constants, node: Node, prices: Prices 
     )
     segments = max(1, min(node.vcpus, workload.items // (shards * SEGMENT_ITEMS)))
     index = index_bytes(workload, constants, shards * segments)
-    planning = times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
     is_default_plan = workload.first_stage_latents in (None, FIRST_STAGE) and workload.prefetch is None
-    was_measured = workload.latents == Workload.latents and is_default_plan
-    known = constants.codes_recall100 if was_measured and not workload.keep_dense else {}
-    recall_by_dim = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
+    known = constants.codes_recall100 if _was_measured(workload) and is_default_plan else {}
+    candidates = workload.plan[1]
+    embeddings = min(dense_candidates_of(workload.limit), candidates) if workload.keep_dense else 0
     return _estimate(
         f"codes k={workload.k}, h={workload.latents}, {workload.datatype}",
-        workload, node, prices, index, tables, index + item_bytes(workload, constants) * workload.items,
+        workload, constants, node, prices, index, tables, index + item_bytes(workload, constants) * workload.items,
         replicas, shards, segments,
-        planning + search_ms(workload, constants, shards, segments) * spread(constants, shards * segments),
+        planning_ms(workload, constants)
+        + search_ms(workload, constants, shards, segments) * spread(constants, shards * segments),
         per_item * workload.items + shards * (shard_ms(workload, constants) + times.segment * (segments - 1)),
-        workload.plan[1], _nearest(recall_by_dim, workload.dim),
+        candidates, pages_read(workload, constants, candidates, embeddings), _of_k(known, workload),
+    )  # fmt: skip
+
+
+def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices | None) -> Estimate:
+    """Codes whose candidates the graph finds; the inverted index is cold, and a segment has all items of its shard."""
+    free, items = 1 - node.headroom, workload.items
+    tables = constants.bytes.item * items
+    most = vector_bytes(workload, constants) + link_bytes(workload, constants, items)
+    shards = math.ceil((most * items + tables) / (node.ram_gib * GIB * free))
+    graph = vector_bytes(workload, constants) + link_bytes(workload, constants, items / shards)
+    disk = (
+        index_bytes(workload, constants, shards) / items
+        + item_bytes(workload, constants)
+        + graph_disk_bytes(workload, constants, items / shards)
+    )
+    one = graph_ms(workload, constants, shards)
+    candidates, _ = workload.graph_plan
+    defaults = Workload(items=items, dim=workload.dim, limit=workload.limit)
+    settings = ("navigation_dim", "navigation_bits", "navigation_m", "prefetch", "navigation_ef")
+    is_default = all(getattr(workload, name) == getattr(defaults, name) for name in settings)
+    known = constants.graph_recall100 if _was_measured(workload) and is_default else {}
+    by_codes, by_embeddings = (0, candidates) if workload.keep_dense else (candidates, 0)
+    return _estimate(
+        f"codes k={workload.k}, h={workload.latents}, graph",
+        workload, constants, node, prices, graph * items, tables, disk * items,
+        _replicas(workload, one, node), shards, 1,
+        planning_ms(workload, constants) + one * spread(constants, shards), one * shards,
+        candidates, pages_read(workload, constants, by_codes, by_embeddings), _of_k(known, workload),
     )  # fmt: skip
 
 
@@ -300,21 +203,41 @@ def _dense(workload: Workload, costs: DenseCosts, constants: Constants, node: No
     disk_item = costs.disk_item + costs.disk_dimension * workload.dim + payload_bytes(workload, constants)
     shards = math.ceil((index_item * workload.items + tables) / (node.ram_gib * GIB * free))
     depth = math.log(max(workload.items / shards, 2))
-    shard_ms_median = costs.fixed + (costs.log_item + costs.log_item_dimension * workload.dim) * depth
-    cpu = shard_ms_median * shards
-    replicas = max(
-        workload.replicas, math.ceil(workload.queries_per_second * cpu / (1000 * free * node.vcpus * shards))
-    )
+    one = costs.fixed + (costs.log_item + costs.log_item_dimension * workload.dim) * depth
     return _estimate(
-        costs.name, workload, node, prices, index_item * workload.items, tables, disk_item * workload.items,
-        replicas, shards, 1, shard_ms_median * spread(constants, shards), cpu, costs.originals * workload.limit,
-        _nearest(costs.recall100, workload.dim),
+        costs.name, workload, constants, node, prices, index_item * workload.items, tables, disk_item * workload.items,
+        _replicas(workload, one, node), shards, 1, one * spread(constants, shards), one * shards,
+        costs.originals * workload.limit, dense_pages(workload, costs), _nearest(costs.recall100, workload.dim),
     )  # fmt: skip
 
 
+def planning_ms(workload: Workload, constants: Constants) -> float:
+    """Milliseconds of the client to plan a query."""
+    times = constants.times
+    return times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
+
+
+def _replicas(workload: Workload, shard_ms: float, node: Node) -> int:
+    """Copies that carry the queries, if a query takes so many milliseconds on each shard, which has a node."""
+    needed = workload.queries_per_second * shard_ms / (1000 * (1 - node.headroom) * node.vcpus)
+    return max(workload.replicas, math.ceil(needed))
+
+
+def _was_measured(workload: Workload) -> bool:
+    """Whether recalls of such codes are known."""
+    return workload.latents == Workload.latents and not workload.keep_dense
+
+
+def _of_k(known: dict[str, float], workload: Workload) -> float | None:
+    """The recall of codes of this length, by "k,dimensions"."""
+    by_dim = {key.split(",")[1]: value for key, value in known.items() if key.split(",")[0] == str(workload.k)}
+    return _nearest(by_dim, workload.dim)
+
+
 def _estimate(
-    name: str, workload: Workload, node: Node, prices: Prices | None, index: float, tables: float, disk: float,
-    replicas: int, shards: int, segments: int, p50: float, cpu: float, reads: int, recall: float | None,
+    name: str, workload: Workload, constants: Constants, node: Node, prices: Prices | None, index: float, tables: float,
+    disk: float, replicas: int, shards: int, segments: int, p50: float, cpu: float, reads: int, pages: float,
+    recall: float | None,
 ) -> Estimate:  # fmt: skip
     nodes, resident = replicas * shards, index + tables
     busy = workload.queries_per_second * cpu / 1000
@@ -326,7 +249,9 @@ def _estimate(
     return Estimate(
         name=name, index_bytes=index, resident_bytes=resident, disk_bytes=disk, replicas=replicas, shards=shards,
         segments=segments, nodes=nodes, p50_ms=p50, cpu_ms=cpu, queries_per_core=1000 / cpu,
-        utilisation=busy / (nodes * node.vcpus), disk_reads=reads, recall100=recall, usd=usd, usd_nodes=usd_nodes,
+        utilisation=busy / (nodes * node.vcpus), disk_reads=reads,
+        read_bytes=PAGE * pages, cold_ms=p50 + constants.disk.page_ms * pages / segments, recall100=recall,
+        usd=usd, usd_nodes=usd_nodes,
     )  # fmt: skip
 
 

@@ -68,6 +68,13 @@ def calibrate(
             help="Rescore the top hits with the original embeddings kept on disk. Used only without --index.",
         ),
     ] = False,
+    navigation: Annotated[
+        bool,
+        typer.Option(
+            "--navigation/--no-navigation",
+            help="Measure plans by the graph too. Used only without --index, which has a graph or not.",
+        ),
+    ] = True,
     method: MethodOption = "pursuit",
     constants: Annotated[
         Path | None,
@@ -82,8 +89,8 @@ def calibrate(
 ) -> None:
     """Measure recall and cost of query plans, for searches that name a recall.
 
-    The best plans are stored with the model. `compressae search --target-recall 0.9` then uses the cheapest plan whose
-    measured recall is at least 0.9 with 95% confidence.
+    Plans by the graph and by codes are measured, and the best are stored with the model. `compressae search
+    --target-recall 0.9` then uses the cheapest plan whose measured recall is at least 0.9 with 95% confidence.
 
     Example:
         compressae calibrate sample --model model --index index
@@ -92,6 +99,7 @@ def calibrate(
     from ..evaluation.calibrate import LIMITS
     from ..evaluation.calibrate import calibrate as measure
     from ..index import open_index
+    from ..index.settings import NavigationSettings
     from ..model.calibration import CALIBRATION_FILE
     from ..model.compressae import CompresSAE
     from ..sources import draw_embeddings
@@ -108,7 +116,8 @@ def calibrate(
         opened = None if index is None else stack.enter_context(open_index(index, coder))
         calibration = measure(
             coder, rows, opened, items=items or catalog_rows, limits=limit or LIMITS, queries=queries, seed=seed,
-            keep_dense=keep_dense, method=chosen, constants=load_constants(constants),
+            keep_dense=keep_dense, method=chosen,
+            navigation=NavigationSettings() if navigation else None, constants=load_constants(constants),
             progress=lambda stage, share: bar.update(task, description=stage, completed=share),
         )  # fmt: skip
         bar.update(task, completed=1.0)
@@ -124,6 +133,7 @@ def calibrate(
             "targets": {
                 n: {
                     target: {
+                        "first_stage": plan.first_stage, "navigation_ef": plan.navigation_ef,
                         "first_stage_latents": plan.first_stage_latents, "prefetch": plan.prefetch, "ms": plan.ms,
                         "recall": plan.recall[n].mean, "low": plan.recall[n].low,
                     }
@@ -133,13 +143,24 @@ def calibrate(
             },
         })  # fmt: skip
         return
-    table = Table("hits", "target", "latents", "candidates", "recall", "recall, 95% sure", "ms of one core", box=None)
+    table = Table(
+        "hits",
+        "target",
+        "first stage",
+        "latents or ef",
+        "candidates",
+        "recall",
+        "recall, 95% sure",
+        "ms of one core",
+        box=None,
+    )
     for column in table.columns:
         column.justify = "right"
     for n, plans in by_target.items():
         for target, plan in plans.items():
             table.add_row(
-                str(n), f"{target:g}", f"{plan.first_stage_latents:,}", f"{plan.prefetch:,}",
+                str(n), f"{target:g}", plan.first_stage, f"{plan.navigation_ef or plan.first_stage_latents:,}",
+                f"{plan.prefetch:,}",
                 f"{plan.recall[n].mean:.4f}", f"{plan.recall[n].low:.4f}", f"{plan.ms:.2f}",
             )  # fmt: skip
     console = Console(highlight=False)
@@ -153,11 +174,6 @@ def calibrate(
 
 def _cheapest_plan(calibration: Calibration, target: float, limit: int) -> CalibratedPlan | None:
     try:
-        first_stage_latents, prefetch = calibration.choose(target, limit, keep_dense=calibration.keep_dense)
+        return calibration.choose(target, limit, keep_dense=calibration.keep_dense)
     except InvalidInputError:
         return None
-    return next(
-        plan
-        for plan in calibration.plans
-        if (plan.first_stage_latents, plan.prefetch) == (first_stage_latents, prefetch)
-    )

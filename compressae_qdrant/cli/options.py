@@ -258,7 +258,7 @@ FirstStageOption = Annotated[
     typer.Option(
         "--first-stage", metavar="[auto|codes|graph|both]", rich_help_panel=SEARCH, show_default="auto",
         help="What finds the candidates: the inverted index of the codes, the graph of navigation vectors, or both. "
-        "auto takes the graph if the index has one and at least 10,000 items.",
+        "auto takes the graph if the index has one and it is faster for this number of items.",
     ),
 ]  # fmt: skip
 NavigationEfOption = Annotated[

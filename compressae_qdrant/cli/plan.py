@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .options import FirstStageLatentsOption, JsonOption, PrefetchOption
+from .options import FirstStageLatentsOption, JsonOption, NavigationEfOption, PrefetchOption
 from .output import as_is, print_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["plan"]
 _Columns: TypeAlias = "dict[str, Callable[[Estimate], str]]"
 _SLOW_MS: Final = 50
 """Estimated p50 in ms above which advice on faster settings is printed."""
-_WIDE: Final = 120
+_WIDE: Final = 160
 """Width in columns of a terminal that shows all figures in one table."""
 
 
@@ -42,8 +42,28 @@ def plan(
     replicas: Annotated[int, typer.Option(help="Minimum number of replicas of each shard.")] = 1,
     qps: Annotated[float, typer.Option(help="Queries per second at the peak.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Number of hits per query.")] = 10,
+    first_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[graph|codes]",
+            help="First stage to estimate: the graph, which is in memory with its navigation vectors, or the inverted "
+            "index of the codes.",
+            show_default="both",
+        ),
+    ] = None,
     first_stage_latents: FirstStageLatentsOption = None,
     prefetch: PrefetchOption = None,
+    navigation_ef: NavigationEfOption = None,
+    navigation_dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Dimensions of a navigation vector.", show_default="128, or those of the embeddings if fewer"
+        ),
+    ] = None,
+    navigation_bits: Annotated[
+        float, typer.Option(metavar="[1|1.5|2|4]", help="Bits per dimension of a navigation vector.")
+    ] = 2,
+    navigation_m: Annotated[int, typer.Option(help="Links of the graph per item and layer.")] = 10,
     keep_dense: Annotated[
         bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes per dimension).")
     ] = False,
@@ -73,7 +93,8 @@ def plan(
 ) -> None:
     """Estimate memory, disk, nodes, latency and cost of a catalog as codes and as vectors.
 
-    The table compares codes with dense and quantised vectors. Repeat --k or --latents to compare sizes of codes.
+    The table compares codes that are searched by the graph, codes that are searched by their inverted index, and dense
+    and quantised vectors. Repeat --k or --latents to compare sizes of codes.
 
     Example:
         compressae plan --items 100000000 --dim 768 --qps 50 --replicas 2 --plot plan.png
@@ -88,13 +109,17 @@ def plan(
         Workload(
             items=items, dim=dim, k=non_zeros, latents=h, datatype=datatype,  # type: ignore[arg-type]  # checked inside
             payload_bytes=payload_bytes, text_words=text_words, replicas=replicas, queries_per_second=qps, limit=limit,
+            first_stage=first_stage,  # type: ignore[arg-type]  # checked inside
             first_stage_latents=first_stage_latents, prefetch=prefetch, keep_dense=keep_dense,
+            navigation_ef=navigation_ef, navigation_dim=navigation_dim, navigation_bits=navigation_bits,
+            navigation_m=navigation_m,
         )
         for h in latents
         for non_zeros in k
     ]  # fmt: skip
-    codes = [make_plan(workload, measured, node, unit_prices)[0] for workload in workloads]
-    estimates = codes + make_plan(workloads[0], measured, node, unit_prices)[1:]
+    planned = [make_plan(workload, measured, node, unit_prices) for workload in workloads]
+    others = len(measured.dense)
+    estimates = [each for plans in planned for each in plans[:-others]] + planned[0][-others:]
     if plot is not None:
         draw_plan(plot, estimates, f"{items:,} items, d={dim}, {qps:g} queries/s, {replicas} replicas or more")
     if json_output:
@@ -112,23 +137,28 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
     from ..capacity import GIB
 
     sizes: _Columns = {
-        "memory\nGiB": lambda each: _figure(each.replicas * each.resident_bytes / GIB),
-        "bytes\nper item": lambda each: f"{each.resident_bytes / workload.items:,.0f}",
-        "disk\nGiB": lambda each: _figure(each.replicas * each.disk_bytes / GIB),
+        "memory B\nper item": lambda each: f"{each.resident_bytes / workload.items:,.0f}",
+        "read KiB\nper query": lambda each: _figure(each.read_bytes / 1024),
+        "disk B\nper item": lambda each: f"{each.disk_bytes / workload.items:,.0f}",
         "recall\n@100": lambda each: "" if each.recall100 is None else f"{each.recall100:.3f}",
     }
+    totals: _Columns = {
+        "memory\nGiB": lambda each: _figure(each.replicas * each.resident_bytes / GIB),
+        "disk\nGiB": lambda each: _figure(each.replicas * each.disk_bytes / GIB),
+    }
     if estimates[0].usd is not None:
-        sizes["USD per\nmonth"] = lambda each: f"{each.usd:,.0f}"
-        sizes["in whole\nnodes"] = lambda each: f"{each.usd_nodes:,.0f}"
+        totals["USD per\nmonth"] = lambda each: f"{each.usd:,.0f}"
+        totals["in whole\nnodes"] = lambda each: f"{each.usd_nodes:,.0f}"
     service: _Columns = {
         "shards x\nreplicas": lambda each: f"{each.shards:,} x {each.replicas:,}",
         "segments": lambda each: f"{each.segments}",
         "CPU\nuse": lambda each: f"{each.utilisation:.0%}",
         "p50\nms": lambda each: _figure(each.p50_ms),
+        "p50 cold\nms": lambda each: _figure(each.cold_ms),
         "queries/s\nper core": lambda each: _figure(each.queries_per_core),
     }
     console = Console(highlight=False)
-    for columns in [sizes | service] if console.width >= _WIDE else [sizes, service]:
+    for columns in [sizes | totals | service] if console.width >= _WIDE else [sizes, totals, service]:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("", no_wrap=True)
         for name in columns:
@@ -139,17 +169,20 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
         console.print()
     machine = constants.machine
     console.print(as_is(
-        f"Memory and disk are totals of all replicas, with one shard on a node. p50 is for an idle cluster with a warm "
-        f"cache, without the network. Recall was measured on the benchmark's 63,666 items. Constants were measured on "
+        f"Memory and disk are totals of all replicas, with one shard on a node. Memory per item holds the engine's "
+        f"tables of items, {constants.bytes.item:.0f} bytes. p50 is for an idle cluster with a warm cache, without the "
+        f"network; a cold query finds nothing in the page cache and reads so many KiB from the disk of each shard. "
+        f"Recall was measured on the benchmark's 63,666 items. Constants were measured on "
         f"{machine['date']} with {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
         f"{machine.get('note', '')}".strip()
     ))  # fmt: skip
-    first, others = estimates[0], [each for each in estimates if not each.name.startswith("codes ")]
-    if first.p50_ms > _SLOW_MS or first.nodes > max(each.nodes for each in others):
+    walked = [each for each in estimates if each.name.startswith("codes ") and not each.name.endswith("graph")]
+    others = [each for each in estimates if not each.name.startswith("codes ")]
+    if any(each.p50_ms > _SLOW_MS or each.nodes > max(one.nodes for one in others) for each in walked[:1]):
         console.print(as_is(
-            "A search of codes spends its time on reading postings, whose length grows with the number of items. More "
-            "--latents or fewer --first-stage-latents make it faster. Measure the recall of such settings on a sample "
-            "with `compressae tune`."
+            "A search by the inverted index spends its time on reading postings, whose length grows with the number of "
+            "items. The graph does not; more --latents or fewer --first-stage-latents make the inverted index faster. "
+            "Measure the recall of such settings on a sample with `compressae tune`."
         ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))

@@ -1,9 +1,10 @@
 """Measure the query plans of a model on a catalog: recall against exact dense search, and cost.
 
-Recall is measured in memory with the ranking of the engine: a first stage over all codes, rescoring of the candidates
-with the full query-side vector, and optionally rescoring of the best ones with the embeddings. A part of the catalog is
-enough: with eight times the items, a plan needs at most a third more candidates (EXPERIMENTS.md). Costs are for the
-whole catalog, calculated from the capacity constants or fitted to searches that were timed on an index.
+Recall of plans by codes is measured in memory with the ranking of the engine: a first stage over all codes, rescoring
+of the candidates with the full query-side vector, and optionally rescoring of the best ones with the embeddings. Recall
+of plans by the graph is measured on an index of the same items (`calibrate_graph`). A part of the catalog is enough:
+with eight times the items, a plan needs at most a third more candidates (EXPERIMENTS.md). Costs are for the whole
+catalog, calculated from the capacity constants or fitted to searches that were timed on an index.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,16 @@ from ..capacity import Constants, load_constants
 from ..codes import FloatArray, SparseCodes
 from ..errors import InvalidInputError, ModelMismatchError
 from ..index.protocol import CodeIndex
+from ..index.settings import NavigationSettings
 from ..metrics import pareto_front
-from ..model.calibration import CalibratedPlan, Calibration, PlanRecall
+from ..model.calibration import CalibratedPlan, Calibration, PlannedStage, PlanRecall
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..search.defaults import dense_candidates_of
 from ..search.planner import QueryPlanner
 from ..search.settings import search_settings
 from ..vectors import exact_neighbours, unit_rows
+from .calibrate_graph import graph_plans
 
 __all__ = ["LIMITS", "calibrate"]
 
@@ -38,6 +41,8 @@ _FIRST_STAGE: Final = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048)
 _PREFETCH: Final = (
     1, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000,
 )  # fmt: skip
+_MAX_GRAPH_PREFETCH: Final = 1000
+"""Most candidates of a plan of the graph; more are not worth their time."""
 _SEED: Final = 17
 _ONE_SIDED: Final = 1.645
 """Standard errors of a mean in a one-sided 95% confidence bound."""
@@ -74,6 +79,7 @@ def calibrate(
     seed: int = _SEED,
     avoid: Iterable[int] = (),
     keep_dense: bool = False,
+    navigation: NavigationSettings | None = NavigationSettings(),  # noqa: B008 (frozen)
     method: Method = "pursuit",
     constants: Constants | None = None,
     progress: Callable[[str, float], None] = lambda _step, _share: None,
@@ -93,12 +99,14 @@ def calibrate(
         seed: random seed for drawing the queries. Evaluate a calibrated plan with queries of another seed.
         avoid: rows never to draw.
         keep_dense: whether embeddings rescore the last candidates, as in an index with `keep_dense`.
+        navigation: navigation settings of the index, if none is given: plans by the graph are measured beside plans by
+            codes. None leaves them out, as an index without navigation vectors does.
         method: encoding method of the items.
         constants: capacity constants for the costs, if there is no index; None takes the shipped ones.
         progress: called with a description of the current step and the share that is done.
 
     Returns:
-        The plans that no cheaper plan matches at every limit.
+        The plans of each first stage that no cheaper one of the same first stage matches at every limit.
 
     Raises:
         InvalidInputError: there are too few embeddings, no queries or limits, or the index is empty.
@@ -147,6 +155,7 @@ def calibrate(
         cost = _known(constants or load_constants(), model, catalog_items)
     else:
         cost = _timed(index, model, x[own[:_TIMED]], walked, counts)
+    known = constants or load_constants()
     plans = [
         CalibratedPlan(
             width, count, float(walked[width]), float(cost.of(walked[width], width, count)),
@@ -156,12 +165,26 @@ def calibrate(
         for count in counts
         if grid[width][count]
     ]  # fmt: skip
-    front = pareto_front(
+    graph = navigation if index is None else index.settings.navigation
+    if graph is not None:
+        progress("graph", 0.92)
+        plans += graph_plans(
+            model, codes, x, own, truth, limits, [count for count in counts if count <= _MAX_GRAPH_PREFETCH], graph,
+            keep_dense=dense, index=index, items=catalog_items, constants=known,
+        )  # fmt: skip
+    # Of each first stage, as an index may have codes alone and a search may name its first stage.
+    fronts = [_front([plan for plan in plans if plan.first_stage == stage], limits) for stage in get_args(PlannedStage)]
+    best = sorted((plan for front in fronts for plan in front), key=lambda plan: plan.ms)
+    return Calibration(model.fingerprint, catalog_items, len(own), dense, cost.source, tuple(best))
+
+
+def _front(plans: Sequence[CalibratedPlan], limits: Sequence[int]) -> list[CalibratedPlan]:
+    """The plans that no cheaper one matches at every limit."""
+    return pareto_front(
         plans,
         cost=lambda plan: plan.ms,
         gains=lambda plan: [plan.recall[n].low if n in plan.recall else -np.inf for n in limits],
     )
-    return Calibration(model.fingerprint, catalog_items, len(own), dense, cost.source, tuple(front))
 
 
 def _drawn(items: int, queries: int, seed: int, avoid: Iterable[int]) -> npt.NDArray[np.int64]:

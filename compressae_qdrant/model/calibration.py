@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from ..errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
 from ..files import write_text
 
-__all__ = ["CALIBRATION_FILE", "CalibratedPlan", "Calibration", "PlanRecall"]
+__all__ = ["CALIBRATION_FILE", "CalibratedPlan", "Calibration", "PlanRecall", "PlannedStage"]
+
+PlannedStage = Literal["codes", "graph"]
+"""What finds the candidates of a calibrated plan."""
 
 CALIBRATION_FILE: Final = "calibration.json"
 """Name of the file in a model's directory."""
@@ -38,7 +41,7 @@ class CalibratedPlan:
     """A query plan, with its measured recall and cost."""
 
     first_stage_latents: int
-    """Latents that search for candidates."""
+    """Latents that search for candidates; 0 where the graph does."""
     prefetch: int
     """Candidates that are rescored."""
     postings: float
@@ -47,6 +50,10 @@ class CalibratedPlan:
     """Milliseconds that a query takes on one core."""
     recall: Mapping[int, PlanRecall]
     """Recall@limit of a search for `limit` hits, by limit."""
+    first_stage: PlannedStage = "codes"
+    """What finds the candidates."""
+    navigation_ef: int | None = None
+    """Nodes that the search of the graph keeps; None where codes find the candidates."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,14 @@ class Calibration:
         """The limits at which recall was measured, ascending."""
         return sorted({limit for plan in self.plans for limit in plan.recall})
 
-    def choose(self, target: float, limit: int, *, keep_dense: bool = False) -> tuple[int, int]:
+    def choose(
+        self,
+        target: float,
+        limit: int,
+        *,
+        keep_dense: bool = False,
+        first_stages: Collection[PlannedStage] = ("codes", "graph"),
+    ) -> CalibratedPlan:
         """Choose the cheapest plan that reaches a recall at a limit.
 
         A plan reaches the target if the lower bound of its recall does, at the measured limits on both sides of
@@ -81,13 +95,15 @@ class Calibration:
             target: recall@limit to reach.
             limit: hits of the search.
             keep_dense: whether stored embeddings will rescore the best candidates.
+            first_stages: first stages that the search can take.
 
         Returns:
-            Latents of the first stage, and candidates.
+            The plan, with the candidates and the ef for this limit.
 
         Raises:
             InvalidInputError: no plan reaches the target; the message gives the best recall that one does.
-            ConfigError: the calibration measured searches that embeddings rescore, and this search has none.
+            ConfigError: the calibration measured searches that embeddings rescore, and this search has none; or it has
+                no plans of these first stages.
         """
         if self.keep_dense and not keep_dense:
             raise ConfigError(
@@ -99,19 +115,23 @@ class Calibration:
                   min((n for n in limits if n >= limit), default=limits[-1])}  # fmt: skip
         best, best_low = None, -1.0
         for plan in self.plans:
-            if not judged <= set(plan.recall):
+            if plan.first_stage not in first_stages or not judged <= set(plan.recall):
                 continue
             low = min(plan.recall[n].low for n in judged)
             if low >= target:
-                beyond = max(limit / limits[-1], 1.0)
-                return plan.first_stage_latents, math.ceil(plan.prefetch * beyond)
+                return _scaled(plan, max(limit / limits[-1], 1.0))
             if low > best_low:
                 best, best_low = plan, low
-        assert best is not None  # each measured limit has a plan
+        if best is None:
+            raise ConfigError(
+                f"the calibration of model {self.fingerprint!r} has no plans by {' or '.join(sorted(first_stages))} "
+                f"for {limit} hits; run `compressae calibrate` again, or leave first_stage out"
+            )
         mean = min(best.recall[n].mean for n in judged)
+        how = f"ef={best.navigation_ef}" if best.first_stage == "graph" else f"{best.first_stage_latents} latents"
         raise InvalidInputError(
             f"target_recall is {target:g}, but with {limit} hits no plan reliably reaches more than {best_low:.3f} "
-            f"({mean:.3f} on average, {best.first_stage_latents} latents and {best.prefetch} candidates); lower it, "
+            f"({mean:.3f} on average, by {best.first_stage}, {how} and {best.prefetch} candidates); lower it, "
             "keep the embeddings (keep_dense), or train with a larger k"
         )
 
@@ -170,4 +190,23 @@ def _plan(data: dict[str, Any]) -> CalibratedPlan:
         float(data["postings"]),
         float(data["ms"]),
         recall,
+        _stage(data),
+        None if data.get("navigation_ef") is None else int(data["navigation_ef"]),
     )
+
+
+def _stage(data: dict[str, Any]) -> PlannedStage:
+    """The first stage of a plan; files of older versions have plans by codes alone."""
+    stage = data.get("first_stage")
+    if "first_stage_latents" not in data or stage in (None, "codes"):
+        return "codes"
+    if stage != "graph":
+        raise ValueError(f"first_stage {stage!r}")
+    return "graph"
+
+
+def _scaled(plan: CalibratedPlan, factor: float) -> CalibratedPlan:
+    """A plan with so many times the candidates."""
+    prefetch = math.ceil(plan.prefetch * factor)
+    ef = None if plan.navigation_ef is None else math.ceil(plan.navigation_ef * factor)
+    return replace(plan, prefetch=prefetch, navigation_ef=ef)

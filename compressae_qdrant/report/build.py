@@ -38,7 +38,7 @@ from .sections import (
     segment_field,
     training_data,
 )
-from .tradeoffs import benchmark_front, calculator_data, planned_front, workload_of
+from .tradeoffs import benchmark_front, calculator_data, first_stage_of, planned_front, workload_of
 
 __all__ = ["Progress", "ReportSettings", "build_report"]
 
@@ -118,7 +118,7 @@ def build_report(
         searches = _searches(model, searchable, sample, truth, progress)
         info = (index or searchable).info()
     default = searches[0]
-    workload, constants = workload_of(model, info, sample), load_constants()
+    workload, constants, first_stage = workload_of(model, info, sample), load_constants(), first_stage_of(info)
     if results:
         parts.add("front", benchmark_front(results))
     else:
@@ -126,7 +126,7 @@ def build_report(
         measured = [(f"codes k={model.k}, {one.name}", workload, size, one) for one in searches]
         for coder, searched in _other_lengths(model, settings, sample, truth, info, progress):
             measured.append((f"codes k={coder.k}, {searched.name}", replace(workload, k=coder.k), None, searched))
-        parts.add("front", planned_front(workload, constants, measured))
+        parts.add("front", planned_front(workload, constants, measured, first_stage))
     parts.add("planner", calculator_data(workload, constants))
     parts.add("saved", saved_data(info, model.dim, sample.catalog_items),
               "Bytes saved: the size of the index is unknown; only an optimised embedded index has one.")  # fmt: skip
@@ -145,9 +145,10 @@ def build_report(
     page = render_page(
         title=settings.title, date=f"{datetime.now(UTC):%-d %B %Y}", version=version("compressae-qdrant"),
         headline=_headline(sample, info, model, default), standfirst=_standfirst(sample, info, model, default),
-        dim=model.dim, latents=model.latents, k=model.k, dead=int((model.latent_use == 0).sum()),
+        graph=first_stage == "graph", dim=model.dim, latents=model.latents, k=model.k,
+        dead=int((model.latent_use == 0).sum()),
         queries=len(truth.own), own_index=searchable is index, sample=sample, method=_method(info, model),
-        million=_at_a_million(workload, constants), named=model.concepts is not None,
+        million=_at_a_million(replace(workload, first_stage=first_stage), constants), named=model.concepts is not None,
         data=parts.data, omitted=parts.omitted,
     )  # fmt: skip
     return page, parts.omitted
@@ -237,8 +238,9 @@ def _measured_on(sample: Sample) -> str:
 
 
 def _at_a_million(workload: Workload, constants: Constants) -> str | None:
-    """Bytes per item in a catalog of a million items, as text; None unless this catalog is small."""
-    if workload.items > _SMALL:
+    """Bytes per item of the inverted index of a million items, as text; None unless this catalog is small and searched
+    by it."""
+    if workload.items > _SMALL or workload.first_stage == "graph":  # whose bytes hardly depend on the items
         return None
     return f"{plan(replace(workload, items=10**6), constants)[0].index_bytes / 10**6:,.0f}"
 

@@ -9,16 +9,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..capacity import Constants, Node, Workload, plan
-from ..capacity.planner import BLOCK, GIB, SEGMENT_ITEMS, VISIT_ITEMS
+from ..capacity import Constants, Node, PlannedStage, Workload, plan
+from ..capacity.planner import GIB, SEGMENT_ITEMS
+from ..capacity.sizes import BLOCK, PAGE, TEXT_WORD_BYTES
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
+from ..index.settings import NavigationSettings
 from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
+from ..search.costs import SCAN_BYTES, VISIT_ITEMS
+from ..search.defaults import GRAPH_FACTOR, GRAPH_PREFETCH, MIN_EF
 from .measurement import Searches
 from .sample import Sample
 
-__all__ = ["benchmark_front", "calculator_data", "planned_front", "workload_of"]
+__all__ = ["benchmark_front", "calculator_data", "first_stage_of", "planned_front", "workload_of"]
 
 _ELSEWHERE: Final = "elsewhere"
 """Marks families whose recall was measured on another catalog."""
@@ -37,7 +41,10 @@ def benchmark_front(results: Sequence[Row]) -> dict[str, Any]:
 
 
 def planned_front(
-    workload: Workload, constants: Constants, measured: Sequence[tuple[str, Workload, float | None, Searches]]
+    workload: Workload,
+    constants: Constants,
+    measured: Sequence[tuple[str, Workload, float | None, Searches]],
+    first_stage: PlannedStage,
 ) -> dict[str, Any]:
     """Codes measured on this catalog, with the planner's estimates of the baselines.
 
@@ -45,10 +52,12 @@ def planned_front(
         workload: the catalog.
         constants: constants of the planner.
         measured: name, workload, bytes per item in memory (None if not measured) and searches of each configuration.
+        first_stage: what of the index is in memory.
     """
     rows = []
     for name, codes, size, searches in measured:
-        bytes_item = plan(codes, constants)[0].index_bytes / codes.items if size is None else size
+        planned = plan(dataclasses.replace(codes, first_stage=first_stage), constants)[0]
+        bytes_item = planned.index_bytes / codes.items if size is None else size
         recall = bootstrap(searches.deep_recall)
         p50 = float(np.median(searches.milliseconds))
         rows.append(
@@ -56,8 +65,8 @@ def planned_front(
         )
     for k in sorted({int(key.split(",")[0]) for key in constants.codes_recall100}):
         codes = dataclasses.replace(workload, latents=4096, k=k)
-        rows += _known(plan(codes, constants)[:1], codes.items, f"ours, {_ELSEWHERE}")
-    for each, costs in zip(plan(workload, constants)[1:], constants.dense, strict=True):
+        rows += _known(plan(codes, constants)[:2], codes.items, f"ours, {_ELSEWHERE}")
+    for each, costs in zip(plan(workload, constants)[2:], constants.dense, strict=True):
         maker = "dense" if costs.name.startswith("dense") else "Qdrant"
         originals = ", originals on disk" if costs.originals else ""
         rows += _known([each], workload.items, f"{maker}, {_ELSEWHERE}{originals}")
@@ -66,18 +75,30 @@ def planned_front(
 
 def workload_of(model: CompresSAE, info: IndexInfo, sample: Sample) -> Workload:
     """This catalog as a workload of the planner."""
+    navigation = info.settings.navigation or NavigationSettings()
     sizes = [len(json.dumps(payload, default=str, ensure_ascii=False)) for payload in sample.payloads[:_PAYLOADS]]
     has_payloads = any(sample.payloads)
     return Workload(
         items=sample.catalog_items, dim=model.dim, k=model.k, latents=model.latents, datatype=info.settings.datatype,
         payload_bytes=round(float(np.mean(sizes))) if has_payloads else 0, keep_dense=info.settings.keep_dense,
+        navigation_dim=navigation.dim, navigation_bits=navigation.bits, navigation_m=navigation.m,
     )  # fmt: skip
+
+
+def first_stage_of(info: IndexInfo) -> PlannedStage:
+    """What of an index is in memory: navigation vectors and graph, or the inverted index."""
+    return "graph" if info.settings.memory == "cold" and info.settings.navigation is not None else "codes"
 
 
 def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     """Constants of the calculator on the page, and its initial settings."""
     machine = constants.machine
-    engine = {"block": BLOCK, "gib": GIB, "segment_items": SEGMENT_ITEMS, "visit_items": VISIT_ITEMS}
+    engine = {
+        "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
+        "visit_items": VISIT_ITEMS, "graph_prefetch": GRAPH_PREFETCH, "graph_factor": GRAPH_FACTOR, "min_ef": MIN_EF,
+        "text_word_bytes": TEXT_WORD_BYTES,
+        "navigation_bits": NavigationSettings.bits, "navigation_m": NavigationSettings.m,
+    }  # fmt: skip
     source = (f"Constants measured {machine['date']} on {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
             f"{machine.get('note', '')}")  # fmt: skip
     return {

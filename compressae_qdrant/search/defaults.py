@@ -11,18 +11,17 @@ import math
 from typing import Final
 
 __all__ = [
-    "FIRST_STAGE", "GRAPH_ITEMS", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
-    "graph_candidates_of", "graph_ef",
+    "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "candidates_of", "default_plan", "dense_candidates_of",
+    "fused_candidates_of", "graph_candidates_of", "graph_ef",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
-GRAPH_ITEMS: Final = 10_000
-"""Items from which on a search takes the graph by default. Chosen, not measured: the crossing point is still to be
-timed on a quiet machine."""
-_GRAPH_PREFETCH: Final = 75
-_GRAPH_FACTOR: Final = 3
-_MIN_EF: Final = 150
+GRAPH_PREFETCH: Final = 75
+"""Least default number of candidates of the graph."""
+GRAPH_FACTOR: Final = 3
+"""Default number of candidates of the graph for each hit."""
+MIN_EF: Final = 150
 """A node costs a seventh of the time of a candidate that is rescored."""
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
@@ -77,9 +76,9 @@ def fused_candidates_of(limit: int) -> int:
 
 def graph_candidates_of(limit: int) -> int:
     """Default number of candidates that the graph finds for `limit` hits, whatever the size of the catalog."""
-    return max(_GRAPH_PREFETCH, _GRAPH_FACTOR * limit)
+    return max(GRAPH_PREFETCH, GRAPH_FACTOR * limit)
 
 
 def graph_ef(candidates: int) -> int:
     """Default number of nodes that the search of the graph keeps for so many candidates."""
-    return max(_MIN_EF, candidates)
+    return max(MIN_EF, candidates)

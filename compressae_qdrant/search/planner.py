@@ -12,12 +12,13 @@ from .. import scoring as similarity
 from ..codes import FloatArray, SparseCodes
 from ..errors import ConfigError, ModelMismatchError
 from ..index.plan import QueryPlan
+from ..model.calibration import PlannedStage
 from ..model.compressae import CompresSAE
 from ..scoring import QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
+from .costs import graph_is_cheaper, shipped_costs
 from .defaults import (
     FIRST_STAGE,
-    GRAPH_ITEMS,
     candidates_of,
     default_plan,
     dense_candidates_of,
@@ -104,7 +105,7 @@ class QueryPlanner:
         steered = self._steering(settings)
         vectors = _steered(vectors, steered)
         dense = 0 if len(steered) else self._dense_candidates(settings)
-        stage = self._first_stage(settings, items)
+        stage = self._first_stage(settings, items, keep_dense=dense > 0)
         size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if stage != "codes":
             prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings)), dense)
@@ -138,12 +139,11 @@ class QueryPlanner:
         ]
         return plans if settings["within"] is None else self._within(plans, settings, settings["within"])
 
-    def _first_stage(self, settings: SearchSettings, items: int) -> FirstStage:
+    def _first_stage(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> FirstStage:
         """What finds the candidates, once "auto" is decided."""
         stage = settings["first_stage"]
         if stage == "codes":
             return stage
-        fits = self._navigation_dim is not None and self._projection == self._model.projection_fingerprint
         if stage != "auto":
             self._check_navigation()
             return stage
@@ -154,7 +154,17 @@ class QueryPlanner:
             or settings["within"] is not None
             or any((settings["concepts"] or {}).values())
         )
-        return "graph" if fits and not needs_codes and items >= GRAPH_ITEMS else "codes"
+        if needs_codes or not self._has_graph():
+            return "codes"
+        cheaper = graph_is_cheaper(
+            shipped_costs(), items, self._model.latents, self._model.k, self._navigation_dim or 1,
+            settings["limit"], settings["prefetch"], keep_dense=keep_dense,
+        )  # fmt: skip
+        return "graph" if cheaper else "codes"
+
+    def _has_graph(self) -> bool:
+        """Whether the index has navigation vectors of the model's projection."""
+        return self._navigation_dim is not None and self._projection == self._model.projection_fingerprint
 
     def _check_navigation(self) -> None:
         if self._navigation_dim is None:
@@ -196,9 +206,17 @@ class QueryPlanner:
                 f"model {self._fingerprint!r} is not calibrated, so no plan is known for target_recall={target:g}; "
                 "run `compressae calibrate CATALOG --model DIRECTORY`"
             )
-        dense = self._dense_candidates(settings) > 0
-        latents, prefetch = calibration.choose(target, ranks_of(settings), keep_dense=dense)
-        return {**settings, "target_recall": None, "first_stage_latents": latents, "prefetch": prefetch}
+        dense, stage = self._dense_candidates(settings) > 0, settings["first_stage"]
+        if stage == "graph":
+            self._check_navigation()
+        stages: set[PlannedStage] = {"graph", "codes"} if self._has_graph() else {"codes"}
+        if stage in ("graph", "codes"):
+            stages = {stage}
+        plan = calibration.choose(target, ranks_of(settings), keep_dense=dense, first_stages=stages)
+        settings = {**settings, "target_recall": None, "first_stage": plan.first_stage, "prefetch": plan.prefetch}
+        if plan.first_stage == "graph":
+            return {**settings, "navigation_ef": plan.navigation_ef}
+        return {**settings, "first_stage_latents": plan.first_stage_latents}
 
     def _steering(self, settings: SearchSettings) -> QueryVector:
         if not settings["concepts"]:

@@ -55,9 +55,10 @@ class SearchOptions(TypedDict, total=False):
     and 400 candidates for 10 of a million items."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
-    whose candidates are united. "auto" takes the graph where the index has one and the search can use it, and codes
-    otherwise: for `first_stage_latents`, `exact`, `concepts`, `within`, `target_recall` and sparse scoring, and in
-    indexes of few items, where codes are as fast."""
+    whose candidates are united. "auto" takes the graph where the index has one, the search can use it, and it takes
+    less time than codes by the measured constants of `compressae plan` for this number of items; with `target_recall`,
+    by the calibration. It takes codes otherwise: for `first_stage_latents`, `exact`, `concepts`, `within` and sparse
+    scoring, and in indexes smaller than those that were measured. A filter does not change the choice."""
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch`; more find more of the true candidates in more
     time. The default is the number of candidates, but at least 150."""
@@ -65,8 +66,9 @@ class SearchOptions(TypedDict, total=False):
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
     target_recall: float | None
-    """Recall@limit against exact dense search that the search must reach, in place of `prefetch` and
-    `first_stage_latents`. The model's calibration (`compressae calibrate`) chooses the cheapest plan that does."""
+    """Recall@limit against exact dense search that the search must reach, in place of `prefetch`,
+    `first_stage_latents` and `navigation_ef`. The model's calibration (`compressae calibrate`) chooses the cheapest
+    plan that does, by the graph or by codes, or of the first stage that `first_stage` names."""
     exact: bool
     """Whether the first stage uses the whole query vector, so that every item sharing a latent with it is scored."""
     dense_candidates: int | None
@@ -276,7 +278,8 @@ def _check_graph(settings: SearchSettings) -> None:
     reasons = {
         "exact=True scores every item by its code": settings["exact"],
         "within takes its candidates from the inverted index": settings["within"] is not None,
-        "target_recall chooses a plan of codes": settings["target_recall"] is not None,
+        "target_recall chooses a plan of one first stage": settings["first_stage"] == "both"
+        and settings["target_recall"] is not None,
         "sparse scoring is not what navigation vectors approximate": settings["scoring"] == "sparse",
         "concepts steer the search, which navigation vectors do not reflect": settings["first_stage"] == "graph"
         and any((settings["concepts"] or {}).values()),
@@ -296,6 +299,7 @@ def _check_target(settings: SearchSettings, target: float) -> None:
     given = {
         "prefetch": settings["prefetch"] is not None,
         "first_stage_latents": settings["first_stage_latents"] is not None,
+        "navigation_ef": settings["navigation_ef"] is not None,
         "exact": settings["exact"],
         "dense_candidates": bool(settings["dense_candidates"]),
         "within": settings["within"] is not None,

@@ -98,7 +98,8 @@ def measure(
                     results = [[hit.id for hit in each] for each in hits]
                     workload = Workload(
                         items=catalog.items, dim=model.dim, k=k, latents=model.latents, datatype=datatype,
-                        limit=goal.depth, first_stage_latents=first_stage_latents, prefetch=prefetch,
+                        first_stage="codes", limit=goal.depth, first_stage_latents=first_stage_latents,
+                        prefetch=prefetch,
                     )  # fmt: skip
                     size, ms = catalog.cost(workload)
                     points.append(

@@ -173,7 +173,9 @@ def _pairs(sample: Sample, space: SearchSpace, catalog: TargetCatalog, goal: Goa
     for latents in dict.fromkeys(space.latents):
         for k in dict.fromkeys(space.k):
             if 4 * k <= latents <= len(sample.items) // 2:
-                workload = Workload(items=catalog.items, dim=sample.items.shape[1], k=k, latents=latents)
+                workload = Workload(
+                    items=catalog.items, dim=sample.items.shape[1], k=k, latents=latents, first_stage="codes"
+                )
                 size = min(catalog.cost(replace(workload, datatype=each))[0] for each in space.datatypes)
                 if goal.budget is None or size <= goal.budget:
                     pairs.append((size, latents, k))

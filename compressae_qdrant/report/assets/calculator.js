@@ -6,6 +6,11 @@ const FIELDS = [
     ["datatype", "Index values", { choices: ["uint8", "float16", "float32"] }],
     ["payload_bytes", "Payload, bytes per item", { min: 0 }],
   ]],
+  ["Graph", [
+    ["navigation_dim", "Dimensions of a navigation vector", { min: 1, whole: true, optional: true }],
+    ["navigation_bits", "Bits per dimension", { choices: ["1", "1.5", "2", "4"], number: true }],
+    ["navigation_m", "Links, m", { min: 2, whole: true }],
+  ]],
   ["Load", [
     ["queries_per_second", "Peak queries per second", { min: 0 }], ["replicas", "Minimum replicas", { min: 1, whole: true }],
     ["ram_gib", "Memory of a node, GiB", { min: 0, above: true }], ["vcpus", "vCPUs of a node", { min: 1, whole: true }],
@@ -59,7 +64,7 @@ function calculator(host, { constants, workload, node, machine }) {
   });
   host.append(
     el("form", { class: "calculator", "aria-label": "Calculator" }, groups, el("div", { class: "steps" }, reset)), problem, summary, result,
-    el("p", { class: "fine" }, `Memory and disk are totals over all replicas, with one shard per node. Memory is the index and the engine's tables of items. p50 is for an idle cluster with a warm cache, without the network. `
+    el("p", { class: "fine" }, `Memory and disk are totals over all replicas, with one shard per node. Memory is the index and the engine's tables of items: for "graph", the graph and its navigation vectors. p50 is for an idle cluster with a warm cache, without the network; a cold query finds nothing in the page cache and reads so many bytes on each shard. `
       + `Recall was measured on the benchmark's 63,666 items at the nearest dimensions, not on this catalog. ${machine}`));
   host.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
   show();
@@ -78,7 +83,7 @@ function readInputs(inputs) {
   const values = {};
   for (const [name, label, rule] of ALL_FIELDS) {
     const text = inputs[name].value.trim();
-    if (rule.choices) values[name] = text;
+    if (rule.choices) values[name] = rule.number ? Number(text) : text;
     else if (rule.optional && text === "") values[name] = null;
     else {
       const value = numberOf(text);
@@ -92,13 +97,15 @@ function readInputs(inputs) {
     }
   }
   if (values.k > values.latents) return { wrong: { name: "k", text: `k is ${integer(values.k)} but there are ${integer(values.latents)} latents.` } };
+  const most = Math.min(values.dim, 256);
+  if (values.navigation_dim > most) return { wrong: { name: "navigation_dim", text: `A navigation vector has at most ${integer(most)} dimensions here.` } };
   return { values };
 }
 
 const usd = (value) => `$${value < 100 ? decimals(2)(value) : integer(value)}`;
 
 function sentence(methods, { items, dim }) {
-  const [codes] = methods, dense = methods.find((method) => method.name.startsWith("dense float32"));
+  const codes = methods.find((method) => method.name.startsWith("codes")), dense = methods.find((method) => method.name.startsWith("dense float32"));
   const size = (method) => method.replicas * method.resident_bytes;
   const parts = [`${integer(items)} items of ${integer(dim)} dimensions: `, el("strong", {}, bytes(size(codes))), " of memory as codes"];
   if (dense) {
@@ -110,19 +117,22 @@ function sentence(methods, { items, dim }) {
 
 function planTable(methods, items, prices) {
   const most = Math.max(...methods.map((method) => method.replicas * method.resident_bytes));
-  const head = ["method", "memory", "bytes per item", "disk", "shards × replicas", "p50, ms", "queries/s per core", "recall@100", ...(prices ? ["USD per month", "USD per month, whole nodes"] : [])];
+  const head = ["method", "memory", "bytes per item", "read per cold query", "disk", "disk bytes per item", "shards × replicas", "p50, ms", "p50 cold, ms", "queries/s per core", "recall@100", ...(prices ? ["USD per month", "USD per month, whole nodes"] : [])];
   const cells = (method) => [
     ["memory", bytes(method.replicas * method.resident_bytes), method.replicas * method.resident_bytes],
     ["item", integer(method.resident_bytes / items), method.resident_bytes / items],
+    ["read", bytes(method.read_bytes), method.read_bytes],
     ["disk", bytes(method.replicas * method.disk_bytes), method.replicas * method.disk_bytes],
+    ["disk-item", integer(method.disk_bytes / items), method.disk_bytes / items],
     ["shards", `${integer(method.shards)} × ${integer(method.replicas)}`, method.shards],
-    ["p50", significant(method.p50_ms), method.p50_ms], ["rate", significant(method.queries_per_core), method.queries_per_core],
+    ["p50", significant(method.p50_ms), method.p50_ms], ["cold", significant(method.cold_ms), method.cold_ms], ["rate", significant(method.queries_per_core), method.queries_per_core],
     ["recall", method.recall100 === null ? "" : recallText(method.recall100), method.recall100 ?? ""],
     ...(prices ? [["usd", usd(method.usd), method.usd], ["usd-nodes", usd(method.usd_nodes), method.usd_nodes]] : []),
   ];
-  const row = (method, i) => el("tr", { class: i ? null : "ours" }, el("th", { scope: "row" }, method.name,
+  const ours = (method) => method.name.startsWith("codes");
+  const row = (method) => el("tr", { class: ours(method) ? "ours" : null }, el("th", { scope: "row" }, method.name,
     svg("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true", class: "share" },
-      svg("rect", { width: Math.max((100 * method.replicas * method.resident_bytes) / most, 0.5), height: 4, class: i ? "grey dot" : "ours dot" }))),
+      svg("rect", { width: Math.max((100 * method.replicas * method.resident_bytes) / most, 0.5), height: 4, class: ours(method) ? "ours dot" : "grey dot" }))),
     cells(method).map(([key, text, value]) => el("td", { class: "number", "data-key": key, "data-value": value }, text)));
   return scrolling("Plan: all methods", el("table", { class: "plan" }, el("caption", { class: "unseen" }, "Resources of all methods; bars show memory"),
     el("thead", {}, el("tr", {}, head.map((text, i) => el("th", { scope: "col", class: i ? "number" : null }, text)))), el("tbody", {}, methods.map(row))));

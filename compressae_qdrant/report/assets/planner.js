@@ -1,7 +1,7 @@
-// `compressae plan` in the browser: the formulas and names of capacity/planner.py, with the same constants.
+// `compressae plan` in the browser: the formulas and names of capacity/planner.py and sizes.py, with the same constants.
 // A test compares the two. Arguments are as in Python; prices may be null.
 function makePlan(constants, workload, node, prices) {
-  const { bytes, times, engine } = constants;
+  const { bytes, times, engine, disk: reads, graph_bytes: links, graph_times: steps } = constants;
   const { items, dim, k, latents, datatype } = workload;
   const free = 1 - node.headroom;
 
@@ -14,12 +14,16 @@ function makePlan(constants, workload, node, prices) {
     const loose = loosePostings(length, bytes.loose_sharpness);
     return lists * (bytes.list + loose * bytes.loose + (length - loose) * (bytes.packed[datatype] + Math.log2(latents / k) / 8));
   };
-  const payloadBytes = workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0;
-  const itemBytes = () => {
-    const code = bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k;
-    const dense = workload.keep_dense ? bytes.dense_dimension * dim : 0;
-    return bytes.disk_item + bytes.cell * Math.ceil(code / bytes.cell) + payloadBytes + dense;
-  };
+  const payloadBytes = (workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0) + engine.text_word_bytes * workload.text_words;
+  const codeBytes = bytes.cell * Math.ceil((bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k) / bytes.cell);
+  const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? bytes.dense_dimension * dim : 0);
+  const navigationDim = workload.navigation_dim ?? Math.min(128, dim);
+  const vectorBytes = links.vector + (navigationDim * workload.navigation_bits) / 8;
+  const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
+  const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
+  const recordPages = (records, size) => records * (1 + size / engine.page);
+  const pagesRead = (byCodes, byEmbeddings) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
+    + recordPages(byEmbeddings, bytes.dense_dimension * dim);
   const [first, candidates] = searchPlan(workload);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
@@ -28,12 +32,17 @@ function makePlan(constants, workload, node, prices) {
   const spread = (parts) => Math.pow(Math.pow(2, 1 / parts) - 1, -times.spread);
   const tables = bytes.item * items, room = node.ram_gib * engine.gib * free;
 
-  const estimate = (name, index, disk, replicas, shards, segments, p50, cpu, recall) => {
+  const planning = times.planning + (times.planning_latent + times.planning_product * dim) * latents;
+  const replicasFor = (ms) => Math.max(workload.replicas, Math.ceil((workload.queries_per_second * ms) / (1000 * free * node.vcpus)));
+  const wasMeasured = latents === 4096 && !workload.keep_dense;
+  const ofLength = (measured) => nearest(Object.entries(measured).map(([key, value]) => [...key.split(","), value]).filter(([size]) => size === String(k)).map(([, of, value]) => [of, value]), dim);
+
+  const estimate = (name, index, disk, replicas, shards, segments, p50, cpu, pages, recall) => {
     const nodes = replicas * shards, resident = index + tables, busy = (workload.queries_per_second * cpu) / 1000;
     const diskUsd = prices && ((replicas * disk) / engine.gib) * prices.disk_gib;
     return {
       name, index_bytes: index, resident_bytes: resident, disk_bytes: disk, replicas, shards, segments, nodes,
-      p50_ms: p50, cpu_ms: cpu, queries_per_core: 1000 / cpu, utilisation: busy / (nodes * node.vcpus), recall100: recall,
+      read_bytes: engine.page * pages, cold_ms: p50 + (reads.page_ms * pages) / segments, p50_ms: p50, cpu_ms: cpu, queries_per_core: 1000 / cpu, utilisation: busy / (nodes * node.vcpus), recall100: recall,
       usd: prices && diskUsd + ((replicas * resident) / engine.gib) * prices.ram_gib + busy * prices.vcpu,
       usd_nodes: prices && diskUsd + nodes * (node.ram_gib * prices.ram_gib + node.vcpus * prices.vcpu),
     };
@@ -47,25 +56,37 @@ function makePlan(constants, workload, node, prices) {
     const shards = Math.max(Math.ceil((tables + indexBytes(whole)) / room), Math.ceil((rate * itemMs * items) / (replicas - rate * perShard)));
     const segments = Math.max(1, Math.min(node.vcpus, Math.floor(items / (shards * engine.segment_items))));
     const index = indexBytes(shards * segments);
-    const planning = times.planning + (times.planning_latent + times.planning_product * dim) * latents;
     const byDefault = [null, FIRST_STAGE].includes(workload.first_stage_latents) && workload.prefetch === null;
-    const asMeasured = latents === 4096 && byDefault;
-    const known = asMeasured && !workload.keep_dense ? Object.entries(constants.codes_recall100) : [];
-    const alike = known.map(([key, value]) => [...key.split(","), value]).filter(([size]) => size === String(k));
-    return estimate(`codes k=${k}, h=${latents}, ${datatype}`, index, index + itemBytes() * items, replicas, shards, segments,
+    const byEmbeddings = workload.keep_dense ? Math.min(3 * workload.limit, candidates) : 0;
+    return estimate(`codes k=${k}, h=${latents}, ${datatype}`, index, index + itemBytes * items, replicas, shards, segments,
       planning + searchMs(shards, segments) * spread(shards * segments),
-      itemMs * items + shards * (shardMs + times.segment * (segments - 1)), nearest(alike.map(([, of, value]) => [of, value]), dim));
+      itemMs * items + shards * (shardMs + times.segment * (segments - 1)), pagesRead(candidates, byEmbeddings),
+      wasMeasured && byDefault ? ofLength(constants.codes_recall100) : null);
+  };
+  const graph = () => {
+    const shards = Math.ceil(((vectorBytes + linkBytes(items)) * items + tables) / room), inShard = items / shards;
+    const index = vectorBytes + linkBytes(inShard);
+    const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
+    const found = workload.prefetch ?? Math.max(engine.graph_prefetch, engine.graph_factor * workload.limit);
+    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, found), found);
+    const each = workload.keep_dense ? steps.embedding : steps.rescoring * (times.candidate + times.candidate_latent * latents);
+    const one = steps.fixed + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + each * found;
+    const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
+      && workload.prefetch === null && workload.navigation_ef === null;
+    return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
+      planning + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found) : pagesRead(found, 0),
+      wasMeasured && byDefault ? ofLength(constants.graph_recall100) : null);
   };
   const dense = (costs) => {
     const each = costs.resident_item + costs.resident_dimension * dim;
     const shards = Math.ceil((each * items + tables) / room);
     const one = costs.fixed + (costs.log_item + costs.log_item_dimension * dim) * Math.log(Math.max(items / shards, 2));
-    const cpu = one * shards;
-    const replicas = Math.max(workload.replicas, Math.ceil((workload.queries_per_second * cpu) / (1000 * free * node.vcpus * shards)));
     const disk = (costs.disk_item + costs.disk_dimension * dim + payloadBytes) * items;
-    return estimate(costs.name, each * items, disk, replicas, shards, 1, one * spread(shards), cpu, nearest(Object.entries(costs.recall100), dim));
+    return estimate(costs.name, each * items, disk, replicasFor(one), shards, 1, one * spread(shards), one * shards,
+      recordPages(costs.originals * workload.limit, 4 * dim), nearest(Object.entries(costs.recall100), dim));
   };
-  return [codes(), ...constants.dense.map(dense)];
+  const both = [...(workload.first_stage === "codes" ? [] : [graph()]), ...(workload.first_stage === "graph" ? [] : [codes()])];
+  return [...both, ...constants.dense.map(dense)];
 }
 
 /** As in search/defaults.py. */
