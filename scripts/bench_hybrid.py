@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_data import load_or_train
 
-from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, TrainConfig, load_sample, train
+from compressae_qdrant import EdgeIndex, IndexSettings, Retriever, load_sample
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.metrics import bootstrap, ndcg
 from compressae_qdrant.vectors import unit_rows
@@ -137,9 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     task = sample_task() if args.catalog is None else catalog_task(args.embeddings, args.queries, args.catalog)
-    model = (
-        train(task.embeddings, TrainConfig(latents=4096, k=32)) if args.model is None else CompresSAE.load(args.model)
-    )
+    model = load_or_train(args.model, task.embeddings)
     members: dict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(task.keys):
         if key is not None:
