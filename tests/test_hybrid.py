@@ -25,7 +25,7 @@ from compressae_qdrant import (
     SparseCodes,
 )
 from compressae_qdrant.capacity import Workload, load_constants, plan
-from compressae_qdrant.capacity.sizes import TEXT_WORD_BYTES
+from compressae_qdrant.capacity.sizes import TEXT_ITEM_BYTES, TEXT_WORD_BYTES
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError
 from compressae_qdrant.index import TextSettings
@@ -354,4 +354,4 @@ def test_the_bytes_of_a_text_index_are_measured_and_planned(
         ours.disk_bytes - theirs.disk_bytes
         for ours, theirs in zip(plan(workload, load_constants()), plan(plain, load_constants()), strict=True)
     ]
-    np.testing.assert_allclose(grown, 1000 * 20 * TEXT_WORD_BYTES, rtol=1e-6)
+    np.testing.assert_allclose(grown, 1000 * (TEXT_ITEM_BYTES + 20 * TEXT_WORD_BYTES), rtol=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..capacity import Constants, Node, PlannedStage, Workload, plan
 from ..capacity.planner import GIB, SEGMENT_ITEMS
-from ..capacity.sizes import BLOCK, PAGE, TEXT_WORD_BYTES
+from ..capacity.sizes import BLOCK, PAGE, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
 from ..index.settings import NavigationSettings
@@ -96,6 +96,7 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
         "visit_items": VISIT_ITEMS, "graph_prefetch": GRAPH_PREFETCH, "graph_factor": GRAPH_FACTOR, "min_ef": MIN_EF,
+        "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,
         "navigation_bits": NavigationSettings.bits, "navigation_m": NavigationSettings.m,
     }  # fmt: skip

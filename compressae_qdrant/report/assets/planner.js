@@ -14,7 +14,7 @@ function makePlan(constants, workload, node, prices) {
     const loose = loosePostings(length, bytes.loose_sharpness);
     return lists * (bytes.list + loose * bytes.loose + (length - loose) * (bytes.packed[datatype] + Math.log2(latents / k) / 8));
   };
-  const payloadBytes = (workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0) + engine.text_word_bytes * workload.text_words;
+  const payloadBytes = (workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0) + (workload.text_words ? engine.text_item_bytes + engine.text_word_bytes * workload.text_words : 0);
   const codeBytes = bytes.cell * Math.ceil((bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k) / bytes.cell);
   const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? bytes.dense_dimension * dim : 0);
   const navigationDim = workload.navigation_dim ?? Math.min(128, dim);
