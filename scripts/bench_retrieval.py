@@ -31,6 +31,7 @@ from compressae_qdrant.evaluation.comparison import run
 from compressae_qdrant.evaluation.methods import ComparedMethod, codes
 from compressae_qdrant.evaluation.tables import write_report
 from compressae_qdrant.files import write_text
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.metrics import agreement, paired_difference
 from compressae_qdrant.search.settings import SearchOptions
 
@@ -57,6 +58,8 @@ def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedM
         model = _model_for(given, bench, k) or _trained(bench, folder / f"ours-k{k}", _settings(args, k))
         plain: Configs = {"two stages": ("ours, two stages", {}), "exhaustive": ("ours, exhaustive", {"exact": True})}
         found.append(codes(f"codes k={k}", plain, model))
+        graph: Configs = {"graph": ("ours, graph", {"first_stage": "graph"})}
+        found.append(codes(f"codes k={k}", graph, model, navigation=NavigationSettings()))
         dense: Configs = {"originals on disk": ("ours, originals on disk", {})}
         found.append(codes(f"codes k={k}", dense, model, keep_dense=True))
         if k == args.k[0]:

@@ -18,11 +18,18 @@ def recalls(known: dict[str, Any], dim: int, rows: Sequence[Row]) -> dict[str, A
     names of `bench_capacity.py`. Values are rounded to four digits.
     """
     codes = {key: value for key, value in known["codes"].items() if key.split(",")[1] != str(dim)}
+    graph = {key: value for key, value in known.get("graph", {}).items() if key.split(",")[1] != str(dim)}
     dense = {name: {of: value for of, value in by.items() if of != str(dim)} for name, by in known["dense"].items()}
     for row in rows:
         recall = round(row.recall100, 4)
         if found := re.fullmatch(r"codes k=(\d+), two stages", row.name):
             codes[f"{found[1]},{dim}"] = recall
+        elif found := re.fullmatch(r"codes k=(\d+), graph", row.name):
+            graph[f"{found[1]},{dim}"] = recall
         elif not row.family.startswith("ours"):
             dense.setdefault(row.name.removesuffix(", no originals"), {})[str(dim)] = recall
-    return {"codes": dict(sorted(codes.items())), "dense": {name: by for name, by in dense.items() if by}}
+    return {
+        "codes": dict(sorted(codes.items())),
+        "graph": dict(sorted(graph.items())),
+        "dense": {name: by for name, by in dense.items() if by},
+    }

@@ -52,6 +52,7 @@ def test_recalls_come_from_the_rows_of_a_benchmark() -> None:
 
     rows = [
         row("codes k=32, two stages", "ours, two stages", 0.912345),
+        row("codes k=32, graph", "ours, graph", 0.91),
         row("codes k=32, exhaustive", "ours, exhaustive", 0.93),
         row("scalar int8 + originals", "Qdrant, originals on disk", 0.99),
         row("turbo4 stored, no originals", "Qdrant, no originals", 0.95),
@@ -59,6 +60,7 @@ def test_recalls_come_from_the_rows_of_a_benchmark() -> None:
     known = {"codes": {"16,384": 0.8, "32,768": 0.7}, "dense": {"scalar int8": {"384": 0.5, "768": 0.6}}}
     assert recalls(known, 384, rows) == {
         "codes": {"32,384": 0.9123, "32,768": 0.7},
+        "graph": {"32,384": 0.91},
         "dense": {
             "scalar int8": {"768": 0.6},
             "scalar int8 + originals": {"384": 0.99},

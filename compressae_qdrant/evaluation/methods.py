@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..codes import FloatArray, Scale
 from ..index import IndexSettings
 from ..index.ids import spelling_of
+from ..index.settings import NavigationSettings
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..search.retriever import Retriever
@@ -73,6 +74,7 @@ def codes(
     method: Method = "pursuit",
     scale: Scale = "projection",
     keep_dense: bool = False,
+    navigation: NavigationSettings | None = None,
 ) -> ComparedMethod:
     """Codes of a model in the embedded engine.
 
@@ -83,6 +85,8 @@ def codes(
         method: encoding method of items, and of queries where a search needs their codes.
         scale: scale of stored values.
         keep_dense: keep the embeddings on disk.
+        navigation: settings of the graph, which is then what is in memory, with its navigation vectors; None leaves it
+            out, and the inverted index is in memory.
     """
 
     @contextlib.contextmanager
@@ -91,12 +95,11 @@ def codes(
         started = time.perf_counter()
         coded = coder.encode(vectors, method, scale=scale)
         encode_seconds = time.perf_counter() - started
-        # These rows compare searches of the inverted index; scripts/bench_navigation.py compares first stages.
-        settings = IndexSettings(scale=scale, keep_dense=keep_dense, navigation=None)
+        settings = IndexSettings(scale=scale, keep_dense=keep_dense, navigation=navigation)
         with temporary_index(coder, coded, settings, dense=vectors if keep_dense else None) as index:
             build_seconds = time.perf_counter() - started
             info = index.info()
-            assert info.index_bytes is not None
+            assert info.resident_bytes is not None
             assert info.total_bytes is not None
             retriever = Retriever(coder, index)
             built = [
@@ -104,7 +107,7 @@ def codes(
                 for name, (family, options) in configs.items()
             ]
             yield BuiltIndex(
-                built, info.index_bytes / len(coded), info.total_bytes / len(coded), build_seconds, encode_seconds
+                built, info.resident_bytes / len(coded), info.total_bytes / len(coded), build_seconds, encode_seconds
             )
 
     return ComparedMethod(tuple(f"{label}, {name}" for name in configs), build)

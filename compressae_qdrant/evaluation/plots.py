@@ -42,6 +42,7 @@ class _Style:
 _STYLES: Final = {
     "ours, two stages": _Style("#c1121f", "o"),
     "ours, exhaustive": _Style("#c1121f", "D", ":"),
+    "ours, graph": _Style("#c1121f", "h", "--"),
     "ours, originals on disk": _Style("#c1121f", "o"),
     "ours": _Style("#c1121f", "*", "none"),
     "ours, refit": _Style("#d9777d", "p", "none"),
