@@ -265,6 +265,12 @@ class _Points(PointsServicer):
         count = _result_of(self._sink, context, "POST", "/points/count", {})["count"]
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
+    def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+        ids = [point.num if point.HasField("num") else point.uuid for point in request.ids]
+        found = _result_of(self._sink, context, "POST", "/points", {"ids": ids})
+        records = [models.Record(id=point["id"], payload=point.get("payload")) for point in found]
+        return grpc.GetResponse(result=list(map(RestToGrpc.convert_record, records)))
+
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
         points = [point.num if point.HasField("num") else point.uuid for point in request.points.points.ids]
         _result_of(self._sink, context, "POST", "/points/delete", {"points": points})
