@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from .datasets import load_sample
     from .embedders import load_embedder
     from .index import AsyncQdrantIndex, EdgeIndex, Hit, IndexSettings, QdrantIndex, QueryPlan
+    from .index.retry import RetryPolicy
     from .ingestion.ingest import ingest
     from .ingestion.sync import sync
     from .model import CompresSAE
-    from .retry import RetryPolicy
     from .search import AliasRetriever, AsyncRetriever, Retriever
     from .sources import open_source
     from .training import TrainConfig, train
@@ -56,7 +56,7 @@ else:
         "QdrantIndex": "index",
         "QueryPlan": "index",
         "Retriever": "search",
-        "RetryPolicy": "retry",
+        "RetryPolicy": "index.retry",
         "SparseCodes": "codes",
         "TrainConfig": "training",
         "ingest": "ingestion.ingest",

@@ -16,8 +16,8 @@ from qdrant_client import QdrantClient, models
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, Retriever, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IngestError
+from compressae_qdrant.index.retry import RetryPolicy
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.search.alias_retriever import AliasRetriever
 from compressae_qdrant.sources import Batch
 from tests.support.fault_proxy import faulty

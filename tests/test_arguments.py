@@ -29,9 +29,9 @@ from compressae_qdrant import (
 )
 from compressae_qdrant.checks import check_number, check_whole, shown
 from compressae_qdrant.errors import CompresSAEError, ConfigError, InvalidInputError
+from compressae_qdrant.index.retry import RetryPolicy
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.search.settings import DEFAULTS
 
 D = 8

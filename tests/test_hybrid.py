@@ -178,7 +178,10 @@ def test_fused_scores_are_not_explained(model: CompresSAE, filled: CodeIndex, em
         ({"text": "x", "text_fields": ["colour"]}, "no text field 'colour'; it has 'title', 'body'"),
         ({"text": "x", "text_fields": "title"}, "text_fields is one text, 'title'"),
         ({"text": "x", "text_fields": {"title": 0}}, "the weight of 'title' is 0; it must be above 0"),
-        ({"text": "x", "text_fields": {"title": "high"}}, "the weight of 'title' is 'high'"),
+        (
+            {"text": "x", "text_fields": {"title": "high"}},
+            r"text_fields\['title'\] is 'high'; it must be a finite number",
+        ),
         ({"text": "x", "code_weight": -1}, "the weight of 'codes' is -1"),
         ({"text": "x", "fusion": "sum"}, "fusion is 'sum'; it must be one of rrf, dbsf"),
         ({"text": "x", "fusion": "dbsf", "code_weight": 2}, "'dbsf' adds up normalised scores and has no weights"),

@@ -16,8 +16,8 @@ from qdrant_client import QdrantClient
 from compressae_qdrant import CompresSAE, QdrantIndex, SparseCodes, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, ConfigError, IndexUnavailableError, IngestError
+from compressae_qdrant.index.retry import RetryPolicy
 from compressae_qdrant.ingestion.sync import sync
-from compressae_qdrant.retry import RetryPolicy
 
 from .support.fault_proxy import faulty
 from .support.sink import Sink, serving, serving_grpc

@@ -18,7 +18,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CompresSAEError
 from compressae_qdrant.index import create_index, open_index
 from compressae_qdrant.index.location import connect
-from compressae_qdrant.retry import RetryPolicy
+from compressae_qdrant.index.retry import RetryPolicy
 
 from .support.shell import Shell
 from .support.sink import Sink, serving, serving_grpc

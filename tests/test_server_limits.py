@@ -29,7 +29,7 @@ from compressae_qdrant.errors import (
 )
 from compressae_qdrant.index.qdrant import steps
 from compressae_qdrant.index.qdrant.errors import client_errors
-from compressae_qdrant.retry import RetryPolicy
+from compressae_qdrant.index.retry import RetryPolicy
 
 from .support.sink import Sink, serving, serving_grpc
 

@@ -29,7 +29,7 @@ from compressae_qdrant import (
 )
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import DimensionError, IndexUnavailableError, IngestError
-from compressae_qdrant.retry import RetryPolicy
+from compressae_qdrant.index.retry import RetryPolicy
 from compressae_qdrant.sources import open_source
 
 SECRET = "confidential-4711"

@@ -235,7 +235,7 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     for text, complaint in (
         ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "its sections must be"),
         ("k = 3\n", "its sections must be"), ("[train\n", "is not a TOML file"),
-        ('[train]\nk = "many"\n', "wrong type"),
+        ('[train]\nk = "many"\n', r"\[train\]: k is 'many'; it must be a whole number"),
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(ConfigError, match=complaint):
@@ -244,5 +244,5 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     made = IndexSettings(**Settings.read(file).index)
     assert (made.shards, made.tenant_field, made.payload_fields) == (6, "shop", {"section": "keyword"})
     file.write_text('[index]\nshards = "six"\n')
-    with pytest.raises(ConfigError, match=r"\[index\] has a value of the wrong type"):
+    with pytest.raises(ConfigError, match=r"\[index\]: shards is 'six'; it must be a whole number"):
         Settings.read(file)

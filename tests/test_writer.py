@@ -12,10 +12,10 @@ import pytest
 from compressae_qdrant import CompresSAE, IndexSettings, SparseCodes
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import CodeIndexError, IndexUnavailableError, IngestError
+from compressae_qdrant.index.retry import RetryPolicy
 from compressae_qdrant.ingestion.prepared import PreparedBatch
 from compressae_qdrant.ingestion.sync import sync
 from compressae_qdrant.ingestion.writer import Writer
-from compressae_qdrant.retry import RetryPolicy
 from compressae_qdrant.sources import Batch
 
 

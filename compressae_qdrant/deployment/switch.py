@@ -24,11 +24,11 @@ from ..index.qdrant.calls import run_call
 from ..index.qdrant.collections import delete_call, exists_call, target_call
 from ..index.qdrant.errors import client_errors
 from ..index.results import ItemId
+from ..index.retry import RetryPolicy
 from ..ingestion.ingest import ingest
 from ..ingestion.prepared import MAX_REQUEST_BYTES
 from ..metrics import recall
 from ..model.compressae import CompresSAE
-from ..retry import RetryPolicy
 from ..search.retriever import Retriever
 from ..sources import Batch, Source
 from ..vectors import exact_neighbours

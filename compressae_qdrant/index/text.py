@@ -112,7 +112,7 @@ class TextSearch:
                 raise InvalidInputError(f"the weight of {name!r} is {weight!r}; it must be a finite number")
             if weight < 0 or (weight == 0 and name != "codes"):
                 raise InvalidInputError(
-                    f"the weight of {name!r} is {weight}; it must be above 0 (code_weight may be 0)"
+                    f"the weight of {name!r} is {weight:g}; it must be above 0 (code_weight may be 0)"
                 )
         if self.fusion == "dbsf" and any(weight != 1 for weight in self.weights):
             raise InvalidInputError(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..errors import CodeIndexError
 from ..index.protocol import CodeIndex
-from ..retry import RetryPolicy
+from ..index.retry import RetryPolicy
 from ..sources.spread import SpreadSample
 
 __all__ = ["Confirmed", "Counter"]

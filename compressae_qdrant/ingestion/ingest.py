@@ -27,10 +27,10 @@ from ..errors import (
 )
 from ..index.protocol import CodeIndex
 from ..index.qdrant.operations import SyncOperations
+from ..index.retry import RetryPolicy
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
-from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
 from .confirmed import Confirmed, Counter
 from .journal import Journal

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import IngestError
 from ..index.protocol import CodeIndex
-from ..retry import RetryPolicy
+from ..index.retry import RetryPolicy
 from .confirmed import Confirmed
 from .journal import FileJournal
 

@@ -11,8 +11,8 @@ from qdrant_client import QdrantClient
 from ..errors import SourceError
 from ..index import IndexSettings, QdrantIndex
 from ..index.manifest import VECTOR_NAME
+from ..index.retry import RetryPolicy
 from ..model.compressae import CompresSAE
-from ..retry import RetryPolicy
 from ..sources import Batch, QdrantSource, check_source
 from ..sources.source import OnError
 from .ingest import ingest

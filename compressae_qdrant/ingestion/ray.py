@@ -26,11 +26,11 @@ from ..errors import CompresSAEError, ConfigError, IndexReplacedError, IngestErr
 from ..index import open_index
 from ..index.location import resolved_location
 from ..index.protocol import CodeIndex
+from ..index.retry import RetryPolicy
 from ..lazy import needs_extra
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
-from ..retry import RetryPolicy
 from ..sources import Batch, Columns, expecting, open_source
 from ..sources.source import OnError
 from .loaded_files import LoadedFiles

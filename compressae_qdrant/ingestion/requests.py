@@ -12,7 +12,7 @@ from ..errors import RequestTooLargeError
 from ..index.protocol import CodeIndex
 from ..index.qdrant.operations import SyncOperations
 from ..index.results import ItemId
-from ..retry import RetryPolicy
+from ..index.retry import RetryPolicy
 from .prepared import request_bytes
 
 __all__ = ["EncodedRows", "upload"]

@@ -19,10 +19,10 @@ from ..errors import IndexReplacedError, IngestError, SourceError
 from ..index import QdrantIndex
 from ..index.ids import id_digests
 from ..index.protocol import CodeIndex
+from ..index.retry import RetryPolicy
 from ..model.compressae import CompresSAE
 from ..model.config import Method
 from ..model.pursuit import ATOMS_PER_STEP
-from ..retry import RetryPolicy
 from ..sources import Batch, Source, expecting
 from .ingest import check_fingerprint, check_writable, optimise
 from .prepared import MAX_REQUEST_BYTES

@@ -24,9 +24,9 @@ from ..errors import (
     InvalidInputError,
 )
 from ..index.protocol import CodeIndex
+from ..index.retry import RetryPolicy
 from ..model.compressae import CompresSAE
 from ..model.config import Method
-from ..retry import RetryPolicy
 from ..sources import Batch
 from .prepared import MAX_REQUEST_BYTES, PreparedBatch, request_slices
 from .requests import EncodedRows, upload

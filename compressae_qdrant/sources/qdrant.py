@@ -20,7 +20,7 @@ from ..index.qdrant.calls import run_call
 from ..index.qdrant.collections import target_call
 from ..index.qdrant.errors import client_errors
 from ..index.qdrant.requests import query_limit_of
-from ..retry import RetryPolicy
+from ..index.retry import RetryPolicy
 from .batches import RowRules, batches_of, check_rows
 from .columns import Columns
 from .source import Batch, OnError, Row

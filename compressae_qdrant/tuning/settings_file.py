@@ -45,8 +45,8 @@ class Settings:
         for section, config in (("train", TrainConfig), ("index", IndexSettings)):
             try:
                 config(**getattr(self, section))
-            except TypeError as exc:
-                raise ConfigError(f"[{section}] has a value of the wrong type ({exc})") from exc
+            except ConfigError as exc:
+                raise ConfigError(f"[{section}]: {exc}") from exc
 
     @classmethod
     def read(cls, file: Path | None) -> Settings:

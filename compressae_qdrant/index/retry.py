@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from . import telemetry
-from .checks import check_number, check_whole
-from .errors import ConfigError, IndexUnavailableError
+from .. import telemetry
+from ..checks import check_number, check_whole
+from ..errors import ConfigError, IndexUnavailableError
 
 __all__ = ["RetryPolicy"]
 
