@@ -27,7 +27,7 @@ class Workload:
     """Items of the catalog."""
     dim: int
     """Dimensions (d) of the dense embeddings."""
-    k: int = 32
+    k: int = 44
     """Non-zeros of a code."""
     latents: int = 4096
     """Latents (h) of the model."""

@@ -30,7 +30,7 @@ _WIDE: Final = 160
 def plan(
     items: Annotated[int, typer.Option(help="Number of items in the catalog.")],
     dim: Annotated[int, typer.Option("--dim", "-d", help="Dimension of the dense embeddings.")],
-    k: Annotated[list[int], typer.Option(help="Non-zeros of a code. Repeat to compare several.")] = [32],  # noqa: B006
+    k: Annotated[list[int], typer.Option(help="Non-zeros of a code. Repeat to compare several.")] = [44],  # noqa: B006
     latents: Annotated[list[int], typer.Option(help="Latents of the model (h). Repeat to compare several.")] = [4096],  # noqa: B006
     datatype: Annotated[
         str, typer.Option(metavar="[uint8|float16|float32]", help="Type of the values in the index.")
