@@ -90,7 +90,7 @@ def test_the_report_says_how_far_formulas_are_off() -> None:
     from compressae_qdrant.capacity import Workload
     from compressae_qdrant.capacity.sizes import index_bytes, item_bytes
 
-    asked = Workload(20_000, 384)
+    asked = Workload(20_000, 384, k=32)
     index = index_bytes(asked, constants, 1)
     disk = index + item_bytes(asked, constants) * 20_000
     build = {"run": run, "index_bytes": index / 1.2, "disk_bytes": disk, "opened_bytes": index, "posting_mass": 0.3}

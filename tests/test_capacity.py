@@ -39,6 +39,7 @@ from compressae_qdrant.search.costs import shipped_costs
 MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
 CONSTANTS = load_constants()
 SHOP = Workload(
+    k=32,
     items=10_000_000,
     dim=768,
     payload_bytes=300,
@@ -230,7 +231,7 @@ def test_larger_workloads_never_take_less() -> None:
 
 
 def test_recall_is_shown_only_for_the_settings_it_was_measured_with() -> None:
-    known = Workload(items=1_000_000, dim=384)
+    known = Workload(items=1_000_000, dim=384, k=32)
     for same in (known, dataclasses.replace(known, first_stage_latents=1280)):
         assert codes(same).recall100 == CONSTANTS.codes_recall100["32,384"]
     for change in (

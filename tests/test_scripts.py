@@ -16,6 +16,7 @@ WITHOUT_ARGUMENTS = {
     "bench_data",
     "plain_training",
     "capacity_data",
+    "capacity_graph",
     "capacity_indexes",
     "capacity_recall",
     "capacity_report",

@@ -199,6 +199,7 @@ def test_the_progress_of_optimisers_is_observed(
     model: CompresSAE, sink: Sink, codes: SparseCodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(steps, "_MAX_POLL_SECONDS", 0.02)
     monkeypatch.setattr(steps, "_DETAIL_SECONDS", 0.0)
     monkeypatch.setattr(steps, "_PATIENCE_SECONDS", 0.3)
     with serving(sink) as port, QdrantIndex.create(_client(port), "items", model, owns_client=True) as made:
@@ -218,6 +219,7 @@ def test_older_servers_report_only_a_state(
     model: CompresSAE, sink: Sink, catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(steps, "_MAX_POLL_SECONDS", 0.02)
     monkeypatch.setattr(steps, "_DETAIL_SECONDS", 0.0)
     monkeypatch.setattr(steps, "_BLIND_PATIENCE_SECONDS", 0.2)
     answer = Sink.answer
