@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from .codes import FloatArray, SparseCodes
 from .errors import InvalidInputError
+from .vectors import products
 
 __all__ = [
     "Explanation",
@@ -56,7 +57,7 @@ class QueryVector:
 
 def asymmetric(atoms: FloatArray, queries: FloatArray) -> FloatArray:
     """`W x_q` for unit-norm queries: (h, d) atoms and (q, d) queries to (q, h)."""
-    return np.asarray(queries @ atoms.T, np.float32)
+    return products(queries, atoms)
 
 
 def reconstructed(atoms: FloatArray, codes: SparseCodes) -> FloatArray:

@@ -12,7 +12,7 @@ from .checks import length_of
 from .codes import FloatArray
 from .errors import DimensionError, InvalidInputError
 
-__all__ = ["UnitRows", "as_array", "check_embeddings", "exact_neighbours", "reservoir_sample", "unit_rows"]
+__all__ = ["UnitRows", "as_array", "check_embeddings", "exact_neighbours", "products", "reservoir_sample", "unit_rows"]
 
 _BATCH: Final = 16_384
 
@@ -83,6 +83,17 @@ def _unreadable(X: Any) -> str | None:
     if isinstance(X, (list, tuple)) and len(lengths := {n for row in X if (n := length_of(row)) is not None}) > 1:
         return f"rows have {min(lengths)} to {max(lengths)} dimensions; give each row the same number"
     return None
+
+
+def products(x: FloatArray, rows: FloatArray) -> FloatArray:
+    """Dot products `x @ rows.T` as float32: (q, d) and (n, d) to (q, n).
+
+    One query is multiplied in this thread: where another program or the engine needs the other cores, a linear algebra
+    library that divides such a small product among threads waits for them for milliseconds (EXPERIMENTS.md).
+    """
+    if len(x) == 1:
+        return np.asarray(np.einsum("d,nd->n", x[0], rows, dtype=np.float32)[None], np.float32)
+    return np.asarray(x @ rows.T, np.float32)
 
 
 def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:

@@ -43,6 +43,7 @@ from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, Retriever
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.qdrant.queries import _lists, _request
+from compressae_qdrant.index.qdrant.steps import Watch
 from compressae_qdrant.index.qdrant.wire import grpc_query, rest_queries
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
@@ -141,6 +142,13 @@ def client_of(url: str, grpc_port: int | None, **options: Any) -> QdrantClient:
     )
 
 
+class NeverDue(Watch):
+    """Leaves out the look at the collection every two seconds, which the stand-in does not answer."""
+
+    def is_due(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Case:
     """One row of the table: a first stage and a limit, by one protocol of one server."""
@@ -237,7 +245,9 @@ def stand_in_cases(model: CompresSAE, queries: npt.NDArray[np.float32]) -> Itera
                 ("REST", client_of(url, None), rest_exchange(url, "items")),
                 ("gRPC", client_of(url, grpc_port), grpc_exchange(f"127.0.0.1:{grpc_port}", "items")),
             ):
-                retriever = Retriever(model, QdrantIndex(client, "items", manifest, model=model))
+                index = QdrantIndex(client, "items", manifest, model=model)
+                index._watch = NeverDue()
+                retriever = Retriever(model, index)
                 retriever._count.update(ITEMS)
                 for stage in STAGES:
                     yield protocol, Case(retriever, client, "items", queries, limit, stage, exchange)

@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 from ..codes import FloatArray
 from ..errors import DimensionError, InvalidInputError, ModelFileError
 from ..files import atomic_path
-from ..vectors import check_embeddings, unit_rows
+from ..vectors import check_embeddings, products, unit_rows
 
 __all__ = ["MAX_DIM", "PROJECTION_FILE", "Projection", "second_moment"]
 
@@ -77,7 +77,7 @@ class Projection:
 
     def queries(self, x: FloatArray, dim: int) -> FloatArray:
         """Navigation vectors of queries: (q, d) embeddings to (q, dim) float32."""
-        return np.asarray(x @ self.query_map[:dim].T, np.float32)
+        return products(x, self.query_map[:dim])
 
     @classmethod
     def fit(
