@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from compressae_qdrant.tuning.settings_file import Settings
 ARCHIVE = Path(__file__).parent / "files" / "version_0_1.tar.xz"
 """Made by 0.1.0: a model of 16 dimensions, and 40 items of a catalog as codes and as an index with its journal."""
 
+SAFE: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python before 3.11.4 has no such filter."""
+
 MODIFIED = 1_795_729_164_343_351_841
 """Modification time of the catalog when it was loaded, in ns since 1970. The journal of a load holds it."""
 
@@ -22,7 +26,7 @@ MODIFIED = 1_795_729_164_343_351_841
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **SAFE)
     os.utime(tmp_path / "catalog.npy", ns=(MODIFIED, MODIFIED))
     return tmp_path
 

@@ -102,7 +102,18 @@ def _end_now(message: str, code: int) -> NoReturn:
 
 def _fail(message: str) -> NoReturn:
     _report(message)
+    with contextlib.suppress(OSError):
+        _discard_unwritable_output()
     raise SystemExit(2)
+
+
+def _discard_unwritable_output() -> None:
+    """Send output that cannot be written nowhere: Python writes it again at its exit, and would fail with code 120."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(message: str) -> None:

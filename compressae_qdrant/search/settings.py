@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, get_args
 
 from ..checks import check_choice, check_flag, check_number, check_sequence, check_text, check_whole, shown
@@ -173,18 +174,24 @@ def _check_threshold(settings: SearchSettings) -> None:
         settings["score_threshold"] = check_number("score_threshold", settings["score_threshold"])
 
 
+def _is_default(name: str, value: object) -> bool:
+    """Whether an option has its default. Values of other types are not compared: some raise errors of their own."""
+    return isinstance(value, (int, float, str, NoneType)) and value == DEFAULTS[name]  # type: ignore[literal-required]
+
+
 def _check_text(settings: SearchSettings) -> None:
     if settings["text"] is None:
         others = ("text_fields", "fusion", "fusion_k", "code_weight")
-        changed = [name for name in others if settings[name] != DEFAULTS[name]]  # type: ignore[literal-required]
+        changed = [name for name in others if not _is_default(name, settings[name])]  # type: ignore[literal-required]
         if changed:
             raise InvalidInputError(f"{changed[0]} is given without text, the words to search for; give text too")
         return
     text, fields = settings["text"], settings["text_fields"]
     if not isinstance(text, str):
         check_sequence("text", text)
-        for one in text or ():
+        for one in text:
             check_text("text", one)
+        settings["text"] = text = list(text)
     if fields is not None and not isinstance(fields, (str, Mapping)):
         check_sequence("text_fields", fields)
     for name in () if fields is None or isinstance(fields, str) else fields:
