@@ -82,10 +82,9 @@ def _flushed(code: object) -> object:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its exit
+        _discard_unwritable_output()
         return code or 1
     except OSError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(f"can't write the output: {exc}")
     return code
 
@@ -102,8 +101,7 @@ def _end_now(message: str, code: int) -> NoReturn:
 
 def _fail(message: str) -> NoReturn:
     _report(message)
-    with contextlib.suppress(OSError):
-        _discard_unwritable_output()
+    _discard_unwritable_output()
     raise SystemExit(2)
 
 
@@ -113,7 +111,8 @@ def _discard_unwritable_output() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):  # an output that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(message: str) -> None:
