@@ -39,6 +39,7 @@ from compressae_qdrant.metrics import ndcg
 from compressae_qdrant.scoring import QueryVector
 from compressae_qdrant.search.settings import search_settings
 
+from .support.indexes import ENGINES, create_on
 from .support.recording import sent
 
 SETTINGS = IndexSettings(text_fields=["title", "body"], datatype="float32", keep_dense=True, navigation=None)
@@ -57,7 +58,7 @@ def _payloads() -> list[dict[str, Any]]:
     return payloads
 
 
-@pytest.fixture(scope="module", params=["edge", "local"])
+@pytest.fixture(scope="module", params=ENGINES)
 def filled(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -66,12 +67,7 @@ def filled(
     embeddings: FloatArray,
 ) -> Iterator[CodeIndex]:
     """An index of 120 items with the text fields `title` and `body`; tests must not change it."""
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path_factory.mktemp("hybrid") / "index", model, SETTINGS)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, SETTINGS, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path_factory.mktemp("hybrid"), model, SETTINGS) as index:
         index.upsert(range(ITEMS), codes[:ITEMS], _payloads(), embeddings[:ITEMS])
         index.optimize()
         yield index

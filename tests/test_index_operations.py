@@ -22,6 +22,7 @@ from compressae_qdrant.index.qdrant.steps import delete_steps, drop_steps, scrol
 from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.results import stacked_codes
 
+from .support.indexes import ENGINES, create_on
 from .support.recording import method_of, sent
 
 SETTINGS = IndexSettings(keep_dense=True, navigation=None)
@@ -29,17 +30,12 @@ EVEN = models.Filter(must=[models.FieldCondition(key="even", match=models.MatchV
 EMPTY = [models.Filter(), models.Filter(must=[], should=[models.Filter()]), models.Filter(must_not=models.Filter())]
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(params=ENGINES)
 def filled(
     request: pytest.FixtureRequest, tmp_path: Path, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
 ) -> Iterator[CodeIndex]:
     """An index of 60 items "item-0".. with the payload {"n", "even"} and kept embeddings."""
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path / "index", model, SETTINGS)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, SETTINGS, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path, model, SETTINGS) as index:
         payloads = [{"n": n, "even": n % 2 == 0} for n in range(60)]
         index.upsert([f"item-{n}" for n in range(60)], codes[:60], payloads, embeddings[:60])
         yield index

@@ -23,6 +23,8 @@ from compressae_qdrant.model.projection import PROJECTION_FILE, Projection
 from compressae_qdrant.search.costs import shipped_costs
 from compressae_qdrant.search.settings import SearchOptions
 
+from .support.indexes import ENGINES, create_on
+
 N, D, H, K = 300, 24, 96, 8
 
 
@@ -42,17 +44,12 @@ def navigator(items: FloatArray) -> CompresSAE:
     return model
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(params=ENGINES)
 def filled(
     request: pytest.FixtureRequest, tmp_path: Path, navigator: CompresSAE, items: FloatArray
 ) -> Iterator[CodeIndex]:
     settings = IndexSettings(navigation=NavigationSettings(dim=16, bits=4, m=8))
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path / "index", navigator, settings)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", navigator, settings)
-    with index:
+    with create_on(request.param, tmp_path, navigator, settings) as index:
         index.upsert(range(N), navigator.encode(items), [{"group": i % 10} for i in range(N)])
         index.optimize()
         yield index

@@ -13,7 +13,9 @@ from compressae_qdrant.errors import InvalidInputError
 from compressae_qdrant.index.ids import ItemIds, content_hash, id_digests, item_id, point_id, public_payload
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.plan import QueryPlan
-from compressae_qdrant.index.points import check_batch, check_plan, point_ids, points_of, rescore, to_points
+from compressae_qdrant.index.points import check_batch, point_ids, points_of, to_points
+from compressae_qdrant.index.reads import check_plan
+from compressae_qdrant.index.rescore import rescore
 from compressae_qdrant.index.results import Hit, Record
 from compressae_qdrant.scoring import Explanation, QueryVector
 

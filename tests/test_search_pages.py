@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient
 
 from compressae_qdrant import (
     AsyncQdrantIndex,
@@ -17,7 +17,6 @@ from compressae_qdrant import (
     CompresSAE,
     EdgeIndex,
     IndexSettings,
-    QdrantIndex,
     Retriever,
     SparseCodes,
 )
@@ -31,6 +30,8 @@ from compressae_qdrant.scoring import QueryVector
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import FirstStage, search_settings
 
+from .support.indexes import ENGINES, create_on
+
 KEPT = IndexSettings(keep_dense=True, datatype="float32", navigation=NavigationSettings(dim=24))
 WAYS: list[Any] = [
     {"first_stage": "codes"}, {"first_stage": "graph"}, {"first_stage": "both"}, {"dense_candidates": 0},
@@ -38,7 +39,7 @@ WAYS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["edge", "local"])
+@pytest.fixture(scope="module", params=ENGINES)
 def filled(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -47,12 +48,7 @@ def filled(
     embeddings: FloatArray,
 ) -> Iterator[CodeIndex]:
     """An index of 200 items with a graph and kept embeddings; tests must not change it."""
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path_factory.mktemp("pages") / "index", model, KEPT)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, KEPT, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path_factory.mktemp("pages"), model, KEPT) as index:
         index.upsert(range(200), codes[:200], [{"n": n} for n in range(200)], embeddings[:200])
         index.optimize()
         yield index

@@ -20,15 +20,12 @@ from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.ingestion.sync import sync
 from compressae_qdrant.sources import QdrantSource, sample_embeddings
 
+from .support.indexes import ENGINES, create_on
 
-@pytest.fixture(params=["edge", "local"])
+
+@pytest.fixture(params=ENGINES)
 def target(request: pytest.FixtureRequest, tmp_path: Path, model: CompresSAE) -> Iterator[CodeIndex]:
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path / "index", model)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path, model) as index:
         yield index
 
 

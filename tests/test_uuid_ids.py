@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, models
 
 from compressae_qdrant import (
     AsyncQdrantIndex,
@@ -19,7 +19,6 @@ from compressae_qdrant import (
     CompresSAE,
     EdgeIndex,
     IndexSettings,
-    QdrantIndex,
     Retriever,
     SparseCodes,
     ingest,
@@ -35,6 +34,7 @@ from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.ingestion.aio import sync_async
 from compressae_qdrant.ingestion.sync import sync
 
+from .support.indexes import ENGINES, create_on
 from .support.shell import Shell
 
 ITEM = uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")
@@ -49,14 +49,9 @@ NOT_UUIDS = [
 OTHER = uuid.UUID(int=5)
 
 
-@pytest.fixture(params=["edge", "local"])
+@pytest.fixture(params=ENGINES)
 def target(request: pytest.FixtureRequest, tmp_path: Path, model: CompresSAE) -> Iterator[CodeIndex]:
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path / "index", model)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path, model) as index:
         yield index
 
 

@@ -1,4 +1,4 @@
-"""Work that all engines share: checks of batches and query plans, and rescoring of candidates in this process."""
+"""Points of every engine: batches of items that are checked, and what is stored of an item."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ import numpy.typing as npt
 from ..checks import check_sequence, shown
 from ..codes import FloatArray, Scale, SparseCodes
 from ..errors import ConfigError, InvalidCodeError, InvalidInputError, ModelMismatchError
-from ..scoring import QueryVector
-from ..telemetry import timed
 from ..vectors import as_array
-from .ids import ITEM_FIELDS, ItemIds, PointId, point_id, stored_payload
-from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
-from .plan import QueryPlan
-from .protocol import CodeModel, ScrollOptions
-from .results import Hit, ItemId, Payload, Record
+from .ids import ItemIds, PointId, point_id, stored_payload
+from .manifest import Manifest
+from .protocol import CodeModel
+from .results import ItemId, Payload
 
 if TYPE_CHECKING:
-    from qdrant_client import models
+    pass
 
 __all__ = [
-    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "ScrollSettings", "above_minimum", "check_batch", "check_plan",
-    "point_ids", "points_of", "rescore", "rows_of", "scroll_settings", "to_points", "vectors_to_read",
+    "MAX_PAYLOAD_DEPTH", "CheckedBatch", "CodePoint", "check_batch", "point_ids", "points_of", "rows_of", "to_points",
 ]  # fmt: skip
 
 MAX_PAYLOAD_DEPTH: Final = 30
@@ -171,149 +167,6 @@ def point_ids(ids: Sequence[ItemId], *, old: bool = False) -> list[PointId]:
                 )
             seen[point] = row
     return points
-
-
-def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
-    """Check that a plan fits the index of a manifest, and return the plan.
-
-    Raises:
-        InvalidInputError: a vector has unequal lengths, values that are not finite, or latents that are repeated or
-            outside the index's; or the plan rescores by embeddings that the index does not keep.
-    """
-    if not isinstance(plan, QueryPlan):
-        raise InvalidInputError(f"a query plan is {shown(plan)}; search with a Retriever, which plans queries")
-    if plan.with_dense:
-        _check_kept(manifest)
-    if plan.text is not None:
-        known = manifest.settings.texts
-        if unknown := [name for name in plan.text.fields if name not in known]:
-            raise InvalidInputError(
-                f"the index has no text field {unknown[0]!r}; it has {', '.join(map(repr, known)) or 'none'}. Create "
-                "it with IndexSettings(text_fields=[...])"
-            )
-    if plan.dense is not None:
-        if not manifest.settings.keep_dense:
-            raise InvalidInputError("the index keeps no embeddings to rescore by; create it with keep_dense=True")
-        if plan.dense.shape != (manifest.dim,) or not np.isfinite(plan.dense).all():
-            raise InvalidInputError(
-                f"the plan's dense query has shape {plan.dense.shape}; it must be ({manifest.dim},) and finite"
-            )
-    if plan.navigation is not None:
-        if manifest.navigation_dim is None:
-            raise InvalidInputError("the index has no navigation vectors; search it with first_stage='codes'")
-        if plan.navigation.shape != (manifest.navigation_dim,) or not np.isfinite(plan.navigation).all():
-            raise InvalidInputError(
-                f"the plan's navigation vector has shape {plan.navigation.shape}; it must be "
-                f"({manifest.navigation_dim},) and finite"
-            )
-    latents = manifest.latents
-    for name, vector in (("first_stage", plan.first_stage), ("rescoring", plan.rescoring)):
-        if vector is None:
-            continue
-        indices, values = np.asarray(vector.indices), np.asarray(vector.values)
-        if indices.ndim != 1 or indices.shape != values.shape or not indices.size:
-            raise InvalidInputError(
-                f"{name} has indices of shape {indices.shape} and values of shape {values.shape}; "
-                "both must be (m,) with m at least 1"
-            )
-        if indices.min() < 0 or indices.max() >= latents:
-            raise InvalidInputError(
-                f"{name} names latents {indices.min()}..{indices.max()} but the index has {latents}; make "
-                "the query with the model that the index was built by"
-            )
-        if not np.isfinite(values).all():
-            raise InvalidInputError(f"{name} holds NaN or an infinite value; check the query's embedding")
-        # The planner's latents ascend; checking that takes a tenth of the time of a search for repeats.
-        if not (np.diff(indices) > 0).all() and np.unique(indices).size != indices.size:
-            raise InvalidInputError(f"{name} names a latent twice; add such values up")
-    return plan
-
-
-def _check_kept(manifest: Manifest) -> None:
-    """Check that an index keeps embeddings, which are asked for by `with_dense`.
-
-    Raises:
-        InvalidInputError: it does not.
-    """
-    if not manifest.settings.keep_dense:
-        raise InvalidInputError(
-            "with_dense asks for embeddings, but the index keeps none; create it with keep_dense=True, or decode the "
-            "codes (with_codes=True, model.decode)"
-        )
-
-
-class ScrollSettings(NamedTuple):
-    """One page of a scroll, checked."""
-
-    size: int
-    filter: models.Filter | None
-    payload: bool | list[str]
-    """Whether to read payloads, or the payload fields to read."""
-    vectors: list[str]
-    """Names of the vectors to read."""
-
-
-def scroll_settings(size: int, options: ScrollOptions, manifest: Manifest) -> ScrollSettings:
-    """Check the arguments of a scroll.
-
-    Raises:
-        InvalidInputError: the size is below 1, an option is unknown, or embeddings are asked for and the index keeps
-            none.
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise InvalidInputError(f"size is {size!r}; a page has at least 1 item")
-    known = ScrollOptions.__annotations__
-    if unknown := sorted(set(options) - set(known)):
-        raise InvalidInputError(f"scroll has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    codes, dense = options.get("with_codes", False), options.get("with_dense", False)
-    if dense:
-        _check_kept(manifest)
-    payload = True if options.get("with_payload", True) else list(ITEM_FIELDS)
-    return ScrollSettings(int(size), options.get("filter"), payload, [VECTOR_NAME] * codes + [DENSE_NAME] * dense)
-
-
-def vectors_to_read(plan: QueryPlan) -> list[str]:
-    """Names of the vectors that the answer to a plan must hold."""
-    codes = plan.with_codes or (plan.rescoring is not None and not plan.rescore_in_engine)
-    return [VECTOR_NAME] * codes + [DENSE_NAME] * plan.with_dense
-
-
-def above_minimum(hits: list[Hit], plan: QueryPlan) -> list[Hit]:
-    """The hits whose score reaches the minimum of the plan."""
-    return hits if plan.min_score is None else [hit for hit in hits if hit.score >= plan.min_score]
-
-
-@timed("compressae.search.rescoring.duration")
-def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
-    """The hits of a plan: its candidates by the dot product of their stored codes with its rescoring, in float32.
-
-    Candidates of equal score keep their order.
-    """
-    assert plan.rescoring is not None
-    if plan.score_threshold is not None:
-        assert plan.first_stage is not None
-        strength = _products(candidates, plan.first_stage)
-        candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.score_threshold]
-    scores = _products(candidates, plan.rescoring)
-    best = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
-    hits = [_hit(candidates[i], float(scores[i]), plan) for i in best.tolist()]
-    return above_minimum(hits, plan)
-
-
-def _hit(item: Record, score: float, plan: QueryPlan) -> Hit:
-    return Hit(
-        item.id, score, item.payload, plan.origin,
-        indices=item.indices if plan.with_codes else None, values=item.values if plan.with_codes else None,
-        dense=item.dense if plan.with_dense else None,
-    )  # fmt: skip
-
-
-def _products(candidates: Sequence[Record], query: QueryVector) -> FloatArray:
-    """(n,) dot products of stored codes with a query-side vector."""
-    latents = max([int(query.indices.max()), *(int(one.indices.max(initial=0)) for one in candidates)]) + 1
-    dense = np.zeros(latents, np.float32)
-    dense[query.indices] = query.values
-    return np.array([dense[one.indices] @ one.values for one in candidates], np.float32)
 
 
 def _check_codes(codes: SparseCodes, latents: int, scale: Scale) -> None:

@@ -26,6 +26,8 @@ from ..search import AsyncRetriever, Retriever
 if TYPE_CHECKING:
     from qdrant_client import models
 
+_ONLY_ASYNC = "there is only an async index here; await the async method, or pass an index too"
+
 __all__ = ["AsyncSide", "IndexPair", "ThreadedIndex", "WritableAsyncIndex"]
 
 T = TypeVar("T")
@@ -180,7 +182,7 @@ class IndexPair:
             ConfigError: there is only an async index.
         """
         if self._index is None:
-            raise ConfigError("there is only an async index here; await the async method, or pass an index too")
+            raise ConfigError(_ONLY_ASYNC)
         return self._index
 
     @property
@@ -191,7 +193,7 @@ class IndexPair:
             ConfigError: there is only an async index.
         """
         if self._retriever is None:
-            raise ConfigError("there is only an async index here; await the async method, or pass an index too")
+            raise ConfigError(_ONLY_ASYNC)
         return self._retriever
 
     def async_side(self) -> AsyncSide:

@@ -9,7 +9,7 @@
     queries.py                          texts and vectors to plans, with embedder, tenant and item count
     planner.py                          one embedding to one plan; defaults.py and steering.py serve it
     hybrid.py                           words of a query besides its vector
-    grouping.py                         groups of hits by a payload field
+    groups.py                           groups of hits by a payload field
     explanations.py                     the score of a hit, latent by latent
     hit_table.py                        hits as an Arrow table
 
@@ -23,7 +23,7 @@ from ..lazy import lazy_exports
 if TYPE_CHECKING:
     from .alias_retriever import AliasRetriever, AsyncAliasRetriever
     from .async_retriever import AsyncRetriever
-    from .grouping import Group
+    from .groups import Group
     from .hit_table import hits_to_arrow
     from .planner import QueryPlanner
     from .retriever import Retriever
@@ -33,7 +33,7 @@ else:
         "AliasRetriever": "alias_retriever",
         "AsyncAliasRetriever": "alias_retriever",
         "AsyncRetriever": "async_retriever",
-        "Group": "grouping",
+        "Group": "groups",
         "QueryPlanner": "planner",
         "Retriever": "retriever",
         "SearchOptions": "settings",

@@ -22,7 +22,7 @@ from ..index.qdrant.connection import Connection
 from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from .async_retriever import AsyncRetriever
-from .grouping import Group
+from .groups import Group
 from .queries import Query
 from .retriever import Retriever
 from .settings import SearchOptions

@@ -13,7 +13,7 @@ from ..index.results import Hit, ItemId
 from ..model.compressae import CompresSAE
 from ..scoring import Explanation
 from .explanations import explain_hits, ids_of
-from .grouping import Group, follow_searches, group_steps, groups_options, hits_for_groups
+from .groups import Group, follow_searches, group_steps, groups_options, hits_for_groups
 from .queries import ItemCount, Queries, Query, counted, others, page_of, timed
 from .settings import SearchOptions
 

@@ -26,8 +26,9 @@ from ..filters import check_deletion
 from ..ids import ITEM_FIELDS, content_hash, item_id, plain_id
 from ..manifest import Described, Manifest
 from ..plan import QueryPlan
-from ..points import check_batch, check_plan, points_of, scroll_settings, to_points
+from ..points import check_batch, points_of, to_points
 from ..protocol import CodeModel, ScrollOptions, all_pages, check_page
+from ..reads import check_plan, scroll_settings
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import IndexSettings
 from . import requests as edge_requests

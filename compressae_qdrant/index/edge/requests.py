@@ -14,7 +14,9 @@ from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS, item_id, public_payload
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import CodePoint, above_minimum, rescore, vectors_to_read
+from ..points import CodePoint
+from ..reads import vectors_to_read
+from ..rescore import above_minimum, rescore
 from ..results import Hit, Record
 from ..text import TextSearch
 from .filters import edge_filter

@@ -15,7 +15,8 @@ from ...codes import FloatArray
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import above_minimum, rescore, vectors_to_read
+from ..reads import vectors_to_read
+from ..rescore import above_minimum, rescore
 from ..results import Hit, ItemId, Record
 
 __all__ = ["PointReader"]

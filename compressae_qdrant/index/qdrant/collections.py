@@ -138,16 +138,7 @@ def store_manifest_call(collection: str, manifest: Manifest) -> Call[None]:
 def add_vector_call(collection: str, manifest: Manifest) -> Call[None]:
     """Add the sparse vector of the codes to an existing collection (Qdrant 1.18 or newer)."""
     config = models.SparseVectorConfig(datatype=models.VectorStorageDatatype(manifest.settings.datatype))
-    return Call(
-        "add a vector to",
-        lambda client: client.create_vector_name(
-            collection_name=collection,
-            vector_name=VECTOR_NAME,
-            vector_name_config=models.SparseVectorNameConfig(sparse=config),
-            wait=True,
-        ),
-        ignore_answer,
-    )
+    return _add_call("add a vector to", collection, VECTOR_NAME, models.SparseVectorNameConfig(sparse=config))
 
 
 def configure_vector_call(collection: str, manifest: Manifest) -> Call[None]:
@@ -166,13 +157,18 @@ def add_navigation_call(collection: str, manifest: Manifest) -> Call[None]:
     config = models.DenseVectorConfig(
         size=params.size, distance=params.distance, datatype=models.VectorStorageDatatype.FLOAT16
     )
+    return _add_call(
+        "add navigation vectors to", collection, NAVIGATION_NAME, models.DenseVectorNameConfig(dense=config)
+    )
+
+
+def _add_call(
+    action: str, collection: str, name: str, config: models.SparseVectorNameConfig | models.DenseVectorNameConfig
+) -> Call[None]:
     return Call(
-        "add navigation vectors to",
+        action,
         lambda client: client.create_vector_name(
-            collection_name=collection,
-            vector_name=NAVIGATION_NAME,
-            vector_name_config=models.DenseVectorNameConfig(dense=config),
-            wait=True,
+            collection_name=collection, vector_name=name, vector_name_config=config, wait=True
         ),
         ignore_answer,
     )

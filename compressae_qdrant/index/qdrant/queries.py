@@ -17,7 +17,7 @@ from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..points import vectors_to_read
+from ..reads import vectors_to_read
 from ..results import Hit
 from ..settings import ShardKey
 from ..text import TextSearch

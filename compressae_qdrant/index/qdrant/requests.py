@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from ..filters import point_filter
 from ..ids import ITEM_FIELDS, PointId
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME, Manifest
 from ..plan import QueryPlan
-from ..points import CheckedBatch, ScrollSettings, check_batch, check_plan, points_of, scroll_settings
+from ..points import CheckedBatch, check_batch, points_of
 from ..protocol import CodeModel, ScrollOptions
+from ..reads import ScrollSettings, check_plan, scroll_settings
 from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from ..settings import ShardKey
 from .answers import PointReader
@@ -32,6 +33,8 @@ from .target import Target
 from .upserts import add_codes_call, check_applied, upsert_call
 
 __all__ = ["MAX_REQUEST_BYTES", "Requests", "query_limit_of"]
+
+T = TypeVar("T")
 
 MAX_REQUEST_BYTES: Final = 30 << 20
 """Bytes of the largest request that is sent. A server refuses 32 MB by default."""
@@ -343,21 +346,7 @@ class Requests:
         """Ids of `size` items from an offset on, and the next offset. None is the first offset, and follows the last
         page."""
 
-        def parse(answer: tuple[list[models.Record], Any]) -> tuple[list[ItemId], Any]:
-            points, next_offset = answer
-            return [self._reader.item_id(point) for point in points], next_offset
-
-        return Call(
-            "scan",
-            lambda client: client.scroll(
-                collection_name=self._target.collection,
-                limit=size,
-                offset=offset,
-                with_payload=list(ITEM_FIELDS),
-                shard_key_selector=self._target.shard_key,
-            ),
-            parse,
-        )
+        return self._scroll(ScrollSettings(size, None, list(ITEM_FIELDS), []), size, offset, self._reader.item_id)
 
     def _prepared(self, plan: QueryPlan) -> QueryPlan:
         """A plan that has been checked, with point ids in its filter."""
@@ -371,11 +360,16 @@ class Requests:
 
     def scroll(self, wanted: ScrollSettings, size: int, offset: Any) -> Call[tuple[list[Record], Any]]:
         """One page of `size` stored items, and the next offset; see `page`."""
+        return self._scroll(wanted, size, offset, self._reader.record)
+
+    def _scroll(
+        self, wanted: ScrollSettings, size: int, offset: Any, read: Callable[[models.Record], T]
+    ) -> Call[tuple[list[T], Any]]:
         with_point_ids = None if wanted.filter is None else point_filter(wanted.filter, old_ids=self._manifest.old_ids)
 
-        def parse(answer: tuple[list[models.Record], Any]) -> tuple[list[Record], Any]:
+        def parse(answer: tuple[list[models.Record], Any]) -> tuple[list[T], Any]:
             points, next_offset = answer
-            return [self._reader.record(point) for point in points], next_offset
+            return [read(point) for point in points], next_offset
 
         return Call(
             "scan",

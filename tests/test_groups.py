@@ -27,6 +27,8 @@ from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.search import Group
 
+from .support.indexes import ENGINES, create_on
+
 SETTINGS = IndexSettings(datatype="float32", navigation=None)
 
 
@@ -40,17 +42,12 @@ def _payload(n: int) -> dict[str, Any]:
     return {"doc": document, "meta": {"shop": f"s{n % 5}"}}
 
 
-@pytest.fixture(scope="module", params=["edge", "local"])
+@pytest.fixture(scope="module", params=ENGINES)
 def filled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: CompresSAE, codes: SparseCodes
 ) -> Iterator[CodeIndex]:
     """An index of 300 items with the field `doc`; tests must not change it."""
-    index: CodeIndex
-    if request.param == "edge":
-        index = EdgeIndex.create(tmp_path_factory.mktemp("groups") / "index", model, SETTINGS)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", model, SETTINGS, owns_client=True)
-    with index:
+    with create_on(request.param, tmp_path_factory.mktemp("groups"), model, SETTINGS) as index:
         index.upsert(range(300), codes[:300], [_payload(n) for n in range(300)])
         index.optimize()
         yield index
