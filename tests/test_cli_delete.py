@@ -109,7 +109,11 @@ def test_words_are_searched_beside_a_vector(shell: Shell, filled: None, tmp_path
     fused = shell.json(f"{search} --words shoes3 --word-field title=2 --code-weight 0.5")
     assert len({hit["id"] for hit in fused} & set(range(3, 60, 7))) >= 6
     assert len(shell.json(f"{search} --words shoes3 --fusion dbsf")) == 8
+    scores = {k: shell.json(f"{search} --words shoes3 --fusion-k {k}")[0]["score"] for k in (1, 60)}
+    assert scores[1] > 10 * scores[60]
     for options, complaint in (
+        ("--fusion-k 2", "are for a search with --words; give it too"),
+        ("--words x --fusion-k 0", "fusion_k is 0; it must be a whole number of at least 1"),
         ("--code-weight 2", "are for a search with --words; give it too"),
         ("--words x --word-field title", "--word-field is 'title'; write it as NAME=WEIGHT, such as title=2"),
         ("--words x --fusion sum", "--fusion is 'sum'; it must be one of rrf, dbsf"),

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from compressae_qdrant import CompresSAE, EdgeIndex, ingest, open_source
+from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, ingest, open_source
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, DimensionError, IngestError, RowError
 from compressae_qdrant.index import create_index
@@ -72,16 +72,23 @@ def _job(folder: Path, index: str, *more: str) -> dict[str, Any]:
     return report
 
 
-def test_a_job_writes_the_same_index_as_one_process(folder: Path, model: CompresSAE) -> None:
+def test_a_job_writes_the_same_index_as_one_process(folder: Path, model: CompresSAE, embeddings: FloatArray) -> None:
+    settings = IndexSettings(text_fields=["title"])
+    EdgeIndex.create(folder / "index", model, settings).close()
     report = _job(folder, str(folder / "index"))
     assert (report["items"], report["skipped"], report["files"], report["files_before"]) == (600, 1, FILES, 0)
-    with EdgeIndex.create(folder / "single", model) as single, EdgeIndex.open(folder / "index", model) as index:
+    with (
+        EdgeIndex.create(folder / "single", model, settings) as single,
+        EdgeIndex.open(folder / "index", model) as index,
+    ):
         ingest(open_source(folder / "catalog", on_error="skip"), model, single, batch_size=64)
         assert index.count() == single.count() == 600
         for ours, theirs in zip(index.retrieve(range(600)), single.retrieve(range(600)), strict=True):
             assert (ours.id, ours.payload) == (theirs.id, theirs.payload)
             np.testing.assert_array_equal(ours.indices, theirs.indices)
             np.testing.assert_array_equal(ours.values, theirs.values)
+        words = [hit.id for hit in Retriever(model, index).search(embeddings[0], 5, text="77", code_weight=0)]
+        assert words == [77]
 
 
 def test_a_malformed_row_stops_a_job(folder: Path) -> None:

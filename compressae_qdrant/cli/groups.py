@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..index.text import RRF_K
 from .options import (
     ATOMS_PER_STEP,
     WORDS,
@@ -171,3 +172,11 @@ class WordOptions:
             help="How the rankings are fused: by ranks, or by normalised scores, which have no weights.",
         ),
     ] = "rrf"  # fmt: skip
+    fusion_k: Annotated[
+        int | None,
+        typer.Option(
+            "--fusion-k", metavar="K", show_default=str(RRF_K), rich_help_panel=WORDS,
+            help="Constant of 'rrf': with a small one the first ranks decide, with a large one (60) items that both "
+            "rankings hold.",
+        ),
+    ] = None  # fmt: skip

@@ -144,11 +144,18 @@ def _word_options(word: WordOptions) -> SearchOptions:
     """The words to search for, their fields and the fusion."""
     fusion = parse_fusion(word.fusion)
     if word.words is None:
-        if word.word_field or word.code_weight != 1 or fusion != "rrf":
-            raise ConfigError("--word-field, --code-weight and --fusion are for a search with --words; give it too")
+        if word.word_field or word.code_weight != 1 or fusion != "rrf" or word.fusion_k is not None:
+            raise ConfigError(
+                "--word-field, --code-weight, --fusion and --fusion-k are for a search with --words; give it too"
+            )
         return {}
     fields = weights_of(word.word_field, "--word-field", "title=2")
-    return {"text": word.words, "text_fields": fields, "code_weight": word.code_weight, "fusion": fusion}
+    options: SearchOptions = {
+        "text": word.words, "text_fields": fields, "code_weight": word.code_weight, "fusion": fusion,
+    }  # fmt: skip
+    if word.fusion_k is not None:
+        options["fusion_k"] = word.fusion_k
+    return options
 
 
 def _plan_options(config: Path | None, **given: Any) -> SearchOptions:
