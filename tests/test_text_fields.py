@@ -1,4 +1,4 @@
-"""Words stay searchable by every way in which items reach an index: sync, asynchronous loads, migration and deployment."""
+"""Words stay searchable however items reach an index: sync, asynchronous loads, migration and deployment."""
 
 from __future__ import annotations
 
