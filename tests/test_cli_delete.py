@@ -11,6 +11,7 @@ from qdrant_client import QdrantClient, models
 from compressae_qdrant import CompresSAE, EdgeIndex, QdrantIndex, SparseCodes
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.index import location
+from compressae_qdrant.index.text import RRF_K
 
 from .support.shell import Shell
 
@@ -111,6 +112,7 @@ def test_words_are_searched_beside_a_vector(shell: Shell, filled: None, tmp_path
     assert len(shell.json(f"{search} --words shoes3 --fusion dbsf")) == 8
     scores = {k: shell.json(f"{search} --words shoes3 --fusion-k {k}")[0]["score"] for k in (1, 60)}
     assert scores[1] > 10 * scores[60]
+    assert str(RRF_K) == "2"  # as the help of --fusion-k says
     for options, complaint in (
         ("--fusion-k 2", "are for a search with --words; give it too"),
         ("--words x --fusion-k 0", "fusion_k is 0; it must be a whole number of at least 1"),

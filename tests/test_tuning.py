@@ -37,7 +37,7 @@ ROOMY = Goal(budget=1000, depth=10)
 
 
 def point(bytes: float, recall: float, ms: float = 1.0, **more: Any) -> TrialPoint:
-    plain = TrialPoint(128, 8, 8, "uint8", 64, 50, bytes, recall, ms)
+    plain = TrialPoint(128, 8, 8, "uint8", "codes", 64, 50, bytes, recall, ms)
     return dataclasses.replace(plain, **more)
 
 
@@ -54,11 +54,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory, embeddings: FloatArray) -> T
 
 def test_every_setting_is_measured(whole: TuneResult) -> None:
     assert (whole.trainings, whole.stopped, whole.left) == (4, 0, 0)
-    assert len({(p.latents, p.k, p.datatype, p.first_stage_latents, p.prefetch) for p in whole.points}) == len(
-        whole.points
-    )
+    settings = {(p.latents, p.k, p.datatype, p.first_stage, p.first_stage_latents, p.prefetch) for p in whole.points}
+    assert len(settings) == len(whole.points)
     assert {p.k for p in whole.points} == {4, 6, 8, 12}
-    assert len(whole.points) == 2 * 4 * 1 * 2 * 2
+    assert len(whole.points) == 2 * 4 * 1 * (2 + 1) * 2
+    graph = [p for p in whole.points if p.first_stage == "graph"]
+    assert len(graph) == 2 * 4 * 2
+    assert {p.first_stage_latents for p in graph} == {None}
+    assert len({p.bytes for p in graph}) == 1  # codes are on disk, whatever their length
+    many, few = ([p.recall for p in graph if p.prefetch == prefetch] for prefetch in (50, 20))
+    assert np.mean(many) > np.mean(few)
     assert all(0 < p.recall <= 1 and p.bytes > 0 and p.ms > 0 for p in whole.points)
     wide = [p for p in whole.points if p.first_stage_latents == 64 and p.prefetch == 50]
     by_k = {p.k: p.recall for p in wide if p.latents == 128}
@@ -216,6 +221,7 @@ def test_queries_are_no_items(embeddings: FloatArray) -> None:
         (lambda: Goal(recall=1.5), r"must be in \(0, 1\]"),
         (lambda: SearchSpace(k=()), "k to try"),
         (lambda: SearchSpace(datatypes=("int4",)), "datatypes to try"),  # type: ignore[arg-type]
+        (lambda: SearchSpace(first_stages=("tree",)), "first stages to try"),  # type: ignore[arg-type]
     ],
 )
 def test_invalid_goals_and_spaces_are_refused(make: Callable[[], object], complaint: str) -> None:
@@ -229,8 +235,13 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     settings.write(file, "two\nlines")
     assert file.read_text().startswith("# two\n# lines\n\n[train]\nlatents = 128\n")
     assert Settings.read(file) == settings
-    file.write_text(file.read_text().replace("first_stage_latents", "first_stage"))  # as older versions wrote it
-    assert Settings.read(file) == settings
+    assert IndexSettings(**settings.index).navigation is None
+    graph = point(100, 0.9, first_stage="graph", first_stage_latents=None).settings()
+    assert IndexSettings(**graph.index).navigation is not None
+    assert dict(graph.search) == {"first_stage": "graph", "prefetch": 50}
+    lines = file.read_text().replace('first_stage = "codes"\n', "").replace("first_stage_latents", "first_stage")
+    file.write_text(lines)  # as version 0.1 wrote it
+    assert Settings.read(file).search == {"first_stage_latents": 64, "prefetch": 50}
     assert Settings.read(None) == Settings()
     for text, complaint in (
         ("[train]\nlatent = 3\n", "has no setting latent"), ("[serve]\nx = 1\n", "its sections must be"),

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..index.text import RRF_K
 from .options import (
     ATOMS_PER_STEP,
     WORDS,
@@ -175,7 +174,7 @@ class WordOptions:
     fusion_k: Annotated[
         int | None,
         typer.Option(
-            "--fusion-k", metavar="K", show_default=str(RRF_K), rich_help_panel=WORDS,
+            "--fusion-k", metavar="K", show_default="2", rich_help_panel=WORDS,
             help="Constant of 'rrf': with a small one the first ranks decide, with a large one (60) items that both "
             "rankings hold.",
         ),

@@ -46,13 +46,17 @@ def tune(
     ] = None,
     sample: Annotated[int, typer.Option(help="Maximum number of items to train and measure on.")] = 20_000,
     queries: Annotated[int, typer.Option(help="Number of items of the sample used as queries.")] = 300,
-    k: Annotated[list[int], typer.Option(help="Non-zeros of a code (k) to try. May be repeated.")] = [8, 16, 32, 64],  # noqa: B006
+    k: Annotated[list[int], typer.Option(help="Non-zeros of a code (k) to try. May be repeated.")] = [8, 16, 30, 60],  # noqa: B006
     latents: Annotated[
         list[int], typer.Option(help="Latents of the model (h) to try. May be repeated.")
     ] = [1024, 2048, 4096, 8192],  # noqa: B006
     datatype: Annotated[
         list[str], typer.Option(help="Types of the values in the index to try. May be repeated.")
     ] = ["uint8", "float16", "float32"],  # noqa: B006
+    first_stage: Annotated[
+        list[str], typer.Option(metavar="[graph|codes]", help="What finds the candidates of a search: the graph of "
+                                "navigation vectors, or the inverted index of the codes. May be repeated."),
+    ] = ["graph", "codes"],  # noqa: B006
     steps: Annotated[int, typer.Option(help="Optimiser steps of each short training.")] = 200,
     rounds: Annotated[int, typer.Option(help="Rounds of dictionary refinement of each short training.")] = 6,
     minutes: Annotated[
@@ -69,8 +73,8 @@ def tune(
 ) -> None:  # fmt: skip
     """Find settings that fit a memory budget or reach a recall, on a sample of the catalog.
 
-    The command searches k, latents, datatype and query plan, and writes the best combination to a file for --config of
-    `train`, `ingest` and `search`. If it is interrupted, run it again: it resumes where it stopped.
+    The command searches k, latents, datatype and query plan, and writes the best combination to a file for --config
+    of `train`, `ingest` and `search`. If it is interrupted, run it again: it resumes where it stopped.
 
     Example:
         compressae tune sample --budget 150 --out tuned.toml
@@ -84,7 +88,10 @@ def tune(
     catalog = open_catalog(source, columns)
     rows, catalog_rows = draw_embeddings(catalog, sample, seed=seed)
     items = items or catalog_rows
-    space = SearchSpace(latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype), steps=steps, rounds=rounds)  # type: ignore[arg-type]  # checked inside
+    space = SearchSpace(
+        latents=tuple(latents), k=tuple(k), datatypes=tuple(datatype),  # type: ignore[arg-type]  # checked inside
+        first_stages=tuple(first_stage), steps=steps, rounds=rounds,  # type: ignore[arg-type]  # checked inside
+    )  # fmt: skip
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(stderr=True, highlight=False), disable=json_output,
@@ -130,8 +137,8 @@ def _show(result: TuneResult, chosen: TrialPoint, goal: Goal) -> None:
     for point in shown if chosen in shown else sorted([*shown, chosen], key=lambda point: point.bytes):
         table.add_row(
             "chosen" if point == chosen else "", str(point.k), f"{point.latents:,}", point.datatype,
-            str(point.first_stage_latents), f"{point.prefetch:,}", f"{point.bytes:.0f}", f"{point.recall:.4f}",
-            f"{point.ms:.1f}",
+            "graph" if point.first_stage_latents is None else f"{point.first_stage_latents:,} latents",
+            f"{point.prefetch:,}", f"{point.bytes:.0f}", f"{point.recall:.4f}", f"{point.ms:.1f}",
         )  # fmt: skip
     console = Console(highlight=False)
     console.print(table)

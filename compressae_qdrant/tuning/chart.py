@@ -34,7 +34,7 @@ def draw_front(file: Path, points: Sequence[TrialPoint], goal: Goal, chosen: Tri
         axes.axhline(goal.recall, color="tab:red", linestyle="--", label="target recall")
     if chosen is not None:
         axes.scatter([chosen.bytes], [chosen.recall], s=90, marker="*", color="tab:red", zorder=3, label="chosen")
-        axes.annotate(f"k={chosen.k}, {chosen.datatype}", (chosen.bytes, chosen.recall), (8, -12),
+        axes.annotate(f"k={chosen.k}, {chosen.first_stage}, {chosen.datatype}", (chosen.bytes, chosen.recall), (8, -12),
                       textcoords="offset points")  # fmt: skip
     axes.set_xlabel("bytes per item in memory, whole catalog")
     axes.set_ylabel(f"recall@{goal.depth} on the sample")

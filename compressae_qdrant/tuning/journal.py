@@ -14,7 +14,7 @@ from .points import TrialPoint
 __all__ = ["Journal", "Trial"]
 
 _FILE: Final = "study.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Trial:
     k: int
     """Non-zeros that the dictionary is trained for."""
     bytes: float
-    """Bytes per item in memory with the smallest datatype, as `capacity.plan` estimates."""
+    """Least bytes per item in memory of its settings, as `capacity.plan` estimates."""
     losses: dict[int, float] = field(default_factory=dict)
     """Validation loss of pursuit codes, by the number of items seen."""
     points: list[TrialPoint] | None = None
@@ -71,11 +71,11 @@ class Journal:
             return journal
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            known, version = content["identity"], content["format"]
-            trials = [Trial.from_json(trial) for trial in content["trials"]]
+            known = content["identity"] if content["format"] == _FORMAT else None
+            trials = [Trial.from_json(trial) for trial in content["trials"]] if known == identity else []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ConfigError(f"{file} is damaged ({exc}); delete it or use another --work directory") from exc
-        if version != _FORMAT or known != identity:
+        if known != identity:
             raise ConfigError(
                 f"{work} holds the search of other data or settings; continue with the same ones, or use another "
                 "--work directory"

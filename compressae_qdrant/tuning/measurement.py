@@ -9,11 +9,12 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..capacity import Constants, Node, Workload, plan
+from ..capacity import Constants, Node, PlannedStage, Workload, plan
 from ..codes import FloatArray
 from ..errors import InvalidInputError
 from ..evaluation.temporary_index import temporary_index
 from ..index import IndexSettings
+from ..index.settings import NavigationSettings
 from ..metrics import recall
 from ..model.compressae import CompresSAE
 from ..search.retriever import Retriever
@@ -85,26 +86,27 @@ def measure(
         coder = model if k == model.k else model.with_k(k, sample.items[:_STATISTICS_ITEMS])
         codes = coder.encode(sample.items)
         for datatype in space.datatypes:
-            with temporary_index(coder, codes, IndexSettings(datatype=datatype, navigation=None)) as index:
+            # The graph is the same whatever the datatype of the inverted index, so one index is measured with it.
+            graph = "graph" in space.first_stages and datatype == space.datatypes[0]
+            settings = IndexSettings(datatype=datatype, navigation=NavigationSettings() if graph else None)
+            with temporary_index(coder, codes, settings) as index:
                 retriever = Retriever(coder, index)
-                for first_stage_latents, prefetch in _plans(space, model.latents, goal.depth, len(sample.items)):
+                for stage, first_stage_latents, prefetch in _plans(space, graph, model.latents, goal.depth):
+                    prefetch = min(prefetch, len(sample.items))
                     hits = retriever.search_batch(
-                        sample.queries,
-                        goal.depth,
-                        first_stage_latents=first_stage_latents,
-                        prefetch=prefetch,
-                        with_payload=False,
-                    )
+                        sample.queries, goal.depth, first_stage=stage, first_stage_latents=first_stage_latents,
+                        prefetch=prefetch, with_payload=False,
+                    )  # fmt: skip
                     results = [[hit.id for hit in each] for each in hits]
                     workload = Workload(
                         items=catalog.items, dim=model.dim, k=k, latents=model.latents, datatype=datatype,
-                        first_stage="codes", limit=goal.depth, first_stage_latents=first_stage_latents,
+                        first_stage=stage, limit=goal.depth, first_stage_latents=first_stage_latents,
                         prefetch=prefetch,
                     )  # fmt: skip
                     size, ms = catalog.cost(workload)
                     points.append(
                         TrialPoint(
-                            latents=model.latents, trained_k=model.k, k=k, datatype=datatype,
+                            latents=model.latents, trained_k=model.k, k=k, datatype=datatype, first_stage=stage,
                             first_stage_latents=first_stage_latents, prefetch=prefetch, bytes=size,
                             recall=float(recall(results, sample.truth, goal.depth).mean()), ms=ms,
                         )
@@ -112,8 +114,11 @@ def measure(
     return points
 
 
-def _plans(space: SearchSpace, latents: int, depth: int, items: int) -> Iterator[tuple[int, int]]:
-    """Latents of the first stage and candidates of each query plan to try."""
-    for first_stage_latents in sorted({min(size, latents) for size in space.first_stage_latents}):
-        for factor in space.prefetch:
-            yield first_stage_latents, min(factor * depth, items)
+def _plans(space: SearchSpace, graph: bool, latents: int, depth: int) -> Iterator[tuple[PlannedStage, int | None, int]]:
+    """First stage, latents of one by codes, and candidates of each query plan to try."""
+    for factor in space.prefetch:
+        if graph:
+            yield "graph", None, factor * depth
+        if "codes" in space.first_stages:
+            for first_stage_latents in sorted({min(size, latents) for size in space.first_stage_latents}):
+                yield "codes", first_stage_latents, factor * depth

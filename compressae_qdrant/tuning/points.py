@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self, get_args
 
+from ..capacity import PlannedStage
 from ..errors import ConfigError
 from ..index.settings import Datatype
 from ..metrics import pareto_front
@@ -47,12 +48,14 @@ class SearchSpace:
 
     latents: tuple[int, ...] = (1024, 2048, 4096, 8192)
     """Latents (h); pairs with less than 4 k or more than half the items of the sample are skipped."""
-    k: tuple[int, ...] = (8, 16, 32, 64)
+    k: tuple[int, ...] = (8, 16, 30, 60)
     """Non-zeros that the dictionary is trained for; it is also measured with 1.5 times as many."""
+    first_stages: tuple[PlannedStage, ...] = ("graph", "codes")
+    """What finds the candidates; what the other one needs is then not in memory."""
     datatypes: tuple[Datatype, ...] = ("uint8", "float16", "float32")
     """Datatypes of index values."""
     first_stage_latents: tuple[int, ...] = (256, 512, 1024)
-    """Latents of the first stage, at most h."""
+    """Latents of a first stage by codes, at most h."""
     prefetch: tuple[int, ...] = (2, 3, 5, 10)
     """Candidates per hit."""
     steps: int = 200
@@ -68,6 +71,10 @@ class SearchSpace:
         unknown = set(self.datatypes) - set(get_args(Datatype))
         if unknown or not self.datatypes:
             raise ConfigError(f"datatypes to try are {self.datatypes}; each is one of {', '.join(get_args(Datatype))}")
+        if not self.first_stages or set(self.first_stages) - set(get_args(PlannedStage)):
+            raise ConfigError(
+                f"first stages to try are {self.first_stages}; each is one of {', '.join(get_args(PlannedStage))}"
+            )
         if self.steps < 0 or self.rounds < 0:
             raise ConfigError(f"steps is {self.steps} and rounds {self.rounds}; both must be at least 0")
 
@@ -86,8 +93,10 @@ class TrialPoint:
     k: int
     """Non-zeros of the codes."""
     datatype: Datatype
-    first_stage_latents: int
-    """Latents of the first stage."""
+    first_stage: PlannedStage
+    """What finds the candidates: the graph of navigation vectors, or the inverted index of the codes."""
+    first_stage_latents: int | None
+    """Latents of a first stage by codes; None if the graph finds the candidates."""
     prefetch: int
     """Candidates that are rescored."""
     bytes: float
@@ -108,10 +117,11 @@ class TrialPoint:
 
     def settings(self) -> Settings:
         """The settings for training, ingestion and searches."""
+        latents = {} if self.first_stage_latents is None else {"first_stage_latents": self.first_stage_latents}
         return Settings(
             train={"latents": self.latents, "k": self.k},
-            index={"datatype": self.datatype},
-            search={"first_stage_latents": self.first_stage_latents, "prefetch": self.prefetch},
+            index={"datatype": self.datatype, "navigation": self.first_stage == "graph"},
+            search={"first_stage": self.first_stage, **latents, "prefetch": self.prefetch},
         )
 
 

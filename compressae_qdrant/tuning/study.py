@@ -168,15 +168,17 @@ class _Stopped(Exception):  # noqa: N818 (a signal, not an error)
 
 
 def _pairs(sample: Sample, space: SearchSpace, catalog: TargetCatalog, goal: Goal) -> list[tuple[float, int, int]]:
-    """Bytes per item with the smallest datatype, latents and k of each training within the budget, smallest first."""
+    """Least bytes per item, latents and k of each training within the budget, smallest first."""
     pairs = []
     for latents in dict.fromkeys(space.latents):
         for k in dict.fromkeys(space.k):
             if 4 * k <= latents <= len(sample.items) // 2:
-                workload = Workload(
-                    items=catalog.items, dim=sample.items.shape[1], k=k, latents=latents, first_stage="codes"
+                workload = Workload(items=catalog.items, dim=sample.items.shape[1], k=k, latents=latents)
+                size = min(
+                    catalog.cost(replace(workload, datatype=datatype, first_stage=stage))[0]
+                    for datatype in space.datatypes
+                    for stage in space.first_stages
                 )
-                size = min(catalog.cost(replace(workload, datatype=each))[0] for each in space.datatypes)
                 if goal.budget is None or size <= goal.budget:
                     pairs.append((size, latents, k))
     if not pairs:
