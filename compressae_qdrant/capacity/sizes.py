@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
+from ..index.settings import DenseDatatype
 from .constants import Constants, DenseCosts
 from .workload import Workload
 
 __all__ = [
-    "BLOCK", "PAGE", "TEXT_ITEM_BYTES", "TEXT_WORD_BYTES", "dense_pages", "graph_disk_bytes", "index_bytes",
-    "item_bytes", "link_bytes",
+    "BLOCK", "EMBEDDING_BYTES", "PAGE", "TEXT_ITEM_BYTES", "TEXT_WORD_BYTES", "dense_pages", "embedding_bytes",
+    "graph_disk_bytes", "index_bytes", "item_bytes", "link_bytes",
     "loose_postings", "navigation_dim", "pages_read", "payload_bytes", "vector_bytes",
 ]  # fmt: skip
 
@@ -24,6 +26,8 @@ PAGE: Final = 4096
 """Bytes that the engine reads from disk at once, at random places."""
 _NAVIGATION_DIM: Final = 128
 """Default dimensions of a navigation vector."""
+EMBEDDING_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
+"""Bytes per dimension of a kept embedding."""
 _ORIGINAL: Final = 4
 """Bytes per dimension of the original vectors of dense methods, float32."""
 
@@ -46,8 +50,14 @@ def loose_postings(length: float, sharpness: float) -> float:
 def item_bytes(workload: Workload, constants: Constants) -> float:
     """Bytes on disk per item, without its postings: code, payload, embedding and tables."""
     size = constants.bytes
-    dense = size.dense_dimension * workload.dim if workload.keep_dense else 0
+    dense = embedding_bytes(workload, constants) if workload.keep_dense else 0
     return size.disk_item + _code_bytes(workload, constants) + payload_bytes(workload, constants) + dense
+
+
+def embedding_bytes(workload: Workload, constants: Constants) -> float:
+    """Bytes on disk of a kept embedding. The constant is of float16."""
+    of_float16 = constants.bytes.dense_dimension * workload.dim
+    return of_float16 * EMBEDDING_BYTES[workload.dense_datatype] / EMBEDDING_BYTES["float16"]
 
 
 def _code_bytes(workload: Workload, constants: Constants) -> float:
@@ -95,7 +105,7 @@ def pages_read(workload: Workload, constants: Constants, candidates: int, embedd
     """
     code = _distinct(candidates, workload.items * _code_bytes(workload, constants) / PAGE)
     place = _distinct(candidates, workload.items * constants.disk.pointer / PAGE)
-    return code + place + _record_pages(embeddings, constants.bytes.dense_dimension * workload.dim)
+    return code + place + _record_pages(embeddings, embedding_bytes(workload, constants))
 
 
 def dense_pages(workload: Workload, costs: DenseCosts) -> float:

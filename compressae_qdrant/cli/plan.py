@@ -64,9 +64,14 @@ def plan(
         float, typer.Option(metavar="[1|1.5|2|4]", help="Bits per dimension of a navigation vector.")
     ] = 2,
     navigation_m: Annotated[int, typer.Option(help="Links of the graph per item and layer.")] = 10,
-    keep_dense: Annotated[
-        bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk (2 bytes per dimension).")
-    ] = False,
+    keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk.")] = False,
+    dense_datatype: Annotated[
+        str,
+        typer.Option(
+            metavar="[float16|turbo8|turbo4]",
+            help="Type of the embeddings that --keep-dense keeps: 2 bytes, 1 byte or half a byte per dimension.",
+        ),
+    ] = "float16",
     ram: Annotated[float, typer.Option(help="Memory of a node in GiB.")] = 64,
     vcpus: Annotated[int, typer.Option(help="Virtual CPUs of a node.")] = 16,
     headroom: Annotated[
@@ -111,6 +116,7 @@ def plan(
             payload_bytes=payload_bytes, text_words=text_words, replicas=replicas, queries_per_second=qps, limit=limit,
             first_stage=first_stage,  # type: ignore[arg-type]  # checked inside
             first_stage_latents=first_stage_latents, prefetch=prefetch, keep_dense=keep_dense,
+            dense_datatype=dense_datatype,  # type: ignore[arg-type]  # checked inside
             navigation_ef=navigation_ef, navigation_dim=navigation_dim, navigation_bits=navigation_bits,
             navigation_m=navigation_m,
         )

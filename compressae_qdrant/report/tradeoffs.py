@@ -11,7 +11,7 @@ import numpy as np
 
 from ..capacity import Constants, Node, PlannedStage, Workload, plan
 from ..capacity.planner import GIB, SEGMENT_ITEMS
-from ..capacity.sizes import BLOCK, PAGE, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
+from ..capacity.sizes import BLOCK, EMBEDDING_BYTES, PAGE, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
 from ..index.settings import NavigationSettings
@@ -81,6 +81,7 @@ def workload_of(model: CompresSAE, info: IndexInfo, sample: Sample) -> Workload:
     return Workload(
         items=sample.catalog_items, dim=model.dim, k=model.k, latents=model.latents, datatype=info.settings.datatype,
         payload_bytes=round(float(np.mean(sizes))) if has_payloads else 0, keep_dense=info.settings.keep_dense,
+        dense_datatype=info.settings.dense_datatype,
         navigation_dim=navigation.dim, navigation_bits=navigation.bits, navigation_m=navigation.m,
     )  # fmt: skip
 
@@ -96,6 +97,7 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
         "visit_items": VISIT_ITEMS, "graph_prefetch": GRAPH_PREFETCH, "graph_factor": GRAPH_FACTOR, "min_ef": MIN_EF,
+        "embedding_bytes": dict(EMBEDDING_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,
         "navigation_bits": NavigationSettings.bits, "navigation_m": NavigationSettings.m,

@@ -16,14 +16,15 @@ function makePlan(constants, workload, node, prices) {
   };
   const payloadBytes = (workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0) + (workload.text_words ? engine.text_item_bytes + engine.text_word_bytes * workload.text_words : 0);
   const codeBytes = bytes.cell * Math.ceil((bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k) / bytes.cell);
-  const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? bytes.dense_dimension * dim : 0);
+  const embeddingBytes = (bytes.dense_dimension * dim * engine.embedding_bytes[workload.dense_datatype]) / engine.embedding_bytes.float16;
+  const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? embeddingBytes : 0);
   const navigationDim = workload.navigation_dim ?? Math.min(128, dim);
   const vectorBytes = links.vector + (navigationDim * workload.navigation_bits) / 8;
   const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
   const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
   const recordPages = (records, size) => records * (1 + size / engine.page);
   const pagesRead = (byCodes, byEmbeddings) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
-    + recordPages(byEmbeddings, bytes.dense_dimension * dim);
+    + recordPages(byEmbeddings, embeddingBytes);
   const [first, candidates] = searchPlan(workload);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
