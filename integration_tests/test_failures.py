@@ -123,8 +123,11 @@ def test_broken_connections_lose_no_items(server: Server, model: CompresSAE, tmp
             through = Server(f"http://127.0.0.1:{port}", 0).client(grpc=False, timeout=5)
             for _ in range(30):
                 try:
-                    ingest(open_source(tmp_path / "x.npy"), model, QdrantIndex(through, name, index._manifest),
-                           journal=tmp_path / "journal", batch_size=20, retry=quick)  # fmt: skip
+                    target = QdrantIndex(through, name, index._manifest, model=model)
+                    ingest(
+                        open_source(tmp_path / "x.npy"), model, target, journal=tmp_path / "journal", batch_size=20,
+                        retry=quick,
+                    )  # fmt: skip
                     break
                 except IngestError as exc:
                     stopped = str(exc)

@@ -54,7 +54,7 @@ def test_half_a_creation_is_completed(client: QdrantClient, name: str, model: Co
         pytest.skip("the client's local mode indexes no payload fields")
     begun = Manifest.of(model, FIELDS)
     run_call(client, name, create_call(name, begun))  # the process was killed after this
-    with pytest.raises(IncompleteIndexError, match=r"it lacks the index of payload field 'n', the index of .*'shop'"):
+    with pytest.raises(IncompleteIndexError, match=r"field 'n', the index of payload field 'seen', .* 'shop'"):
         QdrantIndex.open(client, name, model)
     assert QdrantIndex.create(client, name, model, FIELDS).identity == begun.identity
     assert QdrantIndex.open(client, name, model).settings == begun.settings

@@ -60,7 +60,7 @@ class _Missing:
 
     def __str__(self) -> str:
         parts = (("vector", self.vectors), ("shard key", self.keys), ("index of payload field", self.fields))
-        return ", ".join(f"the {kind} {name!r}" for kind, names in parts for name in names)
+        return ", ".join(f"the {kind} {name!r}" for kind, names in parts for name in sorted(names, key=str))
 
 
 def open_steps(name: str, model: CodeModel | None, *, local: bool = False) -> Steps[tuple[str, Manifest]]:
