@@ -148,12 +148,9 @@ class CompresSAESearch:
         self._backend = CompresSAESearchIndex(model, **options)
         self._search = SearchEncoderWrapper(encoder, index_backend=self._backend)
         meta = encoder.mteb_model_meta
-        self._meta = meta.model_copy(update={"name": f"{meta.name}-compressae-{model.fingerprint}"})
-
-    @property
-    def mteb_model_meta(self) -> Any:
-        """The encoder's metadata; the name has the fingerprint of the codes, so that cached results are kept apart."""
-        return self._meta
+        self.mteb_model_meta = meta.model_copy(update={"name": f"{meta.name}-compressae-{model.fingerprint}"})
+        """The encoder's metadata. The name has the fingerprint of the codes, so that cached results are kept apart. MTEB
+        replaces it for a model that is in its registry."""
 
     def index(self, corpus: Any, **arguments: Any) -> None:
         """Embed, encode and index a corpus; see MTEB's `SearchProtocol`."""

@@ -11,7 +11,9 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+from mteb.cli.build_cli import main
 from mteb.models import SentenceTransformerEncoderWrapper, SparseEncoderWrapper
+from mteb.models.model_implementations import MODEL_REGISTRY
 from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 from mteb.results.task_result import TaskResult
 from sentence_transformers import SentenceTransformer
@@ -47,6 +49,21 @@ def test_the_search_adapter_passes_the_mock_tasks(backbone: SentenceTransformer,
     results = mteb.mock_run(adapter)
     passed = _passed(results)
     assert {"MockRetrievalTask", "MockRerankingTask", "MockMultilingualRetrievalTask"} <= set(passed)
+
+
+def test_the_command_mock_run_passes(
+    backbone: SentenceTransformer, model: CompresSAE, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """`mteb mock-run` takes the name of a model in MTEB's registry, so the adapter is registered first."""
+    adapter = CompresSAESearch(SentenceTransformerEncoderWrapper(backbone), model)
+    meta = adapter.mteb_model_meta.model_copy(update={"name": "ours/compressae", "loader": lambda *_, **__: adapter})
+    monkeypatch.setitem(MODEL_REGISTRY, "ours/compressae", meta)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mteb", "mock-run", "--model", "ours/compressae"])
+    main()
+    assert "passed all expected checks" in capsys.readouterr().out
+    assert (tmp_path / "mteb_mock_run_results.md").exists()
 
 
 def test_the_sparse_encoder_passes_the_mock_tasks(backbone: SentenceTransformer, model: CompresSAE) -> None:
