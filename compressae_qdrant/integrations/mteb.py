@@ -149,8 +149,8 @@ class CompresSAESearch:
         self._search = SearchEncoderWrapper(encoder, index_backend=self._backend)
         meta = encoder.mteb_model_meta
         self.mteb_model_meta = meta.model_copy(update={"name": f"{meta.name}-compressae-{model.fingerprint}"})
-        """The encoder's metadata. The name has the fingerprint of the codes, so that cached results are kept apart. MTEB
-        replaces it for a model that is in its registry."""
+        """The encoder's metadata. The name has the fingerprint of the codes, so that cached results are kept apart.
+        MTEB replaces it for a model of its registry."""
 
     def index(self, corpus: Any, **arguments: Any) -> None:
         """Embed, encode and index a corpus; see MTEB's `SearchProtocol`."""
