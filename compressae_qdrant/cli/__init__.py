@@ -27,9 +27,6 @@ def main() -> None:
 
     Ctrl-C ends with exit code 130, SIGTERM with 143, and an output that nobody reads (`| head`) with 1.
     """
-    # PyTorch's threads otherwise wait for work in a busy loop: two commands on one machine slow each other down tenfold
-    # (scripts/bench_loaders.py). The variable is read when PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Imported here so that an import error of a broken installation is raised by the call, not by the entry point.
     from .command import InterruptedCommandError
     from .program import app

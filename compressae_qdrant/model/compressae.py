@@ -238,7 +238,7 @@ class CompresSAE(HubModel, nn.Module):
             atoms_per_step: atoms of a pursuit step. 1 is best and slowest; 4 loses less than 0.003 recall@100.
             scale: scale of the values; see `Scale`. The default ranks best, because a badly reconstructed item has a
                 smaller norm and ranks lower.
-            batch_size: rows of a batch. The default depends on the device: 512 on a CPU, 16,384 on a GPU.
+            batch_size: rows of a batch. The default depends on the device: 256 on a CPU, 16,384 on a GPU.
 
         Returns:
             The codes; row i belongs to row i of X.

@@ -17,6 +17,7 @@ from ..kernels.dispatch import MAX_LATENTS, fused
 from ..kernels.transfer import Download, Upload
 from ..vectors import UnitRows, unit_rows
 from .config import Method
+from .parallel import map_batches
 from .pursuit import Dictionary
 
 __all__ = ["Coder", "encode_rows"]
@@ -101,13 +102,16 @@ def encode_rows(
     if device.type == "cuda":
         _encode_streaming(rows, code, min(size, len(rows)), device, indices, values)
         return indices, values
-    for start in range(0, len(rows), size):
+
+    def encode_from(start: int) -> None:
         block = rows[start : start + size]
         unit = block if isinstance(embeddings, UnitRows) else unit_rows(block, start)
         support, scaled = code(torch.from_numpy(unit).to(device))
         order = support.argsort(dim=1)
         indices[start : start + len(support)] = support.gather(1, order).int().cpu().numpy()
         values[start : start + len(support)] = scaled.gather(1, order).cpu().numpy()
+
+    map_batches(encode_from, range(0, len(rows), size), device)
     return indices, values
 
 

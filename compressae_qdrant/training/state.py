@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,9 @@ from torch.nn.functional import cosine_similarity
 from ..errors import ConfigError
 from ..kernels import sparse_decode
 from ..model.compressae import CompresSAE
-from ..model.config import ModelConfig
+from ..model.config import Method, ModelConfig
 from ..model.history import Phase, Record, TrainingHistory
+from ..model.parallel import map_batches
 from ..model.pursuit import batch_rows
 from .batches import make_batch_source
 from .checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
@@ -149,10 +151,12 @@ class TrainingState:
         """Measure the model on the held-out items, and add the record to the history."""
         losses = {}
         use = torch.zeros(self.model.latents, device=self.device)
-        for method in ("encoder", "pursuit"):
+        batches = torch.split(self.held_out, batch_rows(self.device))
+        methods: tuple[Method, ...] = ("encoder", "pursuit")
+        for method in methods:
+            coded = map_batches(functools.partial(self.model.code, method=method), batches, self.device)
             total = 0.0
-            for x in torch.split(self.held_out, batch_rows(self.device)):
-                indices, values = self.model.code(x, method)
+            for x, (indices, values) in zip(batches, coded, strict=True):
                 total += float((1 - cosine_similarity(x, sparse_decode(indices, values, self.model.atoms))).sum())
                 if method == "pursuit":
                     use += torch.bincount(indices.reshape(-1), minlength=len(use))
