@@ -3,9 +3,8 @@
     python scripts/bench_loaders.py                                  # the shipped sample and a quickly trained model
     python scripts/bench_loaders.py text.npy --model model --items 20000
 
-Runs `compressae ingest` into an embedded index: one process alone, then two at once. Threads first wait as the command
-sets it (OMP_WAIT_POLICY=passive), then in a busy loop. Prints the items per second of each process, and the sum of two
-relative to one alone.
+Runs `compressae ingest` into an embedded index: one process alone, then two at once. Prints the items per second of
+process, and the sum of two relative to one alone.
 """
 
 from __future__ import annotations
@@ -22,21 +21,19 @@ import numpy as np
 from bench_data import load_catalog, load_or_train
 
 
-def load(catalog: Path, model: Path, index: Path, waiting: str) -> subprocess.Popen[bytes]:
+def load(catalog: Path, model: Path, index: Path) -> subprocess.Popen[bytes]:
     """Start an ingestion."""
     command = [
         sys.executable, "-m", "compressae_qdrant", "ingest", str(catalog), "--model", str(model), "--index", str(index)
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.Popen(
-        command, env=environment | {"OMP_WAIT_POLICY": waiting}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def rates(processes: int, catalog: Path, model: Path, items: int, folder: Path, waiting: str) -> list[float]:
+def rates(processes: int, catalog: Path, model: Path, items: int, folder: Path) -> list[float]:
     """Items per second of each of some ingestions that start together."""
     started = time.perf_counter()
-    running = [load(catalog, model, folder / f"{waiting}-{processes}-{number}", waiting) for number in range(processes)]
+    running = [load(catalog, model, folder / f"{processes}-{number}") for number in range(processes)]
     seconds: dict[int, float] = {}
     while len(seconds) < len(running):
         for number, process in enumerate(running):
@@ -62,15 +59,10 @@ def main() -> None:
         folder = Path(name)
         np.save(folder / "catalog.npy", np.resize(np.asarray(vectors), (args.items, vectors.shape[1])))
         model.save(folder / "model")
-        print("\n| waiting | alone, items/s | two at once, items/s | two : one |\n|---|---|---|---|")
-        for waiting in ("passive", "active"):
-            one = rates(1, folder / "catalog.npy", folder / "model", args.items, folder, waiting)
-            two = rates(2, folder / "catalog.npy", folder / "model", args.items, folder, waiting)
-            print(
-                f"| {waiting} | {one[0]:,.0f} | {' + '.join(f'{rate:,.0f}' for rate in two)} | "
-                f"{sum(two) / one[0]:.2f} |",
-                flush=True,
-            )
+        (alone,) = rates(1, folder / "catalog.npy", folder / "model", args.items, folder)
+        two = rates(2, folder / "catalog.npy", folder / "model", args.items, folder)
+        print("\n| alone, items/s | two at once, items/s | two : one |\n|---|---|---|")
+        print(f"| {alone:,.0f} | {' + '.join(f'{rate:,.0f}' for rate in two)} | {sum(two) / alone:.2f} |")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from compressae_qdrant.index.qdrant import steps
 from compressae_qdrant.index.qdrant.calls import Call
 from compressae_qdrant.index.qdrant.client import Transport
 from compressae_qdrant.index.qdrant.collections import create_call, setup_calls
+from compressae_qdrant.index.qdrant.creation import create_steps
 from compressae_qdrant.index.qdrant.requests import Requests
 from compressae_qdrant.index.qdrant.target import Target
 from compressae_qdrant.index.settings import NavigationSettings
@@ -233,3 +234,30 @@ def test_an_adopted_collection_keeps_its_points_and_payloads(
         QdrantIndex.adopt(dense, "nothing", model)
     with pytest.raises(SourceError, match="no dense vector 'image'"):
         add_codes(dense, "items", "image", model)
+
+
+@pytest.mark.parametrize(
+    ("version", "datatype", "refused"),
+    [
+        ("1.18.3", "turbo4", True), ("1.19.0", "turbo4", False), ("1.19.2-dev", "turbo8", True),
+        ("1.20.0", "turbo8", False), ("unknown", "turbo8", False), ("1.18.3", "float16", False),
+    ],
+)  # fmt: skip
+def test_a_server_too_old_for_the_kept_embeddings_is_named(
+    model: CompresSAE, version: str, datatype: Any, refused: bool
+) -> None:
+    called: list[str] = []
+
+    def run(call: Call[Any]) -> Any:
+        called.append(method_of(call))
+        if called[-1] == "collection_exists":
+            return False
+        return call.parse(models.VersionInfo(title="qdrant", version=version)) if called[-1] == "info" else None
+
+    manifest = Manifest.of(model, IndexSettings(keep_dense=datatype))
+    if refused:
+        with pytest.raises(CodeIndexError, match=f"is Qdrant .*dense_datatype='{datatype}' needs 1.* or newer"):
+            steps.follow(create_steps("items", manifest), run)
+    else:
+        steps.follow(create_steps("items", manifest), run)
+    assert ("create_collection" in called) is not refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from qdrant_client import models
@@ -216,6 +217,16 @@ def aliases_call(collection: str) -> Call[list[str]]:
         return sorted(alias.alias_name for alias in answer.aliases if alias.collection_name == collection)
 
     return Call("look up", lambda client: client.get_aliases(), parse)
+
+
+def version_call() -> Call[tuple[int, ...]]:
+    """The version of the server, such as (1, 18, 3); empty if it cannot be read."""
+
+    def parse(answer: models.VersionInfo) -> tuple[int, ...]:
+        numbers = re.match(r"\d+(\.\d+)*", answer.version)
+        return tuple(map(int, numbers[0].split("."))) if numbers else ()
+
+    return Call("look up the version of the server of", lambda client: client.info(), parse)
 
 
 def _index_params(settings: IndexSettings) -> models.SparseIndexParams:

@@ -8,7 +8,7 @@ its manifest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from ...errors import (
 )
 from ..manifest import METADATA_KEY, VECTOR_NAME, Manifest
 from ..protocol import CodeModel
-from ..settings import ShardKey
+from ..settings import DenseDatatype, ShardKey
 from .calls import Call
 from .collections import (
     add_vector_call,
@@ -35,6 +35,7 @@ from .collections import (
     shard_key_call,
     store_manifest_call,
     target_call,
+    version_call,
 )
 from .contents import Contents, contents_call, shard_keys_call
 from .steps import Steps
@@ -42,6 +43,8 @@ from .steps import Steps
 __all__ = ["adopt_steps", "create_steps", "open_steps"]
 
 _LOG = logging.getLogger(__name__)
+_SINCE: Final[Mapping[DenseDatatype, tuple[int, ...]]] = {"turbo4": (1, 19), "turbo8": (1, 20)}
+"""First version of Qdrant that stores embeddings of a datatype."""
 _ATTEMPTS: Final = 3
 _PAUSE_SECONDS: Final = 0.5
 """Wait before a call of creation is repeated, or before its effect is looked for again. It doubles each time."""
@@ -111,9 +114,12 @@ def create_steps(collection: str, manifest: Manifest, *, local: bool = False) ->
     Raises:
         IndexExistsError: there is a complete collection of this name, or one of another model or other settings.
         IndexUnavailableError: the server cannot be reached; the collection may be incomplete.
+        CodeIndexError: the server is too old for the settings.
     """
     if (yield exists_call(collection)):
         return (yield from _complete(collection, manifest, local))
+    if not local:
+        yield from _check_version(collection, manifest)
     yield from _create(collection, manifest)
     settings = manifest.settings
     everything = _Missing(keys=settings.shard_keys, fields=tuple(field_schemas(settings)))
@@ -183,6 +189,21 @@ def _missing(collection: str, contents: Contents, manifest: Manifest, local: boo
         keys = [key for key in manifest.settings.shard_keys if key not in existing]
     fields = [] if local else contents.missing_fields(manifest.settings)
     return _Missing(contents.missing_vectors(manifest), keys, fields)
+
+
+def _check_version(collection: str, manifest: Manifest) -> Steps[None]:
+    """Check that a server can store the kept embeddings. An older one fails with an internal error."""
+    datatype = manifest.settings.dense_datatype
+    if not manifest.settings.keep_dense or datatype not in _SINCE:
+        return
+    version: tuple[int, ...] = yield version_call()
+    needed = _SINCE[datatype]
+    if version and version < needed:
+        raise CodeIndexError(
+            f"the server of collection {collection!r} is Qdrant {'.'.join(map(str, version))}, and "
+            f"dense_datatype={datatype!r} needs {'.'.join(map(str, needed))} or newer; upgrade the server, or keep the "
+            "embeddings as 'float16'"
+        )
 
 
 def _create(collection: str, manifest: Manifest) -> Steps[None]:
