@@ -39,7 +39,7 @@ from compressae_qdrant.metrics import ndcg
 from compressae_qdrant.scoring import QueryVector
 from compressae_qdrant.search.settings import search_settings
 
-from .support.indexes import ENGINES, create_on
+from .support.indexes import LOCAL_ENGINES, create_on
 from .support.recording import sent
 
 SETTINGS = IndexSettings(text_fields=["title", "body"], datatype="float32", keep_dense=True, navigation=None)
@@ -58,7 +58,7 @@ def _payloads() -> list[dict[str, Any]]:
     return payloads
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=LOCAL_ENGINES)
 def filled(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

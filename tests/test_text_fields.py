@@ -27,7 +27,7 @@ from compressae_qdrant.index.protocol import CodeIndex
 from compressae_qdrant.ingestion.aio import ingest_async
 from compressae_qdrant.ingestion.migrate import add_codes
 
-from .support.indexes import ENGINES, create_on
+from .support.indexes import LOCAL_ENGINES, create_on
 
 SETTINGS = IndexSettings(text_fields=["title"])
 ITEMS = 60
@@ -53,7 +53,7 @@ def _named(retriever: Retriever | AliasRetriever, query: FloatArray, words: str)
     return {hit.id for hit in hits}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=LOCAL_ENGINES)
 def empty(request: pytest.FixtureRequest, tmp_path: Path, model: CompresSAE) -> Any:
     with create_on(request.param, tmp_path, model, SETTINGS) as index:
         yield index
