@@ -104,6 +104,21 @@ def test_nothing_is_deleted_if_the_source_was_recreated(
         assert {item for ids in index.scan() for item in ids} >= set(range(400))
 
 
+def test_a_source_recreated_with_other_vectors_is_noticed(
+    client: QdrantClient, model: CompresSAE, embeddings: FloatArray, tmp_path: Path
+) -> None:
+    """The same ids, embedded anew: the count says nothing, so the vectors of a sample are compared."""
+
+    def embed_anew(items: int) -> Callable[[], None]:
+        return lambda: _fill(client, "old", embeddings[::-1].copy(), range(items))
+
+    with EdgeIndex.create(tmp_path / "index", model) as index:
+        sync(QdrantSource(client, "old"), model, index, batch_size=100, on_batch=_after(200, embed_anew(30)))
+        with pytest.raises(SourceError, match=r"\d+ of \d+ sampled points of collection 'old' have another vector"):
+            sync(QdrantSource(client, "old"), model, index, batch_size=100, on_batch=_after(200, embed_anew(400)))
+        assert sorted(item for ids in index.scan() for item in ids) == list(range(400))
+
+
 def test_a_recreated_index_as_source_is_told_by_its_identity(
     client: QdrantClient, model: CompresSAE, embeddings: FloatArray, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self
@@ -34,6 +34,9 @@ _CHECK_SECONDS: Final = 5.0
 _CHURN: Final = 0.01
 """Share of the points that may be deleted while a collection is read. More of them gone means that it was recreated or
 emptied, or that the points read are too far from one state of it."""
+_OTHER: Final = 0.1
+"""Share of the sampled points whose vectors may be replaced while a collection is read. More of them means that it was
+recreated with other vectors, as by another embedding model."""
 _ID, _VECTOR = "\0id", "\0vector"
 """Names that no payload field has."""
 
@@ -171,14 +174,29 @@ class QdrantSource:
         if kind[:-1] != self._kind[:-1] or (self._kind[-1] is not None and kind[-1] != self._kind[-1]):
             raise SourceError(f"collection {self._collection!r} was recreated while it was read, {again}")
 
-    def _check_whole(self, expected: int, read: int, sample: Sequence[Any]) -> None:
-        """Raise SourceError unless nearly all points are still there that were there when reading began.
+    def _check_whole(self, expected: int, read: int, sample: Mapping[Any, Any]) -> None:
+        """Raise SourceError unless nearly all points are still there that were there when reading began, and most of
+        them with the vectors that were read.
 
         A collection of another application has no identity. If it was recreated with equal settings, it shows in what
-        is gone.
+        is gone and in what has another vector.
+
+        Args:
+            expected: points when reading began.
+            read: points read.
+            sample: vectors of some of them by id; None where it was not read.
         """
         count = self._retry.run(self._count)
-        gone = len(sample) - len(self._retry.run(partial(self._existing, sample))) if sample else 0
+        vectors = {id: vector for id, vector in sample.items() if vector is not None}
+        now = self._retry.run(partial(self._existing, list(sample))) if sample else {}
+        gone = len(sample) - len(now)
+        other = sum(not np.array_equal(now[id], vector) for id, vector in vectors.items() if id in now)
+        if other > _OTHER * len(vectors):
+            raise SourceError(
+                f"{other} of {len(vectors)} sampled points of collection {self._collection!r} have another vector than "
+                "when they were read. It was recreated or embedded anew while it was read, so what was read is not one "
+                "catalog; run the same command again when it is complete"
+            )
         if min(read, count) < expected - int(_CHURN * expected) or gone > _CHURN * len(sample):
             raise SourceError(
                 f"collection {self._collection!r} had {expected:,} points when reading began; {read:,} were read, it "
@@ -187,9 +205,20 @@ class QdrantSource:
                 "it is complete"
             )
 
-    def _existing(self, points: Sequence[Any]) -> list[Any]:
+    def _existing(self, points: Sequence[Any]) -> dict[Any, Any]:
+        """The vectors of those points that exist, by id."""
         with client_errors("read", self._collection, self._client.init_options):
-            return self._client.retrieve(self._collection, ids=points, with_payload=False, with_vectors=False)
+            found = self._client.retrieve(self._collection, ids=points, with_payload=False, with_vectors=self._vectors)
+        return {point.id: self._vector_of(point) for point in found}
+
+    @property
+    def _vectors(self) -> bool | list[str]:
+        """What the client is asked for to read the vector."""
+        return True if self._vector is None else [self._vector]
+
+    def _vector_of(self, point: models.Record) -> Any:
+        vector: Any = point.vector
+        return vector.get(self._vector or "") if isinstance(vector, dict) else vector
 
     def _page(self, offset: Any, vectors: Any, with_payload: bool) -> tuple[list[Any], Any]:
         with client_errors("read", self._collection, self._client.init_options):
@@ -203,28 +232,27 @@ class QdrantSource:
         number = 0
         # With a filter, points cease to match while they are read: by the codes that they are given.
         expected = self._retry.run(self._count) if self._filter is None else 0
-        sample, checked = SpreadSample(), time.monotonic()
-        names: Any = True if self._vector is None else [self._vector]
+        sample, seen, checked = SpreadSample(), dict[Any, Any](), time.monotonic()
         while True:
             needed = number + self._page_size > start  # earlier pages are skipped without reading their vectors
-            points, offset = self._retry.run(partial(self._page, offset, names if needed else False, needed))
+            points, offset = self._retry.run(partial(self._page, offset, self._vectors if needed else False, needed))
             sample.add([point.id for point in points])
+            seen |= {point.id: self._vector_of(point) for point in points}
+            seen = {id: seen[id] for id in sample.all()}
             if time.monotonic() - checked > _CHECK_SECONDS:
                 self._check_same()
                 checked = time.monotonic()
             for point in points:
                 if number >= start:
-                    vector: Any = point.vector
-                    vector = vector.get(self._vector or "") if isinstance(vector, dict) else vector
                     # In other collections, fields with the names of our reserved ones are ordinary payload.
                     payload = public_payload(point.payload) if self._is_codes_index else point.payload or {}
                     id = item_id(point.id, point.payload if self._is_codes_index else None)
-                    yield number, {**payload, _ID: id, _VECTOR: vector}
+                    yield number, {**payload, _ID: id, _VECTOR: self._vector_of(point)}
                 number += 1
             if offset is None:
                 self._check_same()
                 if self._filter is None:
-                    self._check_whole(expected, number, sample.all())
+                    self._check_whole(expected, number, seen)
                 return
 
 
