@@ -261,3 +261,28 @@ def test_a_server_too_old_for_the_kept_embeddings_is_named(
     else:
         steps.follow(create_steps("items", manifest), run)
     assert ("create_collection" in called) is not refused
+
+
+def test_items_are_counted_where_strict_mode_forbids_exact_counts(
+    client: QdrantClient, model: CompresSAE, codes: SparseCodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_COUNTED_ITEMS", 7)
+    index = QdrantIndex.create(client, "items", model)
+    index.upsert(range(50), codes[:50], [{"even": n % 2 == 0} for n in range(50)])
+    even = models.Filter(must=[models.FieldCondition(key="even", match=models.MatchValue(value=True))])
+
+    def run(call: Call[Any]) -> Any:
+        if method_of(call) == "count" and sent(call)["exact"]:
+            raise CodeIndexError("the server answered: Exact search disabled!. Help: Set exact=false.")
+        return index._run(call)
+
+    assert steps.follow(steps.count_steps(index._requests), run) == 50
+    assert steps.follow(steps.count_steps(index._requests, even), run) == 25
+    assert steps.follow(steps.delete_steps(index._requests, even, all_items=False), run) == 25
+    assert steps.follow(steps.count_steps(index._requests, exact=False), run) == 25
+
+    def fail(_: Call[Any]) -> Any:
+        raise CodeIndexError("the server answered: something else")
+
+    with pytest.raises(CodeIndexError, match="something else"):
+        steps.follow(steps.count_steps(index._requests), fail)

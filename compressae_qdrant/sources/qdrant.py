@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from ..errors import IndexNotFoundError, SourceError
+from ..errors import CodeIndexError, IndexNotFoundError, SourceError
 from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
 from ..index.qdrant.calls import run_call
 from ..index.qdrant.collections import target_call
-from ..index.qdrant.errors import client_errors
+from ..index.qdrant.errors import client_errors, forbids_exact
 from ..index.qdrant.requests import query_limit_of
 from ..index.retry import RetryPolicy
 from .batches import RowRules, batches_of, check_rows
@@ -156,8 +156,16 @@ class QdrantSource:
             return self._client.get_collection(self._collection).config
 
     def _count(self) -> int:
-        with client_errors("count", self._collection, self._client.init_options):
-            return int(self._client.count(self._collection, count_filter=self._filter, exact=True).count)
+        def count(*, exact: bool) -> int:
+            with client_errors("count", self._collection, self._client.init_options):
+                return int(self._client.count(self._collection, count_filter=self._filter, exact=exact).count)
+
+        try:
+            return count(exact=True)
+        except CodeIndexError as exc:
+            if not forbids_exact(str(exc)):
+                raise
+            return count(exact=False)  # an estimate, which is exact once the optimisers are done
 
     def _check_same(self) -> None:
         """Raise SourceError if the alias was switched or the collection recreated since this source was opened."""

@@ -22,6 +22,7 @@ from .client import Transport
 from .connection import Connection
 from .creation import adopt_steps, create_steps, open_steps
 from .steps import (
+    count_steps,
     delete_steps,
     drop_steps,
     follow_async,
@@ -118,7 +119,7 @@ class AsyncQdrantIndex(CollectionIndex):
 
     async def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
         """See `QdrantIndex.count`."""
-        return await self._run(self._requests.count(filter, exact=exact))
+        return await follow_async(count_steps(self._requests, filter, exact=exact), self._run)
 
     async def info(self) -> IndexInfo:
         """See `QdrantIndex.info`."""

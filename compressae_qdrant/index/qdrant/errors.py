@@ -24,7 +24,7 @@ from ...errors import (
     UnsupportedFilterError,
 )
 
-__all__ = ["client_errors"]
+__all__ = ["client_errors", "forbids_exact"]
 
 _BY_STATUS: dict[int, type[CodeIndexError]] = {404: IndexNotFoundError, 409: IndexExistsError}
 _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
@@ -149,11 +149,16 @@ def _metadata(exc: Any) -> dict[str, str]:
     return {name: value for name, value in exc.trailing_metadata() or () if isinstance(value, str)}
 
 
+def forbids_exact(text: str) -> bool:
+    """Whether an answer says that strict mode allows no exact counts and searches."""
+    return "exact search disabled" in text.lower()
+
+
 def _hint(text: str) -> str:
     """What to do about a limit of strict mode that a search or a count exceeds."""
     if _QUERY_LIMIT.search(text):
         return "; ask for fewer hits or candidates (limit=, prefetch=), or raise max_query_limit of strict mode"
-    if "exact search disabled" in text.lower():
+    if forbids_exact(text):
         return "; count with exact=False, or allow it by search_allow_exact of strict mode"
     return ""
 

@@ -19,6 +19,7 @@ from ..results import Hit, IndexInfo, ItemId, Payload, Record
 from .base import CollectionIndex
 from .calls import Call
 from .steps import (
+    count_steps,
     delete_steps,
     drop_steps,
     follow,
@@ -97,8 +98,11 @@ class SyncOperations(CollectionIndex):
         self.close()
 
     def count(self, filter: models.Filter | None = None, *, exact: bool = True) -> int:
-        """Number of items, or of those that match a filter; with `exact=False`, the server's estimate."""
-        return self._run(self._requests.count(filter, exact=exact))
+        """Number of items, or of those that match a filter; with `exact=False`, the server's estimate.
+
+        The number of all items is an estimate too where the collection's strict mode forbids exact counts.
+        """
+        return follow(count_steps(self._requests, filter, exact=exact), self._run)
 
     def info(self) -> IndexInfo:
         """Size, state and settings. A server does not report sizes in bytes."""

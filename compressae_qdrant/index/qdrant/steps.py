@@ -31,11 +31,13 @@ from ..protocol import ScrollOptions, check_page
 from ..results import ItemId, Payload, Record
 from .calls import Call
 from .collections import aliases_call, delete_call
+from .errors import forbids_exact
 from .requests import Requests
 
 __all__ = [
     "Steps",
     "Watch",
+    "count_steps",
     "delete_steps",
     "drop_steps",
     "follow",
@@ -50,6 +52,8 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+_COUNTED_ITEMS: Final = 1024
+"""Items of a page, where items are counted page by page."""
 _POLL_SECONDS: Final = 0.2
 _MAX_POLL_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 10.0
@@ -199,6 +203,35 @@ def read_steps(read: Callable[[Sequence[ItemId]], Call[list[T]]], ids: Sequence[
     return found
 
 
+def count_steps(requests: Requests, filter: models.Filter | None = None, *, exact: bool = True) -> Steps[int]:
+    """Number of items, or of those that match a filter.
+
+    Where strict mode forbids exact counts, the items that match a filter are counted page by page, and the number of
+    all items is the server's estimate, which is exact once its optimisers are done.
+    """
+    items: int
+    try:
+        items = yield requests.count(filter, exact=exact)
+    except CodeIndexError as exc:
+        if not exact or not forbids_exact(str(exc)):
+            raise
+        items = yield from _count_otherwise(requests, filter)
+    return items
+
+
+def _count_otherwise(requests: Requests, filter: models.Filter | None) -> Steps[int]:
+    if filter is None:
+        estimate: int = yield requests.count(None, exact=False)
+        return estimate
+    items, offset = 0, None
+    options: ScrollOptions = {"filter": filter, "with_payload": False}
+    while True:
+        page, offset = yield from scroll_steps(requests, _COUNTED_ITEMS, offset, options)
+        items += len(page)
+        if offset is None:
+            return items
+
+
 def delete_steps(requests: Requests, filter: models.Filter, *, all_items: bool) -> Steps[int]:
     """Delete the items that match a filter, and return how many there were just before.
 
@@ -208,7 +241,7 @@ def delete_steps(requests: Requests, filter: models.Filter, *, all_items: bool) 
     """
     check_deletion(filter, all_items=all_items)
     delete = requests.delete_by_filter(filter)
-    matching: int = yield requests.count(filter)
+    matching = yield from count_steps(requests, filter)
     yield delete
     return matching
 
