@@ -188,6 +188,7 @@ def test_cold_queries_read_the_codes_of_their_candidates() -> None:
     assert found.read_bytes == pytest.approx(4096 * pages, rel=0.01)
     assert found.cold_ms == pytest.approx(found.p50_ms + pages * CONSTANTS.disk.page_ms, rel=0.01)
     kept = graph(dataclasses.replace(large, keep_dense=True))
+    candidates, _ = dataclasses.replace(large, keep_dense=True).graph_plan
     assert kept.read_bytes == pytest.approx(candidates * (4096 + 2 * 768))  # embeddings rank the candidates instead
     assert graph(Workload(items=100, dim=768)).read_bytes <= 4096 * 10  # all items lie in a few pages
     rescored, plain = (

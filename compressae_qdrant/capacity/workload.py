@@ -51,7 +51,7 @@ class Workload:
     prefetch: int | None = None
     """Candidates that are rescored; None takes those of the default plan of each first stage."""
     navigation_ef: int | None = None
-    """Nodes that the search of the graph keeps; None takes the number of candidates, but at least 150."""
+    """Nodes that the search of the graph keeps; None takes the default of a search."""
     navigation_dim: int | None = None
     """Dimensions of a navigation vector; None takes the default, 128 or those of the embeddings if they are fewer."""
     navigation_bits: float = NavigationSettings.bits
@@ -102,8 +102,8 @@ class Workload:
     @property
     def graph_plan(self) -> tuple[int, int]:
         """Candidates and ef of a search by the graph for `limit` hits."""
-        candidates = self.prefetch or graph_candidates_of(self.limit)
-        return candidates, max(self.navigation_ef or graph_ef(candidates), candidates)
+        candidates = self.prefetch or graph_candidates_of(self.limit, keep_dense=self.keep_dense)
+        return candidates, max(self.navigation_ef or graph_ef(candidates, keep_dense=self.keep_dense), candidates)
 
     @property
     def plan(self) -> tuple[int, int]:

@@ -18,7 +18,14 @@ from ..index.settings import NavigationSettings
 from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..search.costs import SCAN_BYTES, VISIT_ITEMS
-from ..search.defaults import GRAPH_FACTOR, GRAPH_PREFETCH, MIN_EF
+from ..search.defaults import (
+    GRAPH_FACTOR,
+    GRAPH_PREFETCH,
+    MIN_EF,
+    ORIGINALS_EF,
+    ORIGINALS_FACTOR,
+    ORIGINALS_PREFETCH,
+)
 from .measurement import Searches
 from .sample import Sample
 
@@ -96,7 +103,9 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     machine = constants.machine
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
-        "visit_items": VISIT_ITEMS, "graph_prefetch": GRAPH_PREFETCH, "graph_factor": GRAPH_FACTOR, "min_ef": MIN_EF,
+        "visit_items": VISIT_ITEMS, "min_ef": MIN_EF,
+        "graph_codes": {"prefetch": GRAPH_PREFETCH, "factor": GRAPH_FACTOR, "ef": 1},
+        "graph_originals": {"prefetch": ORIGINALS_PREFETCH, "factor": ORIGINALS_FACTOR, "ef": ORIGINALS_EF},
         "embedding_bytes": dict(EMBEDDING_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,

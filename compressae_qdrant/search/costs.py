@@ -170,5 +170,6 @@ def graph_is_cheaper(
     first, candidates = default_plan(items, limit, k, keep_dense=keep_dense)
     by_codes = codes_ms(costs.codes, items, latents, k, min(first, latents), prefetch or candidates)
     by_codes += costs.graph.embedding * dense_candidates_of(limit) if keep_dense else 0
-    found = prefetch or graph_candidates_of(limit)
-    return graph_ms(costs, items, latents, found, graph_ef(found), navigation_dim, by_embeddings=keep_dense) < by_codes
+    found = prefetch or graph_candidates_of(limit, keep_dense=keep_dense)
+    ef = graph_ef(found, keep_dense=keep_dense)
+    return graph_ms(costs, items, latents, found, ef, navigation_dim, by_embeddings=keep_dense) < by_codes

@@ -11,18 +11,24 @@ import math
 from typing import Final
 
 __all__ = [
-    "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "candidates_of", "default_plan", "dense_candidates_of",
+    "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "ORIGINALS_EF", "ORIGINALS_FACTOR", "ORIGINALS_PREFETCH",
+    "candidates_of", "default_plan", "dense_candidates_of",
     "fused_candidates_of", "graph_candidates_of", "graph_ef",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
-GRAPH_PREFETCH: Final = 75
+GRAPH_PREFETCH: Final = 90
 """Least default number of candidates of the graph."""
 GRAPH_FACTOR: Final = 3
 """Default number of candidates of the graph for each hit."""
 MIN_EF: Final = 150
-"""A node costs a seventh of the time of a candidate that is rescored."""
+"""A node costs a seventh of the time of a candidate that codes rescore."""
+ORIGINALS_PREFETCH: Final = 150
+ORIGINALS_FACTOR: Final = 6
+ORIGINALS_EF: Final = 1.5
+"""The same where kept embeddings rank the candidates, which takes a third of the time of ranking them by codes: least
+candidates, candidates for each hit, and nodes for each candidate."""
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
@@ -74,11 +80,18 @@ def fused_candidates_of(limit: int) -> int:
     return max(_PREFETCH, _PREFETCH_FACTOR * limit)
 
 
-def graph_candidates_of(limit: int) -> int:
-    """Default number of candidates that the graph finds for `limit` hits, whatever the size of the catalog."""
+def graph_candidates_of(limit: int, *, keep_dense: bool = False) -> int:
+    """Default number of candidates that the graph finds for `limit` hits, whatever the size of the catalog.
+
+    Args:
+        limit: hits.
+        keep_dense: whether kept embeddings rank the candidates, instead of codes.
+    """
+    if keep_dense:
+        return max(ORIGINALS_PREFETCH, ORIGINALS_FACTOR * limit)
     return max(GRAPH_PREFETCH, GRAPH_FACTOR * limit)
 
 
-def graph_ef(candidates: int) -> int:
+def graph_ef(candidates: int, *, keep_dense: bool = False) -> int:
     """Default number of nodes that the search of the graph keeps for so many candidates."""
-    return max(MIN_EF, candidates)
+    return max(MIN_EF, math.ceil(ORIGINALS_EF * candidates) if keep_dense else candidates)

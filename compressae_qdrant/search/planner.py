@@ -108,11 +108,11 @@ class QueryPlanner:
         stage = self._first_stage(settings, items, keep_dense=dense > 0)
         size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if stage != "codes":
-            prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings)), dense)
+            prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings), keep_dense=dense > 0), dense)
             # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
             dense = prefetch if dense and settings["dense_candidates"] is None else dense
         navigation = self._navigation(x, stage)
-        ef = None if navigation is None else settings["navigation_ef"] or graph_ef(prefetch)
+        ef = None if navigation is None else settings["navigation_ef"] or graph_ef(prefetch, keep_dense=dense > 0)
         first_stage = vectors
         if settings["first_stage_latents"] == 0 and not settings["exact"]:
             assert codes is not None

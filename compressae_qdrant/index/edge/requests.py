@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,16 @@ def vectors(point: CodePoint) -> dict[str, Any]:
 
 
 def _vector(query: QueryVector) -> qe.SparseVector:
-    return qe.SparseVector(np.asarray(query.indices).tolist(), np.asarray(query.values).tolist())
+    every, listed = _all_latents(len(query.indices))
+    indices = listed if np.array_equal(query.indices, every) else np.asarray(query.indices).tolist()
+    return qe.SparseVector(indices, np.asarray(query.values).tolist())
+
+
+@functools.lru_cache(maxsize=8)
+def _all_latents(count: int) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """The latents 0..count-1, which most queries name: making a list of them takes longer than to compare."""
+    every = np.arange(count, dtype=np.int32)
+    return every, every.tolist()
 
 
 def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:

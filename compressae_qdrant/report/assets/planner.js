@@ -68,8 +68,9 @@ function makePlan(constants, workload, node, prices) {
     const shards = Math.ceil(((vectorBytes + linkBytes(items)) * items + tables) / room), inShard = items / shards;
     const index = vectorBytes + linkBytes(inShard);
     const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
-    const found = workload.prefetch ?? Math.max(engine.graph_prefetch, engine.graph_factor * workload.limit);
-    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, found), found);
+    const defaults = workload.keep_dense ? engine.graph_originals : engine.graph_codes;
+    const found = workload.prefetch ?? Math.max(defaults.prefetch, defaults.factor * workload.limit);
+    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, Math.ceil(defaults.ef * found)), found);
     const each = workload.keep_dense ? steps.embedding : steps.rescoring * (times.candidate + times.candidate_latent * latents);
     const one = steps.fixed + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + each * found;
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
