@@ -348,7 +348,7 @@ def test_the_default_plan_follows_the_size_of_the_index(
     retriever.search(embeddings[0], prefetch=70, first_stage="codes")
     retriever.search(embeddings[0], exact=True)
     retriever.search(embeddings[0])
-    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 75]
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 90]
     assert [plan.navigation is None for plan in counted.plans[2:]] == [True, True, True, False]
     assert counted.counts == 2
     now += 601

@@ -181,7 +181,7 @@ def test_candidates_follow_limit_and_offset(model: CompresSAE, embeddings: Float
     for stage, candidates in expected:
         (plan,) = planner.plans(embeddings[0], search_settings(10, offset=90, first_stage=stage))
         assert (plan.limit, plan.offset, plan.prefetch) == (10, 90, candidates)
-        assert plan.dense_candidates == 300
+        assert plan.dense_candidates == (600 if stage == "graph" else 300)
 
 
 def test_a_plan_checks_its_page() -> None:

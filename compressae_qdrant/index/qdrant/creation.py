@@ -62,8 +62,8 @@ class _Missing:
         return bool(self.vectors or self.keys or self.fields)
 
     def __str__(self) -> str:
-        parts = (("vector", self.vectors), ("shard key", self.keys), ("index of payload field", self.fields))
-        return ", ".join(f"the {kind} {name!r}" for kind, names in parts for name in sorted(names, key=str))
+        parts = (("vector", self.vectors), ("shard key", self.keys), ("index of payload field", sorted(self.fields)))
+        return ", ".join(f"the {kind} {name!r}" for kind, names in parts for name in names)
 
 
 def open_steps(name: str, model: CodeModel | None, *, local: bool = False) -> Steps[tuple[str, Manifest]]:
