@@ -50,6 +50,7 @@ def map_batches(work: Callable[[T], R], batches: Sequence[T], device: torch.devi
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
+        torch.set_num_threads(before)
     return shared.results_in_order()
 
 
