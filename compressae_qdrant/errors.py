@@ -16,6 +16,7 @@
     │   ├── IncompleteIndexError            the creation of the index was not completed; create it again
     │   ├── IndexUnavailableError           the server cannot be reached, or the shard is in use
     │   ├── RequestTooLargeError            the server accepts no request of this size
+    │   ├── ExactCountError                 strict mode allows no exact count
     │   └── UnsupportedFilterError          the engine cannot evaluate this filter
     ├── VerificationError                   a new collection failed its checks and was not activated
     ├── IngestError                         an ingestion stopped; the message says how to continue
@@ -32,6 +33,7 @@ __all__ = [
     "CompresSAEError",
     "ConfigError",
     "DimensionError",
+    "ExactCountError",
     "IncompleteIndexError",
     "IndexExistsError",
     "IndexNotFoundError",
@@ -133,6 +135,10 @@ class IndexUnavailableError(CodeIndexError):
 
 class RequestTooLargeError(CodeIndexError):
     """The server accepts no request of this size."""
+
+
+class ExactCountError(CodeIndexError):
+    """The strict mode of a collection allows no exact counts and searches."""
 
 
 class UnsupportedFilterError(CodeIndexError):

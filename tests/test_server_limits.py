@@ -22,6 +22,7 @@ from compressae_qdrant.errors import (
     CodeIndexError,
     CompresSAEError,
     ConfigError,
+    ExactCountError,
     IndexUnavailableError,
     IngestError,
     RequestTooLargeError,
@@ -157,7 +158,7 @@ def test_a_filter_without_an_index_is_named(transport: str, kinds: str | None) -
          IndexUnavailableError, ""),
         (400, 'Limit exceeded 100 > 50 for "limit". Help: Reduce the "limit" parameter to or below 50.', CodeIndexError,
          "max_query_limit"),
-        (400, "Exact search disabled!. Help: Set exact=false.", CodeIndexError, "search_allow_exact"),
+        (400, "Exact search disabled!. Help: Set exact=false.", ExactCountError, "search_allow_exact"),
     ],
 )  # fmt: skip
 def test_limits_of_strict_mode_are_named(

@@ -16,6 +16,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import (
     CodeIndexError,
     ConfigError,
+    ExactCountError,
     IndexNotFoundError,
     ModelMismatchError,
     SourceError,
@@ -273,7 +274,7 @@ def test_items_are_counted_where_strict_mode_forbids_exact_counts(
 
     def run(call: Call[Any]) -> Any:
         if method_of(call) == "count" and sent(call)["exact"]:
-            raise CodeIndexError("the server answered: Exact search disabled!. Help: Set exact=false.")
+            raise ExactCountError("the server answered: Exact search disabled!. Help: Set exact=false.")
         return index._run(call)
 
     assert steps.follow(steps.count_steps(index._requests), run) == 50

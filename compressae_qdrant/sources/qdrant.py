@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from ..errors import CodeIndexError, IndexNotFoundError, SourceError
+from ..errors import ExactCountError, IndexNotFoundError, SourceError
 from ..index.ids import item_id, public_payload
 from ..index.manifest import METADATA_KEY
 from ..index.qdrant.calls import run_call
 from ..index.qdrant.collections import target_call
-from ..index.qdrant.errors import client_errors, forbids_exact
+from ..index.qdrant.errors import client_errors
 from ..index.qdrant.requests import query_limit_of
 from ..index.retry import RetryPolicy
 from .batches import RowRules, batches_of, check_rows
@@ -162,9 +162,7 @@ class QdrantSource:
 
         try:
             return count(exact=True)
-        except CodeIndexError as exc:
-            if not forbids_exact(str(exc)):
-                raise
+        except ExactCountError:
             return count(exact=False)  # an estimate, which is exact once the optimisers are done
 
     def _check_same(self) -> None:

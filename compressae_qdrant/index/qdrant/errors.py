@@ -17,6 +17,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from ...errors import (
     CodeIndexError,
+    ExactCountError,
     IndexExistsError,
     IndexNotFoundError,
     IndexUnavailableError,
@@ -24,7 +25,7 @@ from ...errors import (
     UnsupportedFilterError,
 )
 
-__all__ = ["client_errors", "forbids_exact"]
+__all__ = ["client_errors"]
 
 _BY_STATUS: dict[int, type[CodeIndexError]] = {404: IndexNotFoundError, 409: IndexExistsError}
 _BY_CODE: dict[grpc.StatusCode, type[CodeIndexError]] = {
@@ -100,6 +101,7 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         message = f"{what}: {server} answered {status} {exc.reason_phrase} {text}{hint}"
         if status == 400:
             _raise_if_unindexed(what, collection, text, exc)
+            _raise_if_inexact_only(message, text, exc)
         if status == 413 or (status in (400, 429) and _TOO_LARGE.search(text)):
             raise RequestTooLargeError(f"{message}; {_smaller(text)}") from exc
         if status in _TEMPORARY_STATUSES or status >= 500:
@@ -115,6 +117,7 @@ def client_errors(action: str, collection: str, options: Mapping[str, Any] | Non
         )
         if code == grpc.StatusCode.INVALID_ARGUMENT:
             _raise_if_unindexed(what, collection, str(details), exc)
+            _raise_if_inexact_only(f"{what}: {server} answered {code} {details}", str(details), exc)
         if code in _CODES_OF_SIZE and _TOO_LARGE.search(str(details)):
             raise RequestTooLargeError(f"{what}: {server} answered {code} {details}; {_smaller(str(details))}") from exc
         kind = CodeIndexError if code is None else _BY_CODE.get(code, CodeIndexError)
@@ -149,18 +152,23 @@ def _metadata(exc: Any) -> dict[str, str]:
     return {name: value for name, value in exc.trailing_metadata() or () if isinstance(value, str)}
 
 
-def forbids_exact(text: str) -> bool:
-    """Whether an answer says that strict mode allows no exact counts and searches."""
-    return "exact search disabled" in text.lower()
-
-
 def _hint(text: str) -> str:
     """What to do about a limit of strict mode that a search or a count exceeds."""
     if _QUERY_LIMIT.search(text):
         return "; ask for fewer hits or candidates (limit=, prefetch=), or raise max_query_limit of strict mode"
-    if forbids_exact(text):
-        return "; count with exact=False, or allow it by search_allow_exact of strict mode"
     return ""
+
+
+def _raise_if_inexact_only(message: str, text: str, exc: Exception) -> None:
+    """Raise the error of an exact count or search that strict mode forbids.
+
+    Raises:
+        ExactCountError: the text of the server's answer is of this kind.
+    """
+    if "exact search disabled" in text.lower():
+        raise ExactCountError(
+            f"{message}; count with exact=False, or allow it by search_allow_exact of strict mode"
+        ) from exc
 
 
 def _smaller(text: str) -> str:

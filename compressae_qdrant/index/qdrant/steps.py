@@ -21,6 +21,7 @@ from ...codes import SparseCodes
 from ...errors import (
     CodeIndexError,
     ConfigError,
+    ExactCountError,
     IndexNotFoundError,
     IndexReplacedError,
     IndexUnavailableError,
@@ -31,7 +32,6 @@ from ..protocol import ScrollOptions, check_page
 from ..results import ItemId, Payload, Record
 from .calls import Call
 from .collections import aliases_call, delete_call
-from .errors import forbids_exact
 from .requests import Requests
 
 __all__ = [
@@ -212,9 +212,7 @@ def count_steps(requests: Requests, filter: models.Filter | None = None, *, exac
     items: int
     try:
         items = yield requests.count(filter, exact=exact)
-    except CodeIndexError as exc:
-        if not exact or not forbids_exact(str(exc)):
-            raise
+    except ExactCountError:
         items = yield from _count_otherwise(requests, filter)
     return items
 
