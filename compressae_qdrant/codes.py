@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .checks import check_whole
+from .checks import check_whole, shown
 from .errors import InvalidCodeError, InvalidInputError, ModelFileError
 from .files import atomic_path
 
@@ -142,8 +142,17 @@ class SparseCodes:
         return int(self.indices.shape[0])
 
     def __getitem__(self, rows: slice | npt.NDArray[Any] | Sequence[int]) -> SparseCodes:
-        """Select rows by a slice, an integer array or a boolean mask."""
+        """Select rows by a slice, an integer array or a boolean mask.
+
+        Raises:
+            InvalidInputError: they are selected by a single number or by an array of another shape.
+        """
         selection: Any = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(rows, slice) and selection.ndim != 1:
+            raise InvalidInputError(
+                f"codes are selected by {shown(rows)}; use a slice or a list of rows: codes[i : i + 1] is one code, "
+                "codes.row(i) its indices and values"
+            )
         if not isinstance(rows, slice) and not selection.size:
             selection = selection.astype(np.intp)  # NumPy reads an empty list as floats
         return SparseCodes._trusted(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -29,8 +30,10 @@ __all__ = [
     "QueryVector",
     "Scoring",
     "Share",
+    "all_latents",
     "asymmetric",
     "explain",
+    "is_all_latents",
     "reconstructed",
     "score",
     "sparse",
@@ -53,6 +56,24 @@ class QueryVector:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its latents are known to be 0 to m - 1, as they are an array of `all_latents`."""
+        return is_all_latents(self.indices)
+
+
+@lru_cache(maxsize=8)
+def all_latents(count: int) -> npt.NDArray[np.int32]:
+    """The latents 0 to count - 1, which a whole query vector names: one read-only array for all of them."""
+    latents = np.arange(count, dtype=np.int32)
+    latents.flags.writeable = False
+    return latents
+
+
+def is_all_latents(indices: object) -> bool:
+    """Whether these are the array of `all_latents`, without a look at its values."""
+    return isinstance(indices, np.ndarray) and indices is all_latents(len(indices))
 
 
 def asymmetric(atoms: FloatArray, queries: FloatArray) -> FloatArray:
@@ -97,6 +118,8 @@ def truncate(
         raise InvalidInputError(f"first stage has {size} latents; it needs at least 1")
     if not np.isfinite(vector).all():
         raise InvalidInputError("the query vector holds NaN or an infinite value; check the query's embedding")
+    if size is None and np.count_nonzero(vector) == vector.size:
+        return QueryVector(all_latents(vector.size), vector.astype(np.float32, copy=False))
     kept = np.flatnonzero(vector)
     if not kept.size:
         raise InvalidInputError("the query vector is all zero, so no item can match it; check the query's embedding")

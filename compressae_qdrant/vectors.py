@@ -92,7 +92,7 @@ def products(x: FloatArray, rows: FloatArray) -> FloatArray:
     library that divides such a small product among threads waits for them for milliseconds (EXPERIMENTS.md).
     """
     if len(x) == 1:
-        return np.asarray(np.einsum("d,nd->n", x[0], rows, dtype=np.float32)[None], np.float32)
+        return np.asarray(np.vecdot(rows, x[0])[None], np.float32)
     return np.asarray(x @ rows.T, np.float32)
 
 

@@ -103,3 +103,10 @@ def test_an_empty_selection_is_valid() -> None:
     selections: list[Any] = [[], np.array([]), slice(0, 0)]
     for rows in selections:
         assert (len(codes[rows]), codes[rows].k) == (0, 2)
+
+
+@pytest.mark.parametrize("rows", [2, np.int64(2), None, [[0, 1]], np.zeros((2, 2), bool)])
+def test_a_selection_of_another_shape_is_refused(rows: Any) -> None:
+    codes = SparseCodes([[0, 1], [1, 2], [0, 2]], np.ones((3, 2), np.float32), 3)
+    with pytest.raises(InvalidInputError, match=r"(?s)codes are selected by .*codes\[i : i \+ 1\] is one code"):
+        codes[rows]

@@ -20,8 +20,10 @@ from compressae_qdrant.index.qdrant.creation import create_steps
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model import CompresSAE, ModelConfig
 from compressae_qdrant.model.projection import PROJECTION_FILE, Projection
+from compressae_qdrant.scoring import asymmetric, score
 from compressae_qdrant.search.costs import shipped_costs
-from compressae_qdrant.search.settings import SearchOptions
+from compressae_qdrant.search.planner import QueryPlanner
+from compressae_qdrant.search.settings import SearchOptions, search_settings
 
 from .support.indexes import ENGINES, create_on
 
@@ -188,6 +190,49 @@ def test_embeddings_rescore_the_candidates_of_the_graph(
             assert [hit.id for hit in hits] == np.argsort(-(items @ items[3]))[:5].tolist()
 
 
+def test_embeddings_rank_the_graph_without_a_query_vector_of_codes(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> None:
+    planner = QueryPlanner(navigator, keep_dense=True, navigation_dim=16, projection=navigator.projection_fingerprint)
+    (plan,) = planner.plans(items[:1], search_settings(5, first_stage="graph"))
+    assert plan.rescoring is None
+    (plan,) = planner.plans(items[:1], search_settings(5, first_stage="graph", dense_candidates=20))
+    assert plan.rescoring is not None  # by which the 20 are chosen
+    settings = IndexSettings(keep_dense=True, navigation=NavigationSettings(dim=16, bits=4))
+    with EdgeIndex.create(tmp_path / "index", navigator, settings) as index:
+        codes = navigator.encode(items)
+        index.upsert(range(N), codes, dense=items)
+        index.optimize()
+        hit = Retriever(navigator, index).search(items[3], 1, first_stage="graph")[0]
+        explanation = hit.explain()
+        estimated = score(codes[3:4], asymmetric(navigator.atoms.detach().numpy(), items[3:4]))[0, 0]
+        assert sum(share.share for share in explanation.shares) == pytest.approx(float(estimated), abs=1e-4)
+        assert explanation.score == pytest.approx(1, abs=1e-3)
+        assert explanation.remainder == pytest.approx(1 - float(estimated), abs=1e-3)
+
+
+def test_stored_navigation_vectors_order_the_nodes_again(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> None:
+    """One bit says little about a vector, so few of its nearest nodes are the right ones, but all of them are near."""
+    codes = navigator.encode(items)
+    with EdgeIndex.create(
+        tmp_path / "index", navigator, IndexSettings(navigation=NavigationSettings(dim=16, bits=1))
+    ) as index:
+        index.upsert(range(N), codes)
+        index.optimize()
+        retriever = Retriever(navigator, index)
+
+        def found(**options: Any) -> float:
+            shares = []
+            for row in range(40):
+                hits = {hit.id for hit in retriever.search(items[row], 5, first_stage="graph", prefetch=8, **options)}
+                shares.append(len(hits & set(_exhaustive(navigator, codes, items[row], 5))) / 5)
+            return float(np.mean(shares))
+
+        assert found(navigation_candidates=80) > found(navigation_candidates=0) + 0.1
+
+
 def test_an_index_without_navigation_says_so(tmp_path: Path, navigator: CompresSAE, items: FloatArray) -> None:
     with EdgeIndex.create(tmp_path / "index", navigator, IndexSettings(navigation=None)) as index:
         index.upsert(range(9), navigator.encode(items[:9]))
@@ -252,6 +297,8 @@ def test_more_dimensions_than_the_embeddings_have_are_refused(tmp_path: Path, na
         ({"first_stage": "both", "scoring": "sparse"}, "sparse scoring"),
         ({"first_stage": "graph", "first_stage_latents": 10}, "first_stage_latents are for codes"),
         ({"navigation_ef": 0}, "navigation_ef is 0"),
+        ({"navigation_candidates": -1}, "navigation_candidates is -1"),
+        ({"navigation_candidates": 30, "prefetch": 50}, "navigation_candidates is 30 but 50 candidates"),
     ],
 )
 def test_options_that_contradict_the_graph_are_named(

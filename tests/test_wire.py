@@ -23,7 +23,7 @@ from compressae_qdrant.index.qdrant.answers import PointReader
 from compressae_qdrant.index.qdrant.queries import _arrays, _lists, _request
 from compressae_qdrant.index.qdrant.wire import grpc_points, grpc_query, rest_body, rest_queries
 from compressae_qdrant.index.text import Fusion, TextSearch
-from compressae_qdrant.scoring import QueryVector
+from compressae_qdrant.scoring import QueryVector, all_latents
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 PAYLOADS: list[dict[str, Any]] = [
@@ -113,13 +113,15 @@ _FILTER = models.Filter(
 @st.composite
 def plans(draw: st.DrawFn) -> QueryPlan:
     def vector(latents: int) -> QueryVector:
+        if latents < 200 and draw(st.booleans()):
+            return QueryVector(all_latents(latents), np.linspace(-1, draw(floats), latents, dtype=np.float32))
         indices = sorted(draw(st.sets(st.integers(0, latents - 1), min_size=1, max_size=9)))
         values = draw(st.lists(floats, min_size=len(indices), max_size=len(indices)))
         return QueryVector(np.array(indices, np.int32), np.array(values, np.float32))
 
     latents = draw(st.sampled_from([5, 128, 129, 16_384, 70_000]))
     stage = draw(st.sampled_from(["codes", "graph", "both"]))
-    dense = draw(st.booleans())
+    dense, direct = draw(st.booleans()), draw(st.booleans())
     fusions: list[Fusion | None] = [None, "rrf", "dbsf"]
     fusion = draw(st.sampled_from(fusions))
     text = None
@@ -127,12 +129,16 @@ def plans(draw: st.DrawFn) -> QueryPlan:
         weight = 1.0 if fusion == "dbsf" else 2.0
         text = TextSearch('red \u2028 "shoes"', {"title": weight, "a.b": 1.0}, 9, fusion, code_weight=weight)
     return QueryPlan(
-        first_stage=None if stage == "graph" else vector(latents), rescoring=vector(latents), limit=2, prefetch=9,
+        first_stage=None if stage == "graph" else vector(latents),
+        rescoring=None if dense and direct else vector(latents), limit=2, prefetch=9,
         filter=draw(st.sampled_from([None, _FILTER])), with_payload=draw(st.booleans()),
-        dense=np.array([0.1, -0.2], np.float32) if dense else None, dense_candidates=3 if dense else 0,
+        dense=np.array([0.1, -0.2], np.float32) if dense else None,
+        dense_candidates=(9 if direct else 3) if dense else 0,
         navigation=None if stage == "codes" else np.array([0.3, 1e-7], np.float32),
         navigation_ef=None if stage == "codes" else 64,
-        score_threshold=0.25 if stage == "codes" and text is None and draw(st.booleans()) else None,
+        navigation_candidates=0 if stage == "codes" else draw(st.sampled_from([0, 9, 31])),
+        score_threshold=0.25 if stage == "codes" and text is None and not (dense and direct) and draw(st.booleans())
+        else None,
         offset=draw(st.integers(0, 1)), min_score=0.3 if text is None and draw(st.booleans()) else None,
         with_codes=draw(st.booleans()), with_dense=draw(st.booleans()), text=text,
     )  # fmt: skip

@@ -27,7 +27,8 @@ class QueryPlan:
     """Scored against the inverted index, over all items that pass the filter; None leaves the inverted index out, if
     `navigation` finds the candidates."""
     rescoring: QueryVector | None
-    """Scored against the stored float32 values of the candidates; None returns the first stage's own scores."""
+    """Scored against the stored float32 values of the candidates. None leaves that out: embeddings rank all candidates,
+    if there is a `dense` query; otherwise hits have the first stage's own scores."""
     limit: int
     """Hits to return."""
     prefetch: int
@@ -51,6 +52,9 @@ class QueryPlan:
     """(D,) navigation vector of the query, which finds candidates by the graph: alone, or besides `first_stage`."""
     navigation_ef: int | None = None
     """Nodes that the search of the graph keeps, at least `prefetch`; None takes the engine's default."""
+    navigation_candidates: int = 0
+    """Best of these nodes that are compared again by their stored navigation vectors, of which the best `prefetch` are
+    the candidates; 0 takes the best `prefetch` nodes by their quantised vectors."""
     offset: int = 0
     """Best hits to leave out; `limit` hits after them are returned."""
     min_score: float | None = None
@@ -87,10 +91,14 @@ class QueryPlan:
             )
         if self.min_score is not None and not np.isfinite(self.min_score):
             raise InvalidInputError(f"min_score is {self.min_score}; it must be a finite number or None")
-        if self.dense is not None and (self.rescoring is None or not self.rescore_in_engine):
+        if self.dense is not None and not self.rescore_in_engine:
             raise InvalidInputError(
-                "the plan has a dense query, which needs a rescoring in the engine before it; set rescoring and "
-                "rescore_in_engine=True"
+                "the plan has a dense query, by which only the engine can rank; set rescore_in_engine=True"
+            )
+        if self.dense is not None and self.rescoring is None and self.dense_candidates < self.prefetch:
+            raise InvalidInputError(
+                f"the plan has a dense query for {self.dense_candidates} of {self.prefetch} candidates but nothing "
+                "that chooses them; set rescoring, or dense_candidates=prefetch"
             )
         if self.score_threshold is not None and self.rescoring is None:
             raise InvalidInputError("the plan has a score_threshold but no rescoring, which applies it; set rescoring")
@@ -101,8 +109,15 @@ class QueryPlan:
             raise InvalidInputError("the plan has neither a first_stage nor a navigation vector; set one of them")
         if self.first_stage is not None and not len(self.first_stage):
             raise InvalidInputError("first_stage is empty, so no item can match it; give it at least one latent")
-        if self.navigation is not None and self.rescoring is None:
-            raise InvalidInputError("the plan has a navigation vector, which only finds candidates; set rescoring")
+        if self.navigation is not None and not self.has_second_stage:
+            raise InvalidInputError(
+                "the plan has a navigation vector, which only finds candidates; set rescoring or a dense query"
+            )
+        if self.navigation_candidates and self.navigation_candidates < self.prefetch:
+            raise InvalidInputError(
+                f"navigation_candidates is {self.navigation_candidates} but prefetch is {self.prefetch}; it must be "
+                "0 or at least prefetch"
+            )
         if self.score_threshold is not None and (self.first_stage is None or self.navigation is not None):
             raise InvalidInputError(
                 "the plan has a score_threshold, which applies to first_stage; set it, and leave navigation out"
@@ -114,13 +129,26 @@ class QueryPlan:
                 f"the text search has {text.candidates} candidates but limit and offset are {self.limit} and "
                 f"{self.offset}; it needs at least as many"
             )
-        if text.code_weight and self.rescoring is None:
+        if text.code_weight and not self.has_second_stage:
             raise InvalidInputError("the plan has a text but no rescoring, which ranks items by codes; set rescoring")
         if self.min_score is not None or not self.rescore_in_engine or self.score_threshold is not None:
             raise InvalidInputError(
                 "the plan has a text, whose fused scores have no unit and are computed in the engine; leave out "
                 "min_score, score_threshold and rescore_in_engine=False"
             )
+
+    @property
+    def oversampling(self) -> float | None:
+        """`navigation_candidates` as engines take it: relative to `prefetch`. None skips that comparison."""
+        if not self.navigation_candidates:
+            return None
+        # Engines round the product down, which must not lose a candidate to the rounding of the quotient.
+        return (self.navigation_candidates + 0.5) / self.prefetch
+
+    @property
+    def has_second_stage(self) -> bool:
+        """Whether codes or embeddings rank the candidates."""
+        return self.rescoring is not None or self.dense is not None
 
     @property
     def engine_threshold(self) -> float | None:

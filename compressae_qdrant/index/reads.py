@@ -62,6 +62,8 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
                 f"{name} has indices of shape {indices.shape} and values of shape {values.shape}; "
                 "both must be (m,) with m at least 1"
             )
+        if vector.is_whole and len(vector) <= latents:  # by construction its latents ascend from 0
+            indices = indices[-1:]
         if indices.min() < 0 or indices.max() >= latents:
             raise InvalidInputError(
                 f"{name} names latents {indices.min()}..{indices.max()} but the index has {latents}; make "

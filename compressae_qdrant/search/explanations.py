@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..checks import check_sequence, shown
@@ -21,8 +21,9 @@ class Origin:
     """The search that found a hit."""
 
     model: CompresSAE
-    query: QueryVector | None
-    """The query vector that scored the hit; None for the score of a fusion with words, which latents do not make up."""
+    query: Callable[[], QueryVector] | None
+    """Makes the query vector that scored the hit, or would have if embeddings did; None for the score of a fusion with
+    words, which latents do not make up."""
     index: CodeIndex | None
     """The index that was searched; None if it is async."""
     first_stage: str = "codes"
@@ -43,7 +44,7 @@ class Origin:
                 f"hit {hit.id!r} has the score of a fusion with words, which concepts do not make up; search without "
                 "text to have its score explained"
             )
-        query, concepts = self.query, self.model.concepts
+        query, concepts = self.query(), self.model.concepts
 
         def concept_of(latent: int) -> tuple[str, int] | None:
             concept = None if concepts is None else concepts.of_latent(latent)

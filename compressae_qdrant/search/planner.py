@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,29 @@ _WITHIN: Final = 10_000
 _WITHIN_EXACT: Final = 1_000_000
 _MIN_STRENGTH: Final = float(np.finfo(np.float32).tiny)
 """The lowest value above 0."""
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What the stages of a search look at."""
+
+    first: FirstStage
+    """What finds the candidates."""
+    latents: int | None
+    """Latents of the first stage by codes; None for all."""
+    prefetch: int
+    """Candidates."""
+    dense: int
+    """Candidates that kept embeddings rank; 0 for none."""
+    ef: int | None
+    """Nodes that the search of the graph keeps."""
+    compared: int = 0
+    """Nodes that their stored navigation vectors order."""
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether a stage compares codes; otherwise the graph finds the candidates and embeddings rank all of them."""
+        return self.first != "graph" or self.dense < self.prefetch
 
 
 class QueryPlanner:
@@ -81,15 +104,17 @@ class QueryPlanner:
             ConfigError: there is a target recall but the model is not calibrated.
         """
         x = unit_rows(check_embeddings(queries, self._model.dim, f"model {self._fingerprint!r}"))
-        needs_codes = settings["scoring"] != "asymmetric" or settings["first_stage_latents"] == 0
-        codes = self._model.encode(x, settings["query_method"]) if needs_codes else None
-        return self._plans(x, self._vectors(x, codes, settings["scoring"]), codes, settings, items)
+        return self._plans(x, None, settings, items)
 
     def plans_for_codes(self, codes: SparseCodes, settings: SearchSettings, items: int = 0) -> list[QueryPlan]:
         """Plan one search for each stored code, whose reconstruction is the query. See `plans`."""
         x = self._model.decode(codes)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return self._plans(x, self._vectors(x, codes, settings["scoring"]), codes, settings, items)
+        return self._plans(x, codes, settings, items)
+
+    def query_vector(self, x: FloatArray) -> QueryVector:
+        """The query vector that scores codes by their cosine with a (d,) embedding of unit norm."""
+        return truncate(similarity.asymmetric(self._atoms, x[None])[0])
 
     def _vectors(self, x: FloatArray, codes: SparseCodes | None, scoring: Scoring) -> FloatArray:
         """(q, h) query vectors of a scoring."""
@@ -98,46 +123,66 @@ class QueryPlanner:
         assert codes is not None
         return similarity.sparse(codes) if scoring == "sparse" else similarity.reconstructed(self._atoms, codes)
 
-    def _plans(
-        self, x: FloatArray, vectors: FloatArray, codes: SparseCodes | None, settings: SearchSettings, items: int
-    ) -> list[QueryPlan]:
+    def _plans(self, x: FloatArray, codes: SparseCodes | None, settings: SearchSettings, items: int) -> list[QueryPlan]:
+        """Plan searches for unit-norm embeddings; `codes` are the queries' codes, if they are known."""
         settings = self._calibrated(settings)
         steered = self._steering(settings)
-        vectors = _steered(vectors, steered)
-        dense = 0 if len(steered) else self._dense_candidates(settings)
-        stage = self._first_stage(settings, items, keep_dense=dense > 0)
-        size, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
-        if stage != "codes":
-            prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings), keep_dense=dense > 0), dense)
-            # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
-            dense = prefetch if dense and settings["dense_candidates"] is None else dense
-        navigation = self._navigation(x, stage)
-        ef = None if navigation is None else settings["navigation_ef"] or graph_ef(prefetch, keep_dense=dense > 0)
-        first_stage = vectors
-        if settings["first_stage_latents"] == 0 and not settings["exact"]:
-            assert codes is not None
-            first_stage = _steered(similarity.sparse(codes), steered)
+        stages = self._stages(settings, items, can_keep=not len(steered))
+        navigation = self._navigation(x, stages.first)
+        first, full = self._query_vectors(x, codes, settings, stages, steered)
         plans = [
             QueryPlan(
-                first_stage=None if stage == "graph" else truncate(first, size, self._magnitude, steered.indices),
-                rescoring=truncate(full),
+                first_stage=first[row] if first else None,
+                rescoring=full[row] if full else None,
                 limit=settings["limit"],
-                prefetch=max(prefetch, dense),
+                prefetch=stages.prefetch,
                 filter=settings["filter"],
                 with_payload=settings["with_payload"],
                 rescore_in_engine=settings["rescore_in_engine"],
-                dense=query if dense else None,
-                dense_candidates=dense,
+                dense=query if stages.dense else None,
+                dense_candidates=stages.dense,
                 navigation=None if navigation is None else navigation[row],
-                navigation_ef=ef,
+                navigation_ef=stages.ef,
+                navigation_candidates=stages.compared,
                 offset=settings["offset"],
                 min_score=settings["score_threshold"],
                 with_codes=settings["with_codes"],
                 with_dense=settings["with_dense"],
             )
-            for row, (query, first, full) in enumerate(zip(x, first_stage, vectors, strict=True))
+            for row, query in enumerate(x)
         ]
         return plans if settings["within"] is None else self._within(plans, settings, settings["within"])
+
+    def _query_vectors(
+        self, x: FloatArray, codes: SparseCodes | None, settings: SearchSettings, stages: _Stages, steered: QueryVector
+    ) -> tuple[list[QueryVector], list[QueryVector]]:
+        """The query vectors of the first stage and of rescoring; an empty list for a stage without codes."""
+        if not stages.reads_codes:
+            return [], []
+        by_code = settings["first_stage_latents"] == 0 and not settings["exact"]
+        if codes is None and (settings["scoring"] != "asymmetric" or by_code):
+            codes = self._model.encode(x, settings["query_method"])
+        vectors = _steered(self._vectors(x, codes, settings["scoring"]), steered)
+        full = [truncate(vector) for vector in vectors]
+        if stages.first == "graph":
+            return [], full
+        if by_code:
+            assert codes is not None
+            vectors = _steered(similarity.sparse(codes), steered)
+        return [truncate(vector, stages.latents, self._magnitude, steered.indices) for vector in vectors], full
+
+    def _stages(self, settings: SearchSettings, items: int, *, can_keep: bool) -> _Stages:
+        """What each stage looks at; `can_keep` is whether kept embeddings may rank the hits."""
+        dense = self._dense_candidates(settings) if can_keep else 0
+        first = self._first_stage(settings, items, keep_dense=dense > 0)
+        latents, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
+        if first == "codes":
+            return _Stages(first, latents, max(prefetch, dense), dense, None)
+        prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings), keep_dense=dense > 0), dense)
+        # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
+        dense = prefetch if dense and settings["dense_candidates"] is None else dense
+        ef = settings["navigation_ef"] or graph_ef(prefetch, keep_dense=dense > 0)
+        return _Stages(first, latents, prefetch, dense, ef, settings["navigation_candidates"] or 0)
 
     def _first_stage(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> FirstStage:
         """What finds the candidates, once "auto" is decided."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeGuard
 
 import numpy as np
@@ -150,11 +151,20 @@ class Queries:
         """The plans with their words, and with an origin that can explain their hits. Their candidates are counted."""
         plans = with_words(plans, settings, self._text_fields)
         for plan in plans:
-            telemetry.measure("compressae.search.candidates", plan.prefetch if plan.rescoring is not None else 0)
+            telemetry.measure("compressae.search.candidates", plan.prefetch if plan.has_second_stage else 0)
         return [
-            replace(plan, origin=Origin(self._model, _scored_by(plan), self._sync_index, _found_by(plan)))
+            replace(plan, origin=Origin(self._model, self._scored_by(plan), self._sync_index, _found_by(plan)))
             for plan in plans
         ]
+
+    def _scored_by(self, plan: QueryPlan) -> Callable[[], QueryVector] | None:
+        """What makes the query vector that explains the scores of a plan; None if they are scores of a fusion."""
+        if plan.text is not None:
+            return None
+        if vector := plan.rescoring or plan.first_stage:
+            return lambda: vector
+        assert plan.dense is not None  # a plan without codes has embeddings that rank
+        return partial(self._planner.query_vector, plan.dense)
 
     def _settings(self, limit: int, options: SearchOptions) -> SearchSettings:
         """Complete settings, with the tenant's condition added to the filter."""
@@ -211,11 +221,6 @@ def others(id: ItemId, hits: list[Hit]) -> list[Hit]:
 def are_texts(queries: Any) -> TypeGuard[Sequence[str]]:
     """Whether the queries are a batch of texts."""
     return isinstance(queries, Sequence) and len(queries) > 0 and all(isinstance(query, str) for query in queries)
-
-
-def _scored_by(plan: QueryPlan) -> QueryVector | None:
-    """The query vector that gives the hits of a plan their scores; None if they are scores of a fusion."""
-    return None if plan.text is not None else plan.rescoring or plan.first_stage
 
 
 def _found_by(plan: QueryPlan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, get_args
@@ -64,6 +65,9 @@ class SearchOptions(TypedDict, total=False):
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch`; more find more of the true candidates in more
     time. The default is the number of candidates, half as many again where kept embeddings rank them, at least 150."""
+    navigation_candidates: int | None
+    """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
+    quantised ones in memory; the best `prefetch` of them are the candidates. 0 skips that."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
@@ -119,6 +123,7 @@ DEFAULTS: Final[SearchOptions] = {
     "prefetch": None,
     "first_stage": "auto",
     "navigation_ef": None,
+    "navigation_candidates": None,
     "first_stage_latents": None,
     "target_recall": None,
     "exact": False,
@@ -135,12 +140,27 @@ DEFAULTS: Final[SearchOptions] = {
 """The value of each option that a search does not name; None lets the planner choose."""
 
 
+_PLAIN_TYPES: Final = frozenset({bool, int, float, str, NoneType})
+
+
 def search_settings(limit: int = 10, **options: Unpack[SearchOptions]) -> SearchSettings:
     """Complete the options of a search with the defaults, and check them.
 
     Raises:
         InvalidInputError: an option is unknown or out of range, or contradicts another.
     """
+    if type(limit) is int and all(type(value) in _PLAIN_TYPES for value in options.values()):
+        return {**_remembered(limit, **options)}
+    return _checked(limit, **options)
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _remembered(limit: int, **options: Unpack[SearchOptions]) -> SearchSettings:
+    """`_checked` for plain values, which most searches repeat: the checks take a tenth of a short search's time."""
+    return _checked(limit, **options)
+
+
+def _checked(limit: int, **options: Unpack[SearchOptions]) -> SearchSettings:
     unknown = set(options) - set(DEFAULTS)
     if unknown:
         raise InvalidInputError(
@@ -231,7 +251,15 @@ def _check_choices(settings: SearchSettings) -> None:
 
 
 def _check_sizes(settings: SearchSettings) -> None:
-    for name in ("limit", "offset", "prefetch", "first_stage_latents", "dense_candidates", "navigation_ef"):
+    for name in (
+        "limit",
+        "offset",
+        "prefetch",
+        "first_stage_latents",
+        "dense_candidates",
+        "navigation_ef",
+        "navigation_candidates",
+    ):
         value = settings[name]
         if value is not None or name in ("limit", "offset"):
             settings[name] = check_whole(name, value)
@@ -281,6 +309,13 @@ def _check_graph(settings: SearchSettings) -> None:
     ef = settings["navigation_ef"]
     if ef is not None and ef < 1:
         raise InvalidInputError(f"navigation_ef is {ef}; it must be at least 1")
+    compared, least = settings["navigation_candidates"], settings["prefetch"] or ranks_of(settings)
+    if compared is not None and compared < 0:
+        raise InvalidInputError(f"navigation_candidates is {compared}; it must be at least 0")
+    if compared and compared < least:
+        raise InvalidInputError(
+            f"navigation_candidates is {compared} but {least} candidates are needed; it must be 0 or at least as many"
+        )
     if settings["first_stage"] not in ("graph", "both"):
         return
     reasons = {

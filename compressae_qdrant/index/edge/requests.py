@@ -36,16 +36,13 @@ def vectors(point: CodePoint) -> dict[str, Any]:
 
 
 def _vector(query: QueryVector) -> qe.SparseVector:
-    every, listed = _all_latents(len(query.indices))
-    indices = listed if np.array_equal(query.indices, every) else np.asarray(query.indices).tolist()
+    indices = _all_latents(len(query)) if query.is_whole else np.asarray(query.indices).tolist()
     return qe.SparseVector(indices, np.asarray(query.values).tolist())
 
 
 @functools.lru_cache(maxsize=8)
-def _all_latents(count: int) -> tuple[npt.NDArray[np.int32], list[int]]:
-    """The latents 0..count-1, which most queries name: making a list of them takes longer than to compare."""
-    every = np.arange(count, dtype=np.int32)
-    return every, every.tolist()
+def _all_latents(count: int) -> list[int]:
+    return list(range(count))
 
 
 def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
@@ -57,11 +54,11 @@ def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
     if plan.text is not None:
         return qe.QueryRequest(**_fused(plan, plan.text, old_ids), **page, **read)
     stages = _first_stages(plan, old_ids)
-    if plan.rescoring is None or not plan.rescore_in_engine:
+    if not plan.has_second_stage or not plan.rescore_in_engine:
         (stage,) = stages
-        page = page if plan.rescoring is None else {"limit": plan.prefetch}
+        page = {"limit": plan.prefetch} if plan.has_second_stage else page
         return qe.QueryRequest(query=stage.query, filter=stage.filter, params=stage.params, **page, **read)
-    return qe.QueryRequest(**_ranking(plan, plan.rescoring, stages), **page, **read)
+    return qe.QueryRequest(**_ranking(plan, stages), **page, **read)
 
 
 def _fused(plan: QueryPlan, text: TextSearch, old_ids: bool) -> dict[str, Any]:
@@ -70,8 +67,7 @@ def _fused(plan: QueryPlan, text: TextSearch, old_ids: bool) -> dict[str, Any]:
     words = [qe.TextQuery(name, text.text) for name in text.fields]
     rankings = [qe.Prefetch(limit=text.candidates, query=query, filter=filter) for query in words]
     if text.code_weight:
-        assert plan.rescoring is not None
-        codes = _ranking(plan, plan.rescoring, _first_stages(plan, old_ids))
+        codes = _ranking(plan, _first_stages(plan, old_ids))
         rankings.insert(0, qe.Prefetch(limit=text.candidates, **codes))
     elif len(words) == 1:
         return {"query": words[0], "filter": filter}
@@ -79,9 +75,8 @@ def _fused(plan: QueryPlan, text: TextSearch, old_ids: bool) -> dict[str, Any]:
     return {"query": fusion, "prefetches": rankings}
 
 
-def _ranking(plan: QueryPlan, vector: QueryVector, stages: list[qe.Prefetch]) -> dict[str, Any]:
+def _ranking(plan: QueryPlan, stages: list[qe.Prefetch]) -> dict[str, Any]:
     """The stages after the first, as a query and its prefetches."""
-    rescoring = _exact(vector)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         stages = [
@@ -90,10 +85,12 @@ def _ranking(plan: QueryPlan, vector: QueryVector, stages: list[qe.Prefetch]) ->
                 score_threshold=plan.score_threshold,
             )
         ]  # fmt: skip
-    if plan.dense is None:
-        return {"query": rescoring, "prefetches": stages}
-    if plan.dense_candidates < plan.prefetch:
-        stages = [qe.Prefetch(limit=plan.dense_candidates, query=rescoring, prefetches=stages)]
+    if plan.dense is None or plan.dense_candidates < plan.prefetch:
+        assert plan.rescoring is not None
+        by_codes: dict[str, Any] = {"query": _exact(plan.rescoring), "prefetches": stages}
+        if plan.dense is None:
+            return by_codes
+        stages = [qe.Prefetch(limit=plan.dense_candidates, **by_codes)]
     dense = qe.Query.Nearest(plan.dense.tolist(), using=DENSE_NAME)
     return {"query": dense, "prefetches": stages}
 
@@ -107,8 +104,8 @@ def _first_stages(plan: QueryPlan, old_ids: bool) -> list[qe.Prefetch]:
         stages.append(qe.Prefetch(limit=plan.prefetch, query=codes, filter=filter))
     if plan.navigation is not None:
         graph = qe.Query.Nearest(plan.navigation.tolist(), using=NAVIGATION_NAME)
-        # Without this the engine rescores by the vectors on disk, which codes do better.
-        params = qe.SearchParams(hnsw_ef=plan.navigation_ef, quantization=qe.QuantizationSearchParams(rescore=False))
+        stored = qe.QuantizationSearchParams(rescore=plan.navigation_candidates > 0, oversampling=plan.oversampling)
+        params = qe.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored)
         stages.append(qe.Prefetch(limit=plan.prefetch, query=graph, filter=filter, params=params))
     return stages
 

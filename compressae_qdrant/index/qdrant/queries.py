@@ -91,13 +91,13 @@ def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -
     if plan.text is not None:
         return models.QueryRequest(**_fused(plan, plan.text, vector), **page, **read)
     stages = _first_stages(plan, vector)
-    if plan.rescoring is None or not plan.rescore_in_engine:
+    if not plan.has_second_stage or not plan.rescore_in_engine:
         (stage,) = stages
-        page = page if plan.rescoring is None else {"limit": plan.prefetch}
+        page = {"limit": plan.prefetch} if plan.has_second_stage else page
         return models.QueryRequest(
             query=stage.query, using=stage.using, filter=stage.filter, params=stage.params, **page, **read
         )
-    return models.QueryRequest(**_ranking(plan, plan.rescoring, stages, vector), **page, **read)
+    return models.QueryRequest(**_ranking(plan, stages, vector), **page, **read)
 
 
 def _fused(plan: QueryPlan, text: TextSearch, vector: VectorMaker) -> dict[str, Any]:
@@ -110,8 +110,7 @@ def _fused(plan: QueryPlan, text: TextSearch, vector: VectorMaker) -> dict[str, 
         models.Prefetch(query=query, using=name, filter=plan.filter, limit=text.candidates) for name in text.fields
     ]
     if text.code_weight:
-        assert plan.rescoring is not None
-        codes = _ranking(plan, plan.rescoring, _first_stages(plan, vector), vector)
+        codes = _ranking(plan, _first_stages(plan, vector), vector)
         rankings.insert(0, models.Prefetch(limit=text.candidates, **codes))
     elif len(rankings) == 1:
         return {"query": query, "using": rankings[0].using, "filter": plan.filter}
@@ -120,9 +119,8 @@ def _fused(plan: QueryPlan, text: TextSearch, vector: VectorMaker) -> dict[str, 
     return {"query": models.RrfQuery(rrf=models.Rrf(k=text.k, weights=text.engine_weights)), "prefetch": rankings}
 
 
-def _ranking(plan: QueryPlan, query: QueryVector, stages: list[models.Prefetch], vector: VectorMaker) -> dict[str, Any]:
+def _ranking(plan: QueryPlan, stages: list[models.Prefetch], vector: VectorMaker) -> dict[str, Any]:
     """The stages after the first, as a query and its prefetches."""
-    rescoring = _exact_query(vector(query))
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         stages = [
@@ -131,10 +129,16 @@ def _ranking(plan: QueryPlan, query: QueryVector, stages: list[models.Prefetch],
                 score_threshold=plan.score_threshold,
             )
         ]  # fmt: skip
-    if plan.dense is None:
-        return {"prefetch": stages, "query": rescoring, "using": VECTOR_NAME}
-    if plan.dense_candidates < plan.prefetch:
-        stages = [models.Prefetch(prefetch=stages, query=rescoring, using=VECTOR_NAME, limit=plan.dense_candidates)]
+    if plan.dense is None or plan.dense_candidates < plan.prefetch:
+        assert plan.rescoring is not None
+        by_codes: dict[str, Any] = {
+            "prefetch": stages,
+            "query": _exact_query(vector(plan.rescoring)),
+            "using": VECTOR_NAME,
+        }
+        if plan.dense is None:
+            return by_codes
+        stages = [models.Prefetch(**by_codes, limit=plan.dense_candidates)]
     dense = models.NearestQuery(nearest=plan.dense.tolist())
     return {"prefetch": stages, "query": dense, "using": DENSE_NAME}
 
@@ -147,10 +151,8 @@ def _first_stages(plan: QueryPlan, vector: VectorMaker) -> list[models.Prefetch]
         stages.append(models.Prefetch(query=codes, using=VECTOR_NAME, filter=plan.filter, limit=plan.prefetch))
     if plan.navigation is not None:
         graph = models.NearestQuery(nearest=plan.navigation.tolist())
-        # Without this the engine rescores by the vectors on disk, which codes do better.
-        params = models.SearchParams(
-            hnsw_ef=plan.navigation_ef, quantization=models.QuantizationSearchParams(rescore=False)
-        )
+        stored = models.QuantizationSearchParams(rescore=plan.navigation_candidates > 0, oversampling=plan.oversampling)
+        params = models.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored)
         stages.append(
             models.Prefetch(query=graph, using=NAVIGATION_NAME, filter=plan.filter, params=params, limit=plan.prefetch)
         )

@@ -7,6 +7,7 @@ timeouts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from ...codes import FloatArray, SparseCodes
 from ...errors import InvalidInputError
+from ...scoring import is_all_latents
 from ..ids import PointId
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..points import CheckedBatch, rows_of
@@ -105,18 +107,37 @@ class _ArraysToGrpc(RestToGrpc):
 
     @classmethod
     def convert_sparse_vector(cls, model: models.SparseVector) -> grpc.SparseVector:
-        indices, values = np.asarray(model.indices), np.asarray(model.values, "<f4")
-        varints = _varints(indices, int(indices.max(initial=0)) + 1)
-        values_head, indices_head = _head(_VALUES, 4 * len(values)), _head(_INDICES, varints.size)
+        values = np.asarray(model.values, "<f4")
         vector = grpc.SparseVector()
-        vector.MergeFromString(values_head + values.tobytes() + indices_head + varints.tobytes())
+        vector.MergeFromString(_head(_VALUES, 4 * len(values)) + values.tobytes() + _packed_indices(model.indices))
         return vector
+
+
+def _packed_indices(indices: Sequence[int] | npt.NDArray[np.int32]) -> bytes:
+    """The field `indices` of qdrant.SparseVector."""
+    if is_all_latents(indices):
+        return _packed_latents(len(indices))
+    array = np.asarray(indices)
+    varints = _varints(array, int(array.max(initial=0)) + 1)
+    return _head(_INDICES, varints.size) + varints.tobytes()
+
+
+@functools.lru_cache(maxsize=8)
+def _packed_latents(count: int) -> bytes:
+    return _packed_indices(np.arange(count, dtype=np.int32))
+
+
+@functools.lru_cache(maxsize=8)
+def _json_latents(count: int) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(np.arange(count), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _model_fields(value: Any) -> Any:
     """A model of the client as JSON: the fields that are set."""
     if isinstance(value, models.Filter):
         return orjson.Fragment(value.model_dump_json(by_alias=True, exclude_unset=True, exclude_none=True))
+    if isinstance(value, models.SparseVector) and is_all_latents(value.indices):
+        return {"indices": _json_latents(len(value.indices)), "values": value.values}
     if isinstance(value, pydantic.BaseModel):
         return {name: field for name in value.model_fields_set if (field := getattr(value, name)) is not None}
     raise TypeError
