@@ -21,6 +21,7 @@ from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.files import write_text
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.search.defaults import GraphSizes
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
 
@@ -29,8 +30,13 @@ __all__ = ["GraphIndexRun", "graph_runs"]
 QUARTER, MILLION = 250_000, 1_000_000
 _LOAD_ITEMS = 4096
 _QUERIES = 40
-_PLANS = [(50, 64), (100, 100), (100, 200), (100, 400), (200, 200), (300, 300), (500, 500)]
-"""Candidates and ef of each search that is timed."""
+_PLANS = [
+    GraphSizes(*sizes) for sizes in (
+        (50, 64, 0), (100, 100, 0), (100, 200, 0), (100, 400, 0), (200, 200, 0), (300, 300, 0), (500, 500, 0),
+        (50, 200, 113), (180, 405, 405), (100, 400, 400),
+    )
+]  # fmt: skip
+"""What each search that is timed looks at."""
 _COLD = [100, 300]
 """Candidates of the searches whose reads from a cold disk are measured."""
 _COLD_OPENINGS, _COLD_QUERIES = 6, 5
@@ -44,7 +50,7 @@ class GraphIndexRun:
     items: int
     navigation_dim: int = 128
     bits: float = 2
-    m: int = 12
+    m: int = 10
     keep_dense: bool = False
     """Whether embeddings are kept and rank the graph's candidates; for sizes of up to the catalog's."""
     timed: bool = True
@@ -102,10 +108,13 @@ class GraphIndexRun:
         """Return the times of every search, with the page cache as warm as it gets."""
         rows: list[dict[str, Any]] = []
         with EdgeIndex.open(work / self.name, model) as index:
-            for candidates, ef in _PLANS:
-                plans = self._plans(index, model, queries[:_QUERIES], candidates, ef)
+            for sizes in _PLANS:
+                plans = self._plans(index, model, queries[:_QUERIES], sizes)
                 times = timed([partial(index.search, plan) for plan in plans])
-                rows.append({"run": self._run(model), "prefetch": candidates, "ef": ef, **times})
+                rows.append({
+                    "run": self._run(model), "prefetch": sizes.candidates, "ef": sizes.ef, "compared": sizes.compared,
+                    **times,
+                })  # fmt: skip
         return rows
 
     def read_cold(self, work: Path, model: CompresSAE, queries: FloatArray) -> list[dict[str, Any]]:
@@ -120,7 +129,7 @@ class GraphIndexRun:
                 _forget(work / self.name)
                 with EdgeIndex.open(work / self.name, model) as index:
                     some = queries[opening * _COLD_QUERIES : (opening + 1) * _COLD_QUERIES]
-                    plans = self._plans(index, model, some, candidates, candidates)
+                    plans = self._plans(index, model, some, GraphSizes(candidates, candidates, 0))
                     for plan in plans:
                         before, started = _bytes_read(), time.perf_counter()
                         index.search(plan)
@@ -137,10 +146,13 @@ class GraphIndexRun:
         return rows
 
     def _plans(
-        self, index: EdgeIndex, model: CompresSAE, queries: FloatArray, candidates: int, ef: int
+        self, index: EdgeIndex, model: CompresSAE, queries: FloatArray, sizes: GraphSizes
     ) -> Sequence[QueryPlan]:
         planner = QueryPlanner(model, self.keep_dense, self.navigation_dim, index.projection)
-        settings = search_settings(10, first_stage="graph", prefetch=candidates, navigation_ef=ef, with_payload=False)
+        settings = search_settings(
+            10, first_stage="graph", prefetch=sizes.candidates, navigation_ef=sizes.ef,
+            navigation_candidates=sizes.compared, with_payload=False,
+        )  # fmt: skip
         return planner.plans(queries, settings)
 
     def _run(self, model: CompresSAE) -> dict[str, Any]:

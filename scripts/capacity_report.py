@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from compressae_qdrant.capacity import Constants, Workload
-from compressae_qdrant.capacity.planner import graph_ms, search_ms
+from compressae_qdrant.capacity.planner import search_ms
 from compressae_qdrant.capacity.sizes import (
     graph_disk_bytes,
     index_bytes,
@@ -15,6 +15,8 @@ from compressae_qdrant.capacity.sizes import (
     pages_read,
     vector_bytes,
 )
+from compressae_qdrant.search.costs import graph_ms
+from compressae_qdrant.search.defaults import GraphSizes
 
 __all__ = ["report", "worst_bytes"]
 
@@ -159,14 +161,22 @@ def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
             f"| {row['optimise_seconds']:.0f} |"
         )
     lines += [
-        "\n| graph | items | navigation | embeddings kept | candidates | ef | p50 ms | CPU ms | formula |",
-        "|" + "---|" * 9,
+        "\n| graph | items | navigation | embeddings kept | candidates | ef | compared | p50 ms | CPU ms | formula |",
+        "|" + "---|" * 10,
     ]
     for row in measured["graph_searches"]:
-        workload = graph_workload_of(row["run"], prefetch=row["prefetch"], navigation_ef=row["ef"])
+        run, sizes = row["run"], GraphSizes(row["prefetch"], row["ef"], row.get("compared", 0))
+        expected = graph_ms(
+            constants.search,
+            run["items"],
+            run["latents"],
+            sizes,
+            run["navigation_dim"],
+            by_embeddings=run["keep_dense"],
+        )
         lines.append(
-            f"| {_graph_name(row['run'])} | {row['prefetch']} | {row['ef']} | {row['p50_ms']:.2f} "
-            f"| {row['cpu_ms']:.2f} | {graph_ms(workload, constants, 1):.2f} |"
+            f"| {_graph_name(run)} | {sizes.candidates} | {sizes.ef} | {sizes.compared} | {row['p50_ms']:.2f} "
+            f"| {row['cpu_ms']:.2f} | {expected:.2f} |"
         )
     lines += [
         "\n| cold | items | navigation | embeddings kept | candidates | pages read | formula | cold ms | warm ms |",

@@ -24,7 +24,7 @@ from compressae_qdrant.capacity import (
 )
 from compressae_qdrant.capacity.chart import draw_plan
 from compressae_qdrant.capacity.fit import fit_constants
-from compressae_qdrant.capacity.planner import graph_ms, item_ms, search_ms, shard_ms
+from compressae_qdrant.capacity.planner import item_ms, search_ms, shard_ms
 from compressae_qdrant.capacity.sizes import (
     graph_disk_bytes,
     index_bytes,
@@ -34,7 +34,9 @@ from compressae_qdrant.capacity.sizes import (
     vector_bytes,
 )
 from compressae_qdrant.errors import ConfigError
+from compressae_qdrant.search import costs as search_costs
 from compressae_qdrant.search.costs import shipped_costs
+from compressae_qdrant.search.defaults import GraphSizes
 
 MEASURED: dict[str, Any] = json.loads(files(capacity).joinpath("measured.json").read_text(encoding="utf-8"))
 CONSTANTS = load_constants()
@@ -142,7 +144,14 @@ def test_bytes_of_graphs_are_within_a_tenth_of_what_was_measured(row: dict[str, 
 
 def test_times_of_graphs_are_near_those_measured() -> None:
     errors = [
-        graph_ms(graph_workload_of(row["run"], prefetch=row["prefetch"], navigation_ef=row["ef"]), CONSTANTS, 1)
+        search_costs.graph_ms(
+            CONSTANTS.search,
+            row["run"]["items"],
+            row["run"]["latents"],
+            GraphSizes(row["prefetch"], row["ef"], row.get("compared", 0)),
+            row["run"]["navigation_dim"],
+            by_embeddings=row["run"]["keep_dense"],
+        )
         / row["cpu_ms"]
         for row in MEASURED["graph_searches"]
     ]
@@ -183,14 +192,15 @@ def test_the_graph_takes_less_memory_and_time_of_a_large_catalog() -> None:
 def test_cold_queries_read_the_codes_of_their_candidates() -> None:
     large = Workload(items=10**8, dim=768)
     found = graph(large)
-    candidates, _ = large.graph_plan
-    pages = 2 * candidates  # one of codes and one of places for each
+    candidates, _, compared = large.graph_plan
+    pages = 2 * candidates + compared  # one of codes and one of places for each, and one of navigation vectors
     assert found.read_bytes == pytest.approx(4096 * pages, rel=0.01)
     assert found.cold_ms == pytest.approx(found.p50_ms + pages * CONSTANTS.disk.page_ms, rel=0.01)
     kept = graph(dataclasses.replace(large, keep_dense=True))
-    candidates, _ = dataclasses.replace(large, keep_dense=True).graph_plan
+    candidates, _, compared = dataclasses.replace(large, keep_dense=True).graph_plan
+    assert compared == 0
     assert kept.read_bytes == pytest.approx(candidates * (4096 + 2 * 768))  # embeddings rank the candidates instead
-    assert graph(Workload(items=100, dim=768)).read_bytes <= 4096 * 10  # all items lie in a few pages
+    assert graph(Workload(items=100, dim=768)).read_bytes <= 4096 * 14  # all items lie in a few pages
     rescored, plain = (
         next(each for each in plan(large, CONSTANTS) if each.name == name)
         for name in ("scalar int8 + originals", "scalar int8")

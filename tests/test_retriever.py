@@ -36,7 +36,7 @@ from compressae_qdrant.errors import (
 from compressae_qdrant.index import Hit
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.model.config import ModelConfig
-from compressae_qdrant.search.defaults import default_plan
+from compressae_qdrant.search.defaults import default_plan, graph_sizes
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
 
@@ -312,6 +312,22 @@ def test_default_plans_depend_on_the_catalog_and_the_codes(
     assert workload.plan == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"limit": 10}, (50, 200, 113)), ({"limit": 100}, (180, 405, 405)), ({"limit": 30}, (54, 200, 122)),
+        ({"limit": 10, "prefetch": 300}, (300, 675, 675)), ({"limit": 10, "ef": 64}, (50, 64, 64)),
+        ({"limit": 10, "ef": 20}, (50, 50, 0)), ({"limit": 10, "compared": 0}, (50, 200, 0)),
+        ({"limit": 10, "compared": 400}, (50, 400, 400)), ({"limit": 10, "compared": 50}, (50, 200, 0)),
+        ({"limit": 10, "keep_dense": True}, (150, 225, 0)), ({"limit": 100, "keep_dense": True}, (600, 900, 0)),
+        ({"limit": 10, "keep_dense": True, "compared": 400}, (150, 400, 400)),
+        ({"limit": 10, "prefetch": 20, "at_least": 30}, (30, 200, 68)),
+    ],
+)  # fmt: skip
+def test_the_sizes_of_a_search_by_the_graph(given: dict[str, Any], expected: tuple[int, int, int]) -> None:
+    assert graph_sizes(**given) == expected
+
+
 class _IndexOfSize:
     """An index that reports a given number of items, and records counts and plans."""
 
@@ -348,7 +364,7 @@ def test_the_default_plan_follows_the_size_of_the_index(
     retriever.search(embeddings[0], prefetch=70, first_stage="codes")
     retriever.search(embeddings[0], exact=True)
     retriever.search(embeddings[0])
-    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 90]
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 50]
     assert [plan.navigation is None for plan in counted.plans[2:]] == [True, True, True, False]
     assert counted.counts == 2
     now += 601

@@ -63,7 +63,7 @@ def test_every_setting_is_measured(whole: TuneResult) -> None:
     assert {p.first_stage_latents for p in graph} == {None}
     assert len({p.bytes for p in graph}) == 1  # codes are on disk, whatever their length
     many, few = ([p.recall for p in graph if p.prefetch == prefetch] for prefetch in (50, 20))
-    assert np.mean(many) > np.mean(few)
+    assert np.mean(many) >= np.mean(few)
     assert all(0 < p.recall <= 1 and p.bytes > 0 and p.ms > 0 for p in whole.points)
     wide = [p for p in whole.points if p.first_stage_latents == 64 and p.prefetch == 50]
     by_k = {p.k: p.recall for p in wide if p.latents == 128}

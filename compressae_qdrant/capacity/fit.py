@@ -233,7 +233,8 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
     def steps(row: Row) -> float:
         return 0.0 if scanned(row) else float(row["ef"]) * math.log(row["run"]["items"])
 
-    rows = [row for row in searches if not row["run"]["keep_dense"]]
+    by_codes = [row for row in searches if not row["run"]["keep_dense"]]
+    rows = [row for row in by_codes if not row.get("compared")]
     smallest = min(row["run"]["items"] for row in rows)
     rescored = [row["prefetch"] * rescoring_ms(times, row["run"]["latents"]) for row in rows]
     walks, scans = [steps(row) for row in rows], [scanned(row) for row in rows]
@@ -242,7 +243,19 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
     embeddings = [row for row in searches if row["run"]["keep_dense"]]
     each = [(row["cpu_ms"] - fixed - step * steps(row)) / row["prefetch"] for row in embeddings]
     embedding = max(float(np.median(each)), 0.0) if each else 0.0
-    return GraphTimes(fixed, step, scan, rescoring, embedding, smallest)
+    more = [
+        (
+            row["cpu_ms"]
+            - fixed
+            - step * steps(row)
+            - rescoring * row["prefetch"] * rescoring_ms(times, row["run"]["latents"])
+        )
+        / row["compared"]
+        for row in by_codes
+        if row.get("compared")
+    ]
+    comparison = max(float(np.median(more)), 0.0) if more else 0.0
+    return GraphTimes(fixed, step, scan, rescoring, embedding, comparison, smallest)
 
 
 def _disk(rows: Sequence[Row]) -> DiskReads:

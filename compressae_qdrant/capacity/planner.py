@@ -124,12 +124,10 @@ def search_ms(workload: Workload, constants: Constants, shards: int, segments: i
 
 def graph_ms(workload: Workload, constants: Constants, shards: int) -> float:
     """Milliseconds of a core that a search by the graph takes on one shard of several."""
-    candidates, ef = workload.graph_plan
-    items = workload.items / shards
-    by_embeddings = workload.keep_dense
     return search_costs.graph_ms(
-        constants.search, items, workload.latents, candidates, ef, navigation_dim(workload), by_embeddings=by_embeddings
-    )
+        constants.search, workload.items / shards, workload.latents, workload.graph_plan, navigation_dim(workload),
+        by_embeddings=workload.keep_dense,
+    )  # fmt: skip
 
 
 def spread(constants: Constants, parts: int) -> float:
@@ -181,7 +179,7 @@ def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices 
         + graph_disk_bytes(workload, constants, items / shards)
     )
     one = graph_ms(workload, constants, shards)
-    candidates, _ = workload.graph_plan
+    candidates, _, compared = workload.graph_plan
     defaults = Workload(items=items, dim=workload.dim, limit=workload.limit)
     settings = ("navigation_dim", "navigation_bits", "navigation_m", "prefetch", "navigation_ef")
     is_default = all(getattr(workload, name) == getattr(defaults, name) for name in settings)
@@ -192,7 +190,8 @@ def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices 
         workload, constants, node, prices, graph * items, tables, disk * items,
         _replicas(workload, one, node), shards, 1,
         planning_ms(workload, constants) + one * spread(constants, shards), one * shards,
-        candidates, pages_read(workload, constants, by_codes, by_embeddings), _of_k(known, workload),
+        candidates + compared, pages_read(workload, constants, by_codes, by_embeddings, compared),
+        _of_k(known, workload),
     )  # fmt: skip
 
 

@@ -94,18 +94,22 @@ def graph_disk_bytes(workload: Workload, constants: Constants, segment_items: fl
     return kept + vector_bytes(workload, constants) + link_bytes(workload, constants, segment_items)
 
 
-def pages_read(workload: Workload, constants: Constants, candidates: int, embeddings: int) -> float:
-    """Pages that ranking reads if the page cache holds none: of codes and the table of their places, and of embeddings.
+def pages_read(workload: Workload, constants: Constants, candidates: int, embeddings: int, compared: int = 0) -> float:
+    """Pages that a search reads if the page cache holds none: of codes and the table of their places, of embeddings,
+    and of navigation vectors.
 
     Args:
         workload: the catalog.
         constants: the constants.
         candidates: candidates that their codes rank.
         embeddings: candidates that kept embeddings rank.
+        compared: nodes of the graph that are compared by their stored navigation vectors.
     """
     code = _distinct(candidates, workload.items * _code_bytes(workload, constants) / PAGE)
     place = _distinct(candidates, workload.items * constants.disk.pointer / PAGE)
-    return code + place + _record_pages(embeddings, embedding_bytes(workload, constants))
+    size = constants.graph_bytes.disk_dimension * navigation_dim(workload)
+    vector = _distinct(compared, workload.items * size / PAGE)
+    return code + place + vector + _record_pages(embeddings, embedding_bytes(workload, constants))
 
 
 def dense_pages(workload: Workload, costs: DenseCosts) -> float:

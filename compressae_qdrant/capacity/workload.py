@@ -11,7 +11,7 @@ from typing import Literal, Self, get_args
 from ..errors import ConfigError
 from ..index.settings import Datatype, DenseDatatype, NavigationSettings
 from ..model.projection import MAX_DIM
-from ..search.defaults import FIRST_STAGE, candidates_of, default_plan, graph_candidates_of, graph_ef
+from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes
 
 __all__ = ["Node", "PlannedStage", "Prices", "Workload"]
 
@@ -100,10 +100,9 @@ class Workload:
             )
 
     @property
-    def graph_plan(self) -> tuple[int, int]:
-        """Candidates and ef of a search by the graph for `limit` hits."""
-        candidates = self.prefetch or graph_candidates_of(self.limit, keep_dense=self.keep_dense)
-        return candidates, max(self.navigation_ef or graph_ef(candidates, keep_dense=self.keep_dense), candidates)
+    def graph_plan(self) -> GraphSizes:
+        """What a search by the graph for `limit` hits looks at."""
+        return graph_sizes(self.limit, keep_dense=self.keep_dense, prefetch=self.prefetch, ef=self.navigation_ef)
 
     @property
     def plan(self) -> tuple[int, int]:

@@ -103,7 +103,8 @@ def evaluate(
     settings: SearchOptions = {
         "scoring": parse_scoring(plan.scoring), "exact": plan.exact, "prefetch": plan.prefetch,
         "first_stage": parse_first_stage(plan.first_stage), "navigation_ef": plan.navigation_ef,
-        "first_stage_latents": plan.first_stage_latents, "target_recall": plan.target_recall,
+        "navigation_candidates": plan.navigation_candidates, "first_stage_latents": plan.first_stage_latents,
+        "target_recall": plan.target_recall,
     }  # fmt: skip
     judged = None if relevance is None else read_judgements(relevance)
     catalog = open_catalog(source, columns)

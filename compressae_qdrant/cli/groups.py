@@ -27,6 +27,7 @@ from .options import (
     KeepDenseOption,
     MetadataOption,
     MethodOption,
+    NavigationCandidatesOption,
     NavigationEfOption,
     NavigationOption,
     PayloadOption,
@@ -133,6 +134,7 @@ class PlanOptions:
     prefetch: PrefetchOption = None
     first_stage: FirstStageOption = None
     navigation_ef: NavigationEfOption = None
+    navigation_candidates: NavigationCandidatesOption = None
     first_stage_latents: FirstStageLatentsOption = None
     target_recall: TargetRecallOption = None
 

@@ -264,9 +264,17 @@ FirstStageOption = Annotated[
 NavigationEfOption = Annotated[
     int | None,
     typer.Option(
-        "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH, show_default="the number of candidates",
+        "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH, show_default="200, or more if needed",
         help="Nodes of the graph that a search keeps while it walks the graph. A larger number finds more of the best "
         "candidates and takes longer.",
+    ),
+]  # fmt: skip
+NavigationCandidatesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--navigation-candidates", metavar="NODES", rich_help_panel=SEARCH, show_default="2.25 times the candidates",
+        help="Nodes of the graph that are compared again by their navigation vectors on disk, which are more precise "
+        "than those in memory. 0 skips that.",
     ),
 ]  # fmt: skip
 FirstStageLatentsOption = Annotated[

@@ -105,8 +105,8 @@ def search(
 
     options = _plan_options(
         config, prefetch=plan.prefetch, first_stage=plan.first_stage and parse_first_stage(plan.first_stage),
-        navigation_ef=plan.navigation_ef, first_stage_latents=plan.first_stage_latents,
-        target_recall=plan.target_recall,
+        navigation_ef=plan.navigation_ef, navigation_candidates=plan.navigation_candidates,
+        first_stage_latents=plan.first_stage_latents, target_recall=plan.target_recall,
     )  # fmt: skip
     scored_by = parse_scoring(plan.scoring)
     target = query if like else parse_query(query)

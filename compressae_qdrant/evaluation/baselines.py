@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -198,8 +198,23 @@ def _shard(stored: FloatArray, datatype: str, quantization: Any) -> Iterator[tup
             shard.close()
 
 
-def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: Any) -> qe.EdgeShard:
-    """Create, load and optimise a shard of dense vectors in an empty directory."""
+def dense_shard(
+    folder: Path,
+    stored: FloatArray,
+    datatype: str,
+    quantization: Any,
+    numbers: Mapping[str, Sequence[int]] | None = None,
+) -> qe.EdgeShard:
+    """Create, load and optimise a shard of dense vectors in an empty directory.
+
+    Args:
+        folder: the directory.
+        stored: (n, d) vectors.
+        datatype: name of the engine's datatype.
+        quantization: settings of the quantised vectors; None stores no others.
+        numbers: payload fields, indexed for filters, with a number for each vector.
+    """
+    numbers = numbers or {}
     params = qe.EdgeVectorParams(
         size=stored.shape[1],
         distance=qe.Distance.Cosine,
@@ -211,21 +226,28 @@ def dense_shard(folder: Path, stored: FloatArray, datatype: str, quantization: A
     optimizers = qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
     config = qe.EdgeConfig(vectors={"dense": params}, optimizers=optimizers, wal_enabled=False)
     shard = qe.EdgeShard.create(str(folder), config)
+    for name in numbers:
+        shard.update(qe.UpdateOperation.create_field_index(name, qe.PayloadSchemaType.Integer))
     for start in range(0, len(stored), _LOAD_ITEMS):
         part = stored[start : start + _LOAD_ITEMS].tolist()
-        points = [qe.Point(start + i, {"dense": vector}, {}) for i, vector in enumerate(part)]
+        points = [
+            qe.Point(row, {"dense": vector}, {name: int(column[row]) for name, column in numbers.items()})
+            for row, vector in enumerate(part, start)
+        ]
         shard.update(qe.UpdateOperation.upsert_points(points))
     shard.optimize()
     shard.flush()
     return shard
 
 
-def dense_request(vector: list[float], limit: int, *, rescore: bool) -> qe.QueryRequest:
+def dense_request(
+    vector: list[float], limit: int, *, rescore: bool, filter: qe.Filter | None = None
+) -> qe.QueryRequest:
     """The request of a search in a shard of `dense_shard`, with rescoring by originals or without."""
     quantised = qe.QuantizationSearchParams(rescore=rescore, oversampling=OVERSAMPLING if rescore else None)
     params = qe.SearchParams(hnsw_ef=EF_SEARCH, quantization=quantised)
     query = qe.Query.Nearest(vector, using="dense")
-    return qe.QueryRequest(limit=limit, query=query, params=params, with_payload=False)
+    return qe.QueryRequest(limit=limit, query=query, params=params, filter=filter, with_payload=False)
 
 
 def _searches(

@@ -19,7 +19,7 @@ from ..metrics import recall
 from ..model.calibration import CalibratedPlan, PlanRecall
 from ..model.compressae import CompresSAE
 from ..search.costs import graph_ms
-from ..search.defaults import graph_ef
+from ..search.defaults import graph_sizes
 from ..search.retriever import Retriever
 from .temporary_index import temporary_index
 
@@ -73,7 +73,9 @@ def graph_plans(
         dim = stored.dim or model.max_navigation_dim
         for count in counts:
             usable = [limit for limit in limits if limit <= count]
-            for ef in sorted({graph_ef(count) * factor for factor in _EF_FACTORS}):
+            for ef in sorted(
+                {graph_sizes(1, prefetch=count, keep_dense=keep_dense).ef * factor for factor in _EF_FACTORS}
+            ):
                 if not usable:
                     continue
                 # One candidate more, as the query itself is among them and does not count.
@@ -85,9 +87,16 @@ def graph_plans(
                 found[count, ef] = {limit: _estimate(recall(rows, true, limit)) for limit in usable}
     if index is None:
         cost = {
-            plan: graph_ms(constants.search, items, model.latents, *plan, dim, by_embeddings=keep_dense)
+            (count, ef): graph_ms(
+                constants.search,
+                items,
+                model.latents,
+                graph_sizes(1, keep_dense=keep_dense, prefetch=count, ef=ef),
+                dim,
+                by_embeddings=keep_dense,
+            )
             + _planning(constants, model)
-            for plan in found
+            for count, ef in found
         }
     else:
         cost = _timed(index, model, x[own[:_TIMED]], list(found))

@@ -19,6 +19,7 @@ from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..search.costs import SCAN_BYTES, VISIT_ITEMS
 from ..search.defaults import (
+    COMPARED_FACTOR,
     GRAPH_FACTOR,
     GRAPH_PREFETCH,
     MIN_EF,
@@ -104,8 +105,10 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
         "visit_items": VISIT_ITEMS, "min_ef": MIN_EF,
-        "graph_codes": {"prefetch": GRAPH_PREFETCH, "factor": GRAPH_FACTOR, "ef": 1},
-        "graph_originals": {"prefetch": ORIGINALS_PREFETCH, "factor": ORIGINALS_FACTOR, "ef": ORIGINALS_EF},
+        "graph_codes": {"prefetch": GRAPH_PREFETCH, "factor": GRAPH_FACTOR, "ef": 0, "compared": COMPARED_FACTOR},
+        "graph_originals": {
+            "prefetch": ORIGINALS_PREFETCH, "factor": ORIGINALS_FACTOR, "ef": ORIGINALS_EF, "compared": 0,
+        },
         "embedding_bytes": dict(EMBEDDING_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Self
 
-from .defaults import default_plan, dense_candidates_of, graph_candidates_of, graph_ef
+from .defaults import GraphSizes, default_plan, dense_candidates_of, graph_sizes
 
 __all__ = [
     "COSTS_FILE", "SCAN_BYTES", "VISIT_ITEMS", "CodeTimes", "GraphTimes", "SearchCosts", "codes_ms",
@@ -76,6 +76,8 @@ class GraphTimes:
     """Time of a candidate that its code ranks, relative to one of a search by the inverted index."""
     embedding: float
     """Per candidate that its kept embedding ranks instead of its code."""
+    comparison: float
+    """Per node that is compared by its stored navigation vector."""
     smallest: int
     """Items of the smallest index that was measured; for smaller ones the formula does not hold."""
 
@@ -122,7 +124,7 @@ def codes_ms(times: CodeTimes, items: float, latents: int, k: int, first_stage_l
 
 
 def graph_ms(
-    costs: SearchCosts, items: float, latents: int, candidates: int, ef: int, navigation_dim: int, *,
+    costs: SearchCosts, items: float, latents: int, sizes: GraphSizes, navigation_dim: int, *,
     by_embeddings: bool = False,
 ) -> float:  # fmt: skip
     """Milliseconds of one core for a search of one segment by the graph.
@@ -131,15 +133,14 @@ def graph_ms(
         costs: the constants.
         items: items of the segment.
         latents: latents of the model.
-        candidates: candidates that the graph finds.
-        ef: nodes that the search of the graph keeps.
+        sizes: candidates, nodes that the search of the graph keeps, and nodes that are compared again.
         navigation_dim: dimensions of the navigation vectors.
         by_embeddings: whether kept embeddings rank the candidates instead of codes.
     """
     times = costs.graph
     each = times.embedding if by_embeddings else times.rescoring * rescoring_ms(costs.codes, latents)
-    found = times.scan * items if is_scanned(items, navigation_dim) else times.step * ef * math.log(items)
-    return times.fixed + found + each * candidates
+    found = times.scan * items if is_scanned(items, navigation_dim) else times.step * sizes.ef * math.log(items)
+    return times.fixed + found + times.comparison * sizes.compared + each * sizes.candidates
 
 
 def is_scanned(items: float, navigation_dim: int) -> bool:
@@ -170,6 +171,5 @@ def graph_is_cheaper(
     first, candidates = default_plan(items, limit, k, keep_dense=keep_dense)
     by_codes = codes_ms(costs.codes, items, latents, k, min(first, latents), prefetch or candidates)
     by_codes += costs.graph.embedding * dense_candidates_of(limit) if keep_dense else 0
-    found = prefetch or graph_candidates_of(limit, keep_dense=keep_dense)
-    ef = graph_ef(found, keep_dense=keep_dense)
-    return graph_ms(costs, items, latents, found, ef, navigation_dim, by_embeddings=keep_dense) < by_codes
+    sizes = graph_sizes(limit, keep_dense=keep_dense, prefetch=prefetch)
+    return graph_ms(costs, items, latents, sizes, navigation_dim, by_embeddings=keep_dense) < by_codes

@@ -8,27 +8,31 @@ and more candidates: with postings at latents^0.8 and candidates at 1 / latents,
 from __future__ import annotations
 
 import math
-from typing import Final
+import sys
+from typing import Final, NamedTuple
 
 __all__ = [
-    "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "ORIGINALS_EF", "ORIGINALS_FACTOR", "ORIGINALS_PREFETCH",
-    "candidates_of", "default_plan", "dense_candidates_of",
-    "fused_candidates_of", "graph_candidates_of", "graph_ef",
+    "COMPARED_FACTOR", "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "ORIGINALS_EF", "ORIGINALS_FACTOR",
+    "ORIGINALS_PREFETCH", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
+    "graph_sizes",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
-GRAPH_PREFETCH: Final = 90
+GRAPH_PREFETCH: Final = 50
 """Least default number of candidates of the graph."""
-GRAPH_FACTOR: Final = 3
+GRAPH_FACTOR: Final = 1.8
 """Default number of candidates of the graph for each hit."""
-MIN_EF: Final = 150
-"""A node costs a seventh of the time of a candidate that codes rescore."""
+COMPARED_FACTOR: Final = 2.25
+"""Nodes for each candidate that are compared by their stored navigation vectors, which takes a twentieth of the time of
+ranking a code: half the candidates then find as much."""
+MIN_EF: Final = 200
+"""A node costs less than a quarter of the time of a candidate that codes rank."""
 ORIGINALS_PREFETCH: Final = 150
 ORIGINALS_FACTOR: Final = 6
 ORIGINALS_EF: Final = 1.5
 """The same where kept embeddings rank the candidates, which takes a third of the time of ranking them by codes: least
-candidates, candidates for each hit, and nodes for each candidate."""
+candidates, candidates for each hit, and nodes for each candidate. Their own comparison makes another one needless."""
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
@@ -80,18 +84,43 @@ def fused_candidates_of(limit: int) -> int:
     return max(_PREFETCH, _PREFETCH_FACTOR * limit)
 
 
-def graph_candidates_of(limit: int, *, keep_dense: bool = False) -> int:
-    """Default number of candidates that the graph finds for `limit` hits, whatever the size of the catalog.
+class GraphSizes(NamedTuple):
+    """What a search by the graph looks at."""
+
+    candidates: int
+    """Candidates that codes or embeddings rank."""
+    ef: int
+    """Nodes that the search of the graph keeps."""
+    compared: int
+    """Nodes that are compared by their stored navigation vectors; 0 takes the candidates by quantised vectors."""
+
+
+def graph_sizes(
+    limit: int,
+    *,
+    keep_dense: bool = False,
+    prefetch: int | None = None,
+    ef: int | None = None,
+    compared: int | None = None,
+    at_least: int = 0,
+) -> GraphSizes:
+    """Complete the sizes of a search by the graph with the defaults, which do not depend on the size of the catalog.
 
     Args:
         limit: hits.
         keep_dense: whether kept embeddings rank the candidates, instead of codes.
+        prefetch: candidates, if they are given.
+        ef: nodes that the search of the graph keeps, if they are given.
+        compared: nodes that are compared by their stored navigation vectors, if they are given.
+        at_least: candidates that a later stage of the search needs.
     """
     if keep_dense:
-        return max(ORIGINALS_PREFETCH, ORIGINALS_FACTOR * limit)
-    return max(GRAPH_PREFETCH, GRAPH_FACTOR * limit)
-
-
-def graph_ef(candidates: int, *, keep_dense: bool = False) -> int:
-    """Default number of nodes that the search of the graph keeps for so many candidates."""
-    return max(MIN_EF, math.ceil(ORIGINALS_EF * candidates) if keep_dense else candidates)
+        candidates = max(prefetch or max(ORIGINALS_PREFETCH, ORIGINALS_FACTOR * limit), at_least)
+        compared = compared or 0
+    else:
+        candidates = max(prefetch or max(GRAPH_PREFETCH, math.ceil(GRAPH_FACTOR * limit)), at_least)
+        if compared is None:
+            compared = min(math.ceil(COMPARED_FACTOR * candidates), max(ef or sys.maxsize, candidates))
+    compared = compared if compared > candidates else 0  # as many are the same ones in another order
+    nodes = ef or max(MIN_EF, math.ceil(ORIGINALS_EF * candidates) if keep_dense else 0)
+    return GraphSizes(candidates, max(nodes, candidates, compared), compared)

@@ -23,8 +23,7 @@ from .defaults import (
     default_plan,
     dense_candidates_of,
     fused_candidates_of,
-    graph_candidates_of,
-    graph_ef,
+    graph_sizes,
 )  # fmt: skip
 from .settings import FirstStage, SearchSettings, ranks_of
 from .steering import concept_vector, steering
@@ -178,11 +177,13 @@ class QueryPlanner:
         latents, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if first == "codes":
             return _Stages(first, latents, max(prefetch, dense), dense, None)
-        prefetch = max(settings["prefetch"] or graph_candidates_of(ranks_of(settings), keep_dense=dense > 0), dense)
+        sizes = graph_sizes(
+            ranks_of(settings), keep_dense=dense > 0, prefetch=settings["prefetch"], ef=settings["navigation_ef"],
+            compared=settings["navigation_candidates"], at_least=dense,
+        )  # fmt: skip
         # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
-        dense = prefetch if dense and settings["dense_candidates"] is None else dense
-        ef = settings["navigation_ef"] or graph_ef(prefetch, keep_dense=dense > 0)
-        return _Stages(first, latents, prefetch, dense, ef, settings["navigation_candidates"] or 0)
+        dense = sizes.candidates if dense and settings["dense_candidates"] is None else dense
+        return _Stages(first, latents, sizes.candidates, dense, sizes.ef, sizes.compared)
 
     def _first_stage(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> FirstStage:
         """What finds the candidates, once "auto" is decided."""

@@ -54,8 +54,8 @@ class SearchOptions(TypedDict, total=False):
     more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
     candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
     catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
-    and 400 candidates for 10 of a million items. The default of the graph is 90, or three times the limit; 150, or six
-    times, where kept embeddings rank the candidates."""
+    and 400 candidates for 10 of a million items. The default of the graph is 50, or 1.8 times the limit; 150, or
+    six times, where kept embeddings rank the candidates."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
     whose candidates are united. "auto" takes the graph where the index has one, the search can use it, and it takes
@@ -63,11 +63,14 @@ class SearchOptions(TypedDict, total=False):
     by the calibration. It takes codes otherwise: for `first_stage_latents`, `exact`, `concepts`, `within` and sparse
     scoring, and in indexes smaller than those that were measured. A filter does not change the choice."""
     navigation_ef: int | None
-    """Nodes that the search of the graph keeps, at least `prefetch`; more find more of the true candidates in more
-    time. The default is the number of candidates, half as many again where kept embeddings rank them, at least 150."""
+    """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
+    true candidates in more time. The default is as many as these need, half as many again where kept embeddings rank
+    the candidates, and at least 200."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
-    quantised ones in memory; the best `prefetch` of them are the candidates. 0 skips that."""
+    quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes a twentieth of the
+    time of ranking a candidate by its code, and reads one vector from the disk or its cache. The default is 2.25 times
+    `prefetch`, and 0, which skips this, where kept embeddings rank the candidates."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
@@ -343,6 +346,7 @@ def _check_target(settings: SearchSettings, target: float) -> None:
         "prefetch": settings["prefetch"] is not None,
         "first_stage_latents": settings["first_stage_latents"] is not None,
         "navigation_ef": settings["navigation_ef"] is not None,
+        "navigation_candidates": settings["navigation_candidates"] is not None,
         "exact": settings["exact"],
         "dense_candidates": bool(settings["dense_candidates"]),
         "within": settings["within"] is not None,

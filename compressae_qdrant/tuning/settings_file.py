@@ -19,7 +19,9 @@ __all__ = ["Settings"]
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     "train": frozenset(field.name for field in fields(TrainConfig)),
     "index": frozenset(field.name for field in fields(IndexSettings)),
-    "search": frozenset({"first_stage", "navigation_ef", "first_stage_latents", "prefetch", "target_recall"}),
+    "search": frozenset(
+        {"first_stage", "navigation_ef", "navigation_candidates", "first_stage_latents", "prefetch", "target_recall"}
+    ),
 }
 
 
@@ -32,7 +34,8 @@ class Settings:
     index: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `IndexSettings`."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """`first_stage`, `navigation_ef`, `first_stage_latents`, `prefetch`, `target_recall` of `SearchOptions`."""
+    """`first_stage`, `navigation_ef`, `navigation_candidates`, `first_stage_latents`, `prefetch` and `target_recall` of
+    `SearchOptions`."""
 
     def __post_init__(self) -> None:
         for section, known in _KNOWN.items():

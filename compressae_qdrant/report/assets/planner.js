@@ -23,8 +23,8 @@ function makePlan(constants, workload, node, prices) {
   const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
   const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
   const recordPages = (records, size) => records * (1 + size / engine.page);
-  const pagesRead = (byCodes, byEmbeddings) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
-    + recordPages(byEmbeddings, embeddingBytes);
+  const pagesRead = (byCodes, byEmbeddings, compared = 0) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
+    + distinct(compared, (items * links.disk_dimension * navigationDim) / engine.page) + recordPages(byEmbeddings, embeddingBytes);
   const [first, candidates] = searchPlan(workload);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
@@ -69,14 +69,16 @@ function makePlan(constants, workload, node, prices) {
     const index = vectorBytes + linkBytes(inShard);
     const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
     const defaults = workload.keep_dense ? engine.graph_originals : engine.graph_codes;
-    const found = workload.prefetch ?? Math.max(defaults.prefetch, defaults.factor * workload.limit);
-    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, Math.ceil(defaults.ef * found)), found);
+    const found = workload.prefetch ?? Math.max(defaults.prefetch, Math.ceil(defaults.factor * workload.limit));
+    const wanted = Math.min(Math.ceil(defaults.compared * found), Math.max(workload.navigation_ef ?? Infinity, found));
+    const compared = wanted > found ? wanted : 0;
+    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, Math.ceil(defaults.ef * found)), found, compared);
     const each = workload.keep_dense ? steps.embedding : steps.rescoring * (times.candidate + times.candidate_latent * latents);
-    const one = steps.fixed + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + each * found;
+    const one = steps.fixed + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + steps.comparison * compared + each * found;
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
       && workload.prefetch === null && workload.navigation_ef === null;
     return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
-      planning + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found) : pagesRead(found, 0),
+      planning + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
       wasMeasured && byDefault ? ofLength(constants.graph_recall100) : null);
   };
   const dense = (costs) => {
