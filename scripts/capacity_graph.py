@@ -50,7 +50,8 @@ class GraphIndexRun:
     items: int
     navigation_dim: int = 128
     bits: float = 2
-    m: int = 10
+    m: int = 8
+    ef_construct: int = 256
     keep_dense: bool = False
     """Whether embeddings are kept and rank the graph's candidates; for sizes of up to the catalog's."""
     timed: bool = True
@@ -75,7 +76,9 @@ class GraphIndexRun:
         if not facts.exists():
             rows = codes()
             settings = IndexSettings(
-                navigation=NavigationSettings(dim=self.navigation_dim, bits=self.bits, m=self.m),
+                navigation=NavigationSettings(
+                    dim=self.navigation_dim, bits=self.bits, m=self.m, ef_construct=self.ef_construct
+                ),
                 keep_dense=self.keep_dense,
             )
             started = time.perf_counter()
@@ -166,12 +169,11 @@ def graph_runs(catalog: int, largest: int) -> list[GraphIndexRun]:
         GraphIndexRun(16_000),
         *(GraphIndexRun(16_000, navigation_dim=dim, timed=False) for dim in (64, 96, 192)),
         *(GraphIndexRun(16_000, bits=bits, timed=False) for bits in (1, 1.5, 4)),
-        *(GraphIndexRun(16_000, m=m, timed=False) for m in (6, 8, 16)),
+        *(GraphIndexRun(16_000, m=m, timed=False) for m in (6, 10, 16)),
         GraphIndexRun(catalog),
         GraphIndexRun(QUARTER),
-        GraphIndexRun(catalog, m=8),
         GraphIndexRun(catalog, m=16),
-        GraphIndexRun(catalog, navigation_dim=96, m=8),
+        GraphIndexRun(catalog, navigation_dim=96),
         GraphIndexRun(catalog, keep_dense=True),
         GraphIndexRun(MILLION),
     ]

@@ -38,12 +38,14 @@ class NavigationSettings:
     """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 128, or the embeddings'
     dimensions if those are fewer. Measured on 63,666 items; see BENCHMARKS.md."""
     bits: float = 2
-    """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk, and searches do not read it."""
-    m: int = 10
+    """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk in half precision; searches
+    compare some of the best nodes by it (`SearchOptions.navigation_candidates`)."""
+    m: int = 8
     """Links per item and layer of the graph; the lowest layer has 2 m. Vectors of 128 dimensions and 2 bits with their
-    graph take 75 bytes an item at m=10, 78 at m=12 and 83 at m=16 (63,666 items), at recalls within 0.005."""
-    ef_construct: int = 128
-    """Candidates that are considered for the links of an item when the graph is built."""
+    graph take 72 bytes an item at m=8, 77 at m=10 and about 85 at m=16 (63,666 items), at recalls within 0.003."""
+    ef_construct: int = 256
+    """Candidates that are considered for the links of an item when the graph is built. 256 take a third longer to
+    build than 128, and find as much with m=8 as 128 do with m=10."""
     memory: Memory = "pinned"
     """Where quantised vectors and graph are kept: pinned in RAM, in the page cache, or cold on disk."""
 
