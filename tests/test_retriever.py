@@ -315,10 +315,10 @@ def test_default_plans_depend_on_the_catalog_and_the_codes(
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"limit": 10}, (50, 200, 113)), ({"limit": 100}, (180, 405, 405)), ({"limit": 30}, (54, 200, 122)),
-        ({"limit": 10, "prefetch": 300}, (300, 675, 675)), ({"limit": 10, "ef": 64}, (50, 64, 64)),
-        ({"limit": 10, "ef": 20}, (50, 50, 0)), ({"limit": 10, "compared": 0}, (50, 200, 0)),
-        ({"limit": 10, "compared": 400}, (50, 400, 400)), ({"limit": 10, "compared": 50}, (50, 200, 0)),
+        ({"limit": 10}, (60, 200, 135)), ({"limit": 100}, (180, 405, 405)), ({"limit": 40}, (72, 200, 162)),
+        ({"limit": 10, "prefetch": 300}, (300, 675, 675)), ({"limit": 10, "ef": 64}, (60, 64, 64)),
+        ({"limit": 10, "ef": 20}, (60, 60, 0)), ({"limit": 10, "compared": 0}, (60, 200, 0)),
+        ({"limit": 10, "compared": 400}, (60, 400, 400)), ({"limit": 10, "compared": 50}, (60, 200, 0)),
         ({"limit": 10, "keep_dense": True}, (150, 225, 0)), ({"limit": 100, "keep_dense": True}, (600, 900, 0)),
         ({"limit": 10, "keep_dense": True, "compared": 400}, (150, 400, 400)),
         ({"limit": 10, "prefetch": 20, "at_least": 30}, (30, 200, 68)),
@@ -364,7 +364,7 @@ def test_the_default_plan_follows_the_size_of_the_index(
     retriever.search(embeddings[0], prefetch=70, first_stage="codes")
     retriever.search(embeddings[0], exact=True)
     retriever.search(embeddings[0])
-    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 50]
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 60]
     assert [plan.navigation is None for plan in counted.plans[2:]] == [True, True, True, False]
     assert counted.counts == 2
     now += 601

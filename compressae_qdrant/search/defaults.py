@@ -19,7 +19,7 @@ __all__ = [
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
-GRAPH_PREFETCH: Final = 50
+GRAPH_PREFETCH: Final = 60
 """Least default number of candidates of the graph."""
 GRAPH_FACTOR: Final = 1.8
 """Default number of candidates of the graph for each hit."""

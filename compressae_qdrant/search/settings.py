@@ -54,7 +54,7 @@ class SearchOptions(TypedDict, total=False):
     more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
     candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
     catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
-    and 400 candidates for 10 of a million items. The default of the graph is 50, or 1.8 times the limit; 150, or
+    and 400 candidates for 10 of a million items. The default of the graph is 60, or 1.8 times the limit; 150, or
     six times, where kept embeddings rank the candidates."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
