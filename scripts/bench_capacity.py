@@ -130,7 +130,7 @@ class Bench:
 
     def build_graphs(self) -> dict[str, Any]:
         """Build the indexes with a graph that are missing; returns the bytes of all."""
-        model, builds = self.model(4096, 32), []
+        model, builds = self.model(4096, 44), []
         for run in graph_runs(len(self.catalog), self.largest):
             builds.append(run.build(self.work, model, partial(self.codes, run, model), self.catalog))
             print(run.name, {name: value for name, value in builds[-1].items() if name != "run"}, flush=True)
@@ -138,7 +138,7 @@ class Bench:
 
     def measure_graphs(self) -> dict[str, Any]:
         """Return the times of searches by the graph, with a warm and with a cold page cache."""
-        model, searches, cold = self.model(4096, 32), [], []
+        model, searches, cold = self.model(4096, 44), [], []
         queries = self._queries()
         for run in graph_runs(len(self.catalog), self.largest):
             if run.timed and run.built(self.work):

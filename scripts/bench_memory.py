@@ -167,6 +167,7 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     from compressae_qdrant import EdgeIndex, IndexSettings, Retriever
     from compressae_qdrant.evaluation.baselines import dense_shard, quantisers
     from compressae_qdrant.index.settings import NavigationSettings
+    from compressae_qdrant.search.defaults import graph_sizes
     from compressae_qdrant.vectors import exact_neighbours, unit_rows
 
     catalog = unit_rows(vectors)
@@ -196,15 +197,21 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     for query, row in zip(queries, x[own], strict=True):
         query["dense"] = row.tolist()
     (folder / "queries.json").write_text(json.dumps(queries))
-    graph = {"query": "navigation", "using": "navigation", "sparse": False, "ef": 200, "rescore": False, "limit": 200}
+    graph = {"query": "navigation", "using": "navigation", "sparse": False}
+    by_codes, by_originals = graph_sizes(LIMIT), graph_sizes(LIMIT, keep_dense=True)
+    compared = graph | {"ef": by_codes.ef, "rescore": True, "limit": by_codes.candidates,
+                        "oversampling": by_codes.compared / by_codes.candidates}  # fmt: skip
+    plain = graph | {"ef": by_codes.ef, "rescore": False, "limit": by_codes.candidates}
+    wide = graph | {"ef": by_originals.ef, "rescore": False, "limit": by_originals.candidates}
     first = {"query": "first", "using": "code", "sparse": True, "limit": 100}
     rescoring = {"query": "full", "using": "code", "sparse": True, "exact": True, "limit": LIMIT + 1}
     dense = {"query": "dense", "using": "dense", "sparse": False, "limit": LIMIT + 1}
     quantised = dense | {"ef": 200, "rescore": False}
     ways = [
         Way("codes", folder / "ours", [first, rescoring]),
-        Way("graph, codes", folder / "ours", [graph, rescoring]),
-        Way("graph, originals", folder / "ours", [graph, dense]),
+        Way("graph, codes", folder / "ours", [compared, rescoring]),
+        Way("graph, codes, none compared", folder / "ours", [plain, rescoring]),
+        Way("graph, originals", folder / "ours", [wide, dense]),
         Way("TurboQuant 2 bit", turbo, [quantised]),
         Way("TurboQuant 2 bit, originals", turbo, [quantised | {"rescore": True, "oversampling": 3.0}]),
     ]

@@ -161,8 +161,8 @@ def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
             f"| {row['optimise_seconds']:.0f} |"
         )
     lines += [
-        "\n| graph | items | navigation | embeddings kept | candidates | ef | compared | p50 ms | CPU ms | formula |",
-        "|" + "---|" * 10,
+        "\n| graph | items | navigation | embeddings kept | candidates | ef | compared | p50 ms | formula |",
+        "|" + "---|" * 9,
     ]
     for row in measured["graph_searches"]:
         run, sizes = row["run"], GraphSizes(row["prefetch"], row["ef"], row.get("compared", 0))
@@ -176,7 +176,7 @@ def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
         )
         lines.append(
             f"| {_graph_name(run)} | {sizes.candidates} | {sizes.ef} | {sizes.compared} | {row['p50_ms']:.2f} "
-            f"| {row['cpu_ms']:.2f} | {expected:.2f} |"
+            f"| {expected:.2f} |"
         )
     lines += [
         "\n| cold | items | navigation | embeddings kept | candidates | pages read | formula | cold ms | warm ms |",

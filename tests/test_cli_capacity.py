@@ -31,10 +31,10 @@ def test_json_is_what_the_library_plans(shell: Shell) -> None:
 def test_the_first_stage_and_navigation_are_chosen(shell: Shell) -> None:
     facts = shell.json(
         "plan --items 100000000 --dim 768 --first-stage graph --navigation-dim 96 --navigation-bits 1.5 "
-        "--navigation-m 8 --navigation-ef 150"
+        "--navigation-m 6 --navigation-ef 150"
     )
     workload = Workload(
-        100_000_000, 768, first_stage="graph", navigation_dim=96, navigation_bits=1.5, navigation_m=8, navigation_ef=150
+        100_000_000, 768, first_stage="graph", navigation_dim=96, navigation_bits=1.5, navigation_m=6, navigation_ef=150
     )
     expected = plan(workload, load_constants())
     assert [each["name"] for each in facts["estimates"]] == [each.name for each in expected]

@@ -238,24 +238,28 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
     smallest = min(row["run"]["items"] for row in rows)
     rescored = [row["prefetch"] * rescoring_ms(times, row["run"]["latents"]) for row in rows]
     walks, scans = [steps(row) for row in rows], [scanned(row) for row in rows]
-    cost = _fit([[1.0] * len(rows), walks, scans, rescored], [row["cpu_ms"] for row in rows])
+    # One segment is searched in one thread, so the time of a search is that of a core. The processor time of the whole
+    # process also holds threads of the linear algebra that wait in a busy loop.
+    cost = _fit([[1.0] * len(rows), walks, scans, rescored], [row["p50_ms"] for row in rows])
     fixed, step, scan, rescoring = map(float, cost)
-    embeddings = [row for row in searches if row["run"]["keep_dense"]]
-    each = [(row["cpu_ms"] - fixed - step * steps(row)) / row["prefetch"] for row in embeddings]
-    embedding = max(float(np.median(each)), 0.0) if each else 0.0
+
+    def rest(row: Row) -> float:
+        """Time that the walk does not take."""
+        return float(row["p50_ms"]) - step * steps(row) - scan * scanned(row)
+
     more = [
-        (
-            row["cpu_ms"]
-            - fixed
-            - step * steps(row)
-            - rescoring * row["prefetch"] * rescoring_ms(times, row["run"]["latents"])
-        )
-        / row["compared"]
+        (rest(row) - fixed - rescoring * row["prefetch"] * rescoring_ms(times, row["run"]["latents"])) / row["compared"]
         for row in by_codes
         if row.get("compared")
     ]
     comparison = max(float(np.median(more)), 0.0) if more else 0.0
-    return GraphTimes(fixed, step, scan, rescoring, embedding, comparison, smallest)
+    ranked = [row for row in searches if row["run"]["keep_dense"] and not row.get("compared")]
+    fixed_embedding, embedding = fixed, 0.0
+    if ranked:
+        counts = [row["prefetch"] for row in ranked]
+        found = _fit([[1.0] * len(ranked), counts], [max(rest(row), 0.0) for row in ranked])
+        fixed_embedding, embedding = map(float, found)
+    return GraphTimes(fixed, step, scan, rescoring, fixed_embedding, embedding, comparison, smallest)
 
 
 def _disk(rows: Sequence[Row]) -> DiskReads:

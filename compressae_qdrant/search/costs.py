@@ -67,13 +67,15 @@ class GraphTimes:
     """Milliseconds of one core for a search by the graph over one segment with a warm page cache."""
 
     fixed: float
-    """Per search, with the query of the second stage."""
+    """Per search whose candidates codes rank, with the query of that stage."""
     step: float
     """Per node that the search keeps (ef) and unit of ln(items of the segment)."""
     scan: float
     """Per item of a small segment, whose navigation vectors the engine compares one by one instead."""
     rescoring: float
     """Time of a candidate that its code ranks, relative to one of a search by the inverted index."""
+    fixed_embedding: float
+    """Per search whose candidates kept embeddings rank."""
     embedding: float
     """Per candidate that its kept embedding ranks instead of its code."""
     comparison: float
@@ -140,7 +142,8 @@ def graph_ms(
     times = costs.graph
     each = times.embedding if by_embeddings else times.rescoring * rescoring_ms(costs.codes, latents)
     found = times.scan * items if is_scanned(items, navigation_dim) else times.step * sizes.ef * math.log(items)
-    return times.fixed + found + times.comparison * sizes.compared + each * sizes.candidates
+    fixed = times.fixed_embedding if by_embeddings else times.fixed
+    return fixed + found + times.comparison * sizes.compared + each * sizes.candidates
 
 
 def is_scanned(items: float, navigation_dim: int) -> bool:

@@ -74,7 +74,7 @@ function makePlan(constants, workload, node, prices) {
     const compared = wanted > found ? wanted : 0;
     const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, Math.ceil(defaults.ef * found)), found, compared);
     const each = workload.keep_dense ? steps.embedding : steps.rescoring * (times.candidate + times.candidate_latent * latents);
-    const one = steps.fixed + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + steps.comparison * compared + each * found;
+    const one = (workload.keep_dense ? steps.fixed_embedding : steps.fixed) + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + steps.comparison * compared + each * found;
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
       && workload.prefetch === null && workload.navigation_ef === null;
     return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
