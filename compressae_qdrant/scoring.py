@@ -119,7 +119,7 @@ def truncate(
     if not np.isfinite(vector).all():
         raise InvalidInputError("the query vector holds NaN or an infinite value; check the query's embedding")
     if size is None and np.count_nonzero(vector) == vector.size:
-        return QueryVector(all_latents(vector.size), vector.astype(np.float32, copy=False))
+        return QueryVector(all_latents(vector.size), vector.astype(np.float32))  # of its own: hits keep it
     kept = np.flatnonzero(vector)
     if not kept.size:
         raise InvalidInputError("the query vector is all zero, so no item can match it; check the query's embedding")

@@ -37,7 +37,7 @@ from compressae_qdrant.index.qdrant.collections import field_call, field_schemas
 from compressae_qdrant.index.text import TextSearch
 from compressae_qdrant.metrics import ndcg
 from compressae_qdrant.scoring import QueryVector
-from compressae_qdrant.search.settings import search_settings
+from compressae_qdrant.search.settings import SearchOptions, search_settings
 
 from .support.indexes import LOCAL_ENGINES, create_on
 from .support.recording import sent
@@ -354,3 +354,22 @@ def test_the_bytes_of_a_text_index_are_measured_and_planned(
         for ours, theirs in zip(plan(workload, load_constants()), plan(plain, load_constants()), strict=True)
     ]
     np.testing.assert_allclose(grown, 1000 * (TEXT_ITEM_BYTES + 20 * TEXT_WORD_BYTES), rtol=1e-6)
+
+
+def test_words_are_fused_with_embeddings_that_rank_the_graph(
+    tmp_path: Path, model: CompresSAE, codes: SparseCodes, embeddings: FloatArray
+) -> None:
+    """Plans by the graph have no query vector of codes then. With all items as candidates, both stages agree."""
+    settings = IndexSettings(text_fields=["title"], keep_dense=True)
+    with EdgeIndex.create(tmp_path / "index", model, settings) as index:
+        index.upsert(range(ITEMS), codes[:ITEMS], _payloads(), embeddings[:ITEMS])
+        index.optimize()
+        retriever = Retriever(model, index)
+        options: SearchOptions = {"text": "red shoes", "prefetch": ITEMS, "dense_candidates": ITEMS}
+        by_graph: SearchOptions = {**options, "first_stage": "graph"}
+        by_codes: SearchOptions = {**options, "first_stage": "codes", "exact": True}
+        graph = retriever.search(embeddings[200], 10, **by_graph)
+        codes_first = retriever.search(embeddings[200], 10, **by_codes)
+        assert [hit.id for hit in graph] == [hit.id for hit in codes_first]
+        alone = retriever.search(embeddings[200], 5, first_stage="graph", text="red shoes", code_weight=0)
+        assert len(alone) == 5

@@ -211,6 +211,22 @@ def test_embeddings_rank_the_graph_without_a_query_vector_of_codes(
         assert explanation.remainder == pytest.approx(1 - float(estimated), abs=1e-3)
 
 
+def test_the_sizes_of_plans_by_the_graph(navigator: CompresSAE, items: FloatArray) -> None:
+    def plan(*, keep_dense: bool = False, **settings: Any) -> tuple[int, int, int]:
+        planner = QueryPlanner(navigator, keep_dense, 16, navigator.projection_fingerprint)
+        (one,) = planner.plans(items[:1], search_settings(**{"limit": 10, "first_stage": "graph", **settings}))
+        return one.prefetch, one.navigation_candidates, one.dense_candidates
+
+    assert plan() == (60, 135, 0)
+    assert plan(text="red shoes") == (100, 225, 0)  # the fusion takes as many hits of each ranking
+    assert plan(text="red shoes", code_weight=0) == (60, 135, 0)
+    assert plan(keep_dense=True) == (150, 0, 150)
+    assert plan(keep_dense=True, prefetch=40) == (40, 0, 40)
+    assert plan(keep_dense=True, dense_candidates=30) == (60, 135, 30)  # codes choose the 30
+    assert plan(keep_dense=True, dense_candidates=100) == (100, 225, 100)
+    assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 0, 50)
+
+
 def test_stored_navigation_vectors_order_the_nodes_again(
     tmp_path: Path, navigator: CompresSAE, items: FloatArray
 ) -> None:

@@ -68,7 +68,7 @@ class GraphBytes:
     link_exponent: float
     """Exponent of m. Below 1, as items with room for more links do not fill them."""
     disk_dimension: float
-    """Bytes on disk per dimension of a navigation vector: the vector itself, which searches do not read."""
+    """Bytes on disk per dimension of a navigation vector: the vector itself, which a search reads for some nodes."""
     disk_item: float
     """Bytes on disk per item besides vectors, links, codes and the inverted index."""
 

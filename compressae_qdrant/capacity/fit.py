@@ -29,6 +29,8 @@ _POINTER: Final = 16
 """Bytes per item of the engine's table of where codes are stored."""
 _HALF: Final = 2
 """Bytes per dimension of the navigation vectors on disk, float16."""
+_LEAST_MS: Final = 1e-3
+"""Time that is left of a search, at least, once its walk of the graph is taken off; errors are relative."""
 _EXPONENTS: Final = np.arange(0.2, 1.01, 0.02)
 """Values of `GraphBytes.link_exponent` to try."""
 _SHARPNESS: Final = np.arange(1, 8.01, 0.25)
@@ -257,7 +259,7 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
     fixed_embedding, embedding = fixed, 0.0
     if ranked:
         counts = [row["prefetch"] for row in ranked]
-        found = _fit([[1.0] * len(ranked), counts], [max(rest(row), 0.0) for row in ranked])
+        found = _fit([[1.0] * len(ranked), counts], [max(rest(row), _LEAST_MS) for row in ranked])
         fixed_embedding, embedding = map(float, found)
     return GraphTimes(fixed, step, scan, rescoring, fixed_embedding, embedding, comparison, smallest)
 

@@ -189,7 +189,9 @@ def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices 
         f"codes k={workload.k}, h={workload.latents}, graph",
         workload, constants, node, prices, graph * items, tables, disk * items,
         _replicas(workload, one, node), shards, 1,
-        planning_ms(workload, constants) + one * spread(constants, shards), one * shards,
+        (constants.times.planning if workload.keep_dense else planning_ms(workload, constants))
+        + one * spread(constants, shards),
+        one * shards,
         candidates + compared, pages_read(workload, constants, by_codes, by_embeddings, compared),
         _of_k(known, workload),
     )  # fmt: skip
@@ -211,7 +213,7 @@ def _dense(workload: Workload, costs: DenseCosts, constants: Constants, node: No
 
 
 def planning_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of the client to plan a query."""
+    """Milliseconds of the client to plan a query that codes rank."""
     times = constants.times
     return times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
 

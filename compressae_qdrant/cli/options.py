@@ -249,7 +249,7 @@ PrefetchOption = Annotated[
     int | None,
     typer.Option(
         "--prefetch", metavar="CANDIDATES", rich_help_panel=SEARCH,
-        show_default="100 or more, by the number of items and hits",
+        show_default="60 or more of the graph, 100 or more of codes, by the number of hits and items",
         help="Candidates that the first stage passes on to rescoring.",
     ),
 ]  # fmt: skip
@@ -274,7 +274,7 @@ NavigationCandidatesOption = Annotated[
     typer.Option(
         "--navigation-candidates", metavar="NODES", rich_help_panel=SEARCH, show_default="2.25 times the candidates",
         help="Nodes of the graph that are compared again by their navigation vectors on disk, which are more precise "
-        "than those in memory. 0 skips that.",
+        "than those in memory. 0 skips that, and is the default where kept embeddings rank the candidates.",
     ),
 ]  # fmt: skip
 FirstStageLatentsOption = Annotated[
@@ -289,8 +289,8 @@ TargetRecallOption = Annotated[
     float | None,
     typer.Option(
         "--target-recall", metavar="RECALL", rich_help_panel=SEARCH,
-        help="Recall to reach, from 0 to 1: the cheapest calibrated plan that reaches it sets --prefetch and "
-        "--first-stage-latents. Needs `compressae calibrate`.",
+        help="Recall to reach, from 0 to 1: the cheapest calibrated plan that reaches it sets "
+        "--first-stage, --prefetch, and --navigation-ef or --first-stage-latents. Needs `compressae calibrate`.",
     ),
 ]  # fmt: skip
 

@@ -81,7 +81,7 @@ def graph_plans(
                 # One candidate more, as the query itself is among them and does not count.
                 hits = retriever.search_batch(
                     x[own], usable[-1] + 1, first_stage="graph", prefetch=count + 1, navigation_ef=max(ef, count + 1),
-                    with_payload=False,
+                    dense_candidates=count + 1 if keep_dense else None, with_payload=False,
                 )  # fmt: skip
                 rows = [[int(hit.id) for hit in each if hit.id != mine] for each, mine in zip(hits, own, strict=True)]
                 found[count, ef] = {limit: _estimate(recall(rows, true, limit)) for limit in usable}
@@ -95,7 +95,7 @@ def graph_plans(
                 dim,
                 by_embeddings=keep_dense,
             )
-            + _planning(constants, model)
+            + _planning(constants, model, by_embeddings=keep_dense)
             for count, ef in found
         }
     else:
@@ -108,8 +108,10 @@ def _estimate(values: FloatArray | npt.NDArray[np.float64]) -> PlanRecall:
     return PlanRecall(float(values.mean()), float(max(values.mean() - _ONE_SIDED * error, 0.0)))
 
 
-def _planning(constants: Constants, model: CompresSAE) -> float:
+def _planning(constants: Constants, model: CompresSAE, *, by_embeddings: bool) -> float:
     times = constants.times
+    if by_embeddings:  # no query vector of codes is made
+        return times.planning
     return times.planning + (times.planning_latent + times.planning_product * model.dim) * model.latents
 
 

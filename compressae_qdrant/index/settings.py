@@ -44,8 +44,8 @@ class NavigationSettings:
     """Links per item and layer of the graph; the lowest layer has 2 m. Vectors of 128 dimensions and 2 bits with their
     graph take 72 bytes an item at m=8, 77 at m=10 and about 85 at m=16 (63,666 items), at recalls within 0.003."""
     ef_construct: int = 256
-    """Candidates that are considered for the links of an item when the graph is built. 256 take a third longer to
-    build than 128, and find as much with m=8 as 128 do with m=10."""
+    """Candidates that are considered for the links of an item when the graph is built. Building with 256 takes a third
+    longer than with 128; m=8 with 256 has the recall of m=10 with 128."""
     memory: Memory = "pinned"
     """Where quantised vectors and graph are kept: pinned in RAM, in the page cache, or cold on disk."""
 

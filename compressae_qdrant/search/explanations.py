@@ -22,8 +22,8 @@ class Origin:
 
     model: CompresSAE
     query: Callable[[], QueryVector] | None
-    """Makes the query vector that scored the hit, or would have if embeddings did; None for the score of a fusion with
-    words, which latents do not make up."""
+    """Makes the query vector by which codes are scored. If embeddings scored the hit, it estimates that score. None for
+    the score of a fusion with words, which latents do not make up."""
     index: CodeIndex | None
     """The index that was searched; None if it is async."""
     first_stage: str = "codes"

@@ -55,8 +55,8 @@ def _with_text(plan: QueryPlan, text: str, fields: Mapping[str, float], settings
     if search.code_weight:
         return replace(plan, text=search)
     return replace(
-        plan, text=search, first_stage=None, navigation=None, navigation_ef=None, rescoring=None, dense=None,
-        dense_candidates=0,
+        plan, text=search, first_stage=None, navigation=None, navigation_ef=None, navigation_candidates=0,
+        rescoring=None, dense=None, dense_candidates=0,
     )  # fmt: skip
 
 

@@ -173,16 +173,20 @@ class QueryPlanner:
     def _stages(self, settings: SearchSettings, items: int, *, can_keep: bool) -> _Stages:
         """What each stage looks at; `can_keep` is whether kept embeddings may rank the hits."""
         dense = self._dense_candidates(settings) if can_keep else 0
-        first = self._first_stage(settings, items, keep_dense=dense > 0)
+        given = settings["dense_candidates"]
+        # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
+        all_dense = dense > 0 and (given is None or given == settings["prefetch"])
+        first = self._first_stage(settings, items, keep_dense=all_dense)
         latents, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if first == "codes":
             return _Stages(first, latents, max(prefetch, dense), dense, None)
+        is_fused = settings["text"] is not None and settings["code_weight"] != 0
         sizes = graph_sizes(
-            ranks_of(settings), keep_dense=dense > 0, prefetch=settings["prefetch"], ef=settings["navigation_ef"],
-            compared=settings["navigation_candidates"], at_least=dense,
+            ranks_of(settings), keep_dense=all_dense, prefetch=settings["prefetch"], ef=settings["navigation_ef"],
+            compared=settings["navigation_candidates"],
+            at_least=max(dense, fused_candidates_of(ranks_of(settings)) if is_fused else 0),
         )  # fmt: skip
-        # Embeddings of all candidates are read in the time that rescoring a few by their codes takes.
-        dense = sizes.candidates if dense and settings["dense_candidates"] is None else dense
+        dense = sizes.candidates if all_dense else dense
         return _Stages(first, latents, sizes.candidates, dense, sizes.ef, sizes.compared)
 
     def _first_stage(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> FirstStage:
@@ -261,7 +265,9 @@ class QueryPlanner:
         plan = calibration.choose(target, ranks_of(settings), keep_dense=dense, first_stages=stages)
         settings = {**settings, "target_recall": None, "first_stage": plan.first_stage, "prefetch": plan.prefetch}
         if plan.first_stage == "graph":
-            return {**settings, "navigation_ef": plan.navigation_ef}
+            ranks, ef = ranks_of(settings), plan.navigation_ef
+            sizes = graph_sizes(ranks, keep_dense=calibration.keep_dense, prefetch=plan.prefetch, ef=ef)
+            return {**settings, "navigation_ef": ef, "navigation_candidates": sizes.compared}
         return {**settings, "first_stage_latents": plan.first_stage_latents}
 
     def _steering(self, settings: SearchSettings) -> QueryVector:

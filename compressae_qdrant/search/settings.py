@@ -58,19 +58,21 @@ class SearchOptions(TypedDict, total=False):
     six times, where kept embeddings rank the candidates."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
-    whose candidates are united. "auto" takes the graph where the index has one, the search can use it, and it takes
-    less time than codes by the measured constants of `compressae plan` for this number of items; with `target_recall`,
-    by the calibration. It takes codes otherwise: for `first_stage_latents`, `exact`, `concepts`, `within` and sparse
-    scoring, and in indexes smaller than those that were measured. A filter does not change the choice."""
+    which unites the candidates of each, by default as many as those of the graph. "auto" takes the graph where the
+    index has one, the search can use it, and it takes less time than codes by the measured constants of `compressae
+    plan` for this number of items; with `target_recall`, by the calibration. It takes codes otherwise: for
+    `first_stage_latents`, `exact`, `concepts`, `within` and sparse scoring, and in indexes smaller than those that were
+    measured. A filter does not change the choice."""
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
-    true candidates in more time. The default is as many as these need, half as many again where kept embeddings rank
-    the candidates, and at least 200."""
+    true candidates in more time. The default is 200, or as many as these need; half as many again where kept embeddings
+    rank the candidates."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
-    quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes a twentieth of the
-    time of ranking a candidate by its code, and reads one vector from the disk or its cache. The default is 2.25 times
-    `prefetch`, and 0, which skips this, where kept embeddings rank the candidates."""
+    quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes less than a twentieth
+    of the time of ranking a candidate by its code, and reads one vector from the disk or its cache. The default is 2.25
+    times `prefetch`; it is 0 where kept embeddings rank all candidates. 0, or no more than there are candidates, skips
+    this."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""

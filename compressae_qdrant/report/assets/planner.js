@@ -78,7 +78,7 @@ function makePlan(constants, workload, node, prices) {
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
       && workload.prefetch === null && workload.navigation_ef === null;
     return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
-      planning + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
+      (workload.keep_dense ? times.planning : planning) + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
       wasMeasured && byDefault ? ofLength(constants.graph_recall100) : null);
   };
   const dense = (costs) => {
