@@ -125,6 +125,7 @@ def test_plans_of_the_graph_are_measured_and_taken(
             hits = retriever.search_batch(
                 embeddings[own], 6, first_stage="graph", prefetch=entry.prefetch + 1,
                 navigation_ef=max(entry.navigation_ef, entry.prefetch + 1),
+                dense_candidates=entry.prefetch + 1 if dense else None,
             )  # fmt: skip
             rows = [[hit.id for hit in batch if hit.id != row][:5] for batch, row in zip(hits, own, strict=True)]
             assert float(recall(rows, truth, 5).mean()) == pytest.approx(entry.recall[5].mean, abs=0.03)
