@@ -208,10 +208,10 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     dense = {"query": "dense", "using": "dense", "sparse": False, "limit": LIMIT + 1}
     quantised = dense | {"ef": 200, "rescore": False}
     ways = [
-        Way("codes", folder / "ours", [first, rescoring]),
-        Way("graph, codes", folder / "ours", [compared, rescoring]),
-        Way("graph, codes, none compared", folder / "ours", [plain, rescoring]),
-        Way("graph, originals", folder / "ours", [wide, dense]),
+        Way("codes", folder / "ours" / "shard", [first, rescoring]),
+        Way("graph, codes", folder / "ours" / "shard", [compared, rescoring]),
+        Way("graph, codes, none compared", folder / "ours" / "shard", [plain, rescoring]),
+        Way("graph, originals", folder / "ours" / "shard", [wide, dense]),
         Way("TurboQuant 2 bit", turbo, [quantised]),
         Way("TurboQuant 2 bit, originals", turbo, [quantised | {"rescore": True, "oversampling": 3.0}]),
     ]
