@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from .errors import InvalidInputError
 from .vectors import products
 
 __all__ = [
+    "EmbeddingQuery",
     "Explanation",
     "QueryVector",
     "Scoring",
@@ -45,6 +46,10 @@ Scoring = Literal["asymmetric", "reconstructed", "sparse"]
 """Name of a similarity of query and item; see the table in the module's docstring."""
 
 
+_COPIED: Final = 3
+"""Copying a third of the atoms and multiplying by them takes as long as multiplying by all of them."""
+
+
 @dataclass(frozen=True)
 class QueryVector:
     """A sparse query vector over latents."""
@@ -61,6 +66,41 @@ class QueryVector:
     def is_whole(self) -> bool:
         """Whether its latents are known to be 0 to m - 1, as they are an array of `all_latents`."""
         return is_all_latents(self.indices)
+
+    def at(self, latents: npt.NDArray[np.integer]) -> FloatArray:
+        """(n,) float32 values at some latents, which may repeat; 0 at those that it lacks."""
+        if self.is_whole and latents.max(initial=0) < len(self):
+            return np.asarray(self.values[latents], np.float32)
+        values = np.zeros(max(int(self.indices.max(initial=0)), int(latents.max(initial=0))) + 1, np.float32)
+        values[self.indices] = self.values
+        return np.asarray(values[latents])
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingQuery:
+    """A query that scores a few codes by its embedding, without the (h,) query vector: `asymmetric` scoring.
+
+    Its product with an atom is computed where a code uses the atom. The codes of a few dozen items use a fraction of
+    the atoms, whose whole matrix would have to be read for the query vector.
+    """
+
+    embedding: FloatArray
+    """(d,) of unit norm."""
+    atoms: FloatArray
+    """(h, d)."""
+
+    def at(self, latents: npt.NDArray[np.integer]) -> FloatArray:
+        """(n,) float32 values of the query vector `W x_q` at some latents, which may repeat."""
+        used = np.flatnonzero(np.bincount(latents))
+        if len(used) > len(self.atoms) // _COPIED:
+            return np.asarray(products(self.embedding[None], self.atoms)[0, latents])
+        values = np.empty(len(self.atoms), np.float32)
+        values[used] = products(self.embedding[None], self.atoms[used])[0]
+        return np.asarray(values[latents])
+
+    def vector(self) -> QueryVector:
+        """The whole query vector."""
+        return truncate(asymmetric(self.atoms, self.embedding[None])[0])
 
 
 @lru_cache(maxsize=8)

@@ -66,7 +66,17 @@ def request(stages: Sequence[dict[str, Any]], vectors: dict[str, Any]) -> qe.Que
         if "ef" in stage:
             quantization = qe.QuantizationSearchParams(rescore=stage["rescore"], oversampling=stage.get("oversampling"))
             options["params"] = qe.SearchParams(hnsw_ef=stage["ef"], quantization=quantization)
-    return qe.QueryRequest(limit=stages[-1]["limit"], query=query, prefetches=prefetches, with_payload=False, **options)
+    codes = ["code"] if stages[-1].get("fetch") else False
+    return qe.QueryRequest(
+        limit=stages[-1]["limit"], query=query, prefetches=prefetches, with_payload=False, with_vector=codes, **options
+    )
+
+
+def ranked(points: Sequence[Any], full: tuple[list[int], list[float]]) -> list[int]:
+    """Ids of fetched candidates, by the dot products of their codes with a query vector of all latents."""
+    values = np.array(full[1])
+    scores = [values[point.vector["code"].indices] @ point.vector["code"].values for point in points]
+    return [int(points[row].id) for row in np.argsort(scores)[::-1]]
 
 
 def child(spec: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +91,9 @@ def child(spec: dict[str, Any]) -> dict[str, Any]:
     for vectors in queries:
         built = request(spec["stages"], vectors)
         begun = time.perf_counter()
-        found.append([int(hit.id) for hit in shard.query(built)])
+        points = shard.query(built)
+        fetched = spec["stages"][-1].get("fetch")
+        found.append(ranked(points, vectors["full"]) if fetched else [int(point.id) for point in points])
         times.append(time.perf_counter() - begun)
     seconds = time.perf_counter() - started
     return {
@@ -167,7 +179,7 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     from compressae_qdrant import EdgeIndex, IndexSettings, Retriever
     from compressae_qdrant.evaluation.baselines import dense_shard, quantisers
     from compressae_qdrant.index.settings import NavigationSettings
-    from compressae_qdrant.search.defaults import graph_sizes
+    from compressae_qdrant.search.defaults import GraphSizes, graph_sizes
     from compressae_qdrant.vectors import exact_neighbours, unit_rows
 
     catalog = unit_rows(vectors)
@@ -187,11 +199,10 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     queries = []
     for plan in plans:
         assert plan.first_stage is not None
-        assert plan.rescoring is not None
         assert plan.navigation is not None
         queries.append({
             "first": [plan.first_stage.indices.tolist(), plan.first_stage.values.tolist()],
-            "full": [plan.rescoring.indices.tolist(), plan.rescoring.values.tolist()],
+            "full": [plan.engine_rescoring.indices.tolist(), plan.engine_rescoring.values.tolist()],
             "navigation": plan.navigation.tolist(),
         })  # fmt: skip
     for query, row in zip(queries, x[own], strict=True):
@@ -199,19 +210,19 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
     (folder / "queries.json").write_text(json.dumps(queries))
     graph = {"query": "navigation", "using": "navigation", "sparse": False}
     by_codes, by_originals = graph_sizes(LIMIT), graph_sizes(LIMIT, keep_dense=True)
-    compared = graph | {"ef": by_codes.ef, "rescore": True, "limit": by_codes.candidates,
-                        "oversampling": by_codes.compared / by_codes.candidates}  # fmt: skip
-    plain = graph | {"ef": by_codes.ef, "rescore": False, "limit": by_codes.candidates}
-    wide = graph | {"ef": by_originals.ef, "rescore": False, "limit": by_originals.candidates}
+
+    def walk(sizes: GraphSizes) -> dict[str, Any]:
+        oversampling = (sizes.compared + 0.5) / sizes.candidates
+        return graph | {"ef": sizes.ef, "rescore": True, "limit": sizes.candidates, "oversampling": oversampling}
+
     first = {"query": "first", "using": "code", "sparse": True, "limit": 100}
     rescoring = {"query": "full", "using": "code", "sparse": True, "exact": True, "limit": LIMIT + 1}
     dense = {"query": "dense", "using": "dense", "sparse": False, "limit": LIMIT + 1}
     quantised = dense | {"ef": 200, "rescore": False}
     ways = [
         Way("codes", folder / "ours" / "shard", [first, rescoring]),
-        Way("graph, codes", folder / "ours" / "shard", [compared, rescoring]),
-        Way("graph, codes, none compared", folder / "ours" / "shard", [plain, rescoring]),
-        Way("graph, originals", folder / "ours" / "shard", [wide, dense]),
+        Way("graph, codes", folder / "ours" / "shard", [walk(by_codes) | {"fetch": True}]),
+        Way("graph, originals", folder / "ours" / "shard", [walk(by_originals), dense]),
         Way("TurboQuant 2 bit", turbo, [quantised]),
         Way("TurboQuant 2 bit, originals", turbo, [quantised | {"rescore": True, "oversampling": 3.0}]),
     ]

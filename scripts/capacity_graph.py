@@ -32,13 +32,13 @@ _LOAD_ITEMS = 4096
 _QUERIES = 40
 _PLANS = [
     GraphSizes(*sizes) for sizes in (
-        (50, 64, 0), (100, 100, 0), (100, 200, 0), (100, 400, 0), (200, 200, 0), (300, 300, 0), (500, 500, 0),
-        (60, 200, 135), (180, 405, 405), (100, 400, 400),
+        (16, 100, 100), (16, 200, 200), (16, 400, 400), (60, 200, 200), (120, 200, 0), (120, 400, 0), (120, 450, 450),
+        (200, 200, 0), (200, 900, 900), (300, 300, 0), (500, 500, 0),
     )
 ]  # fmt: skip
 """What each search that is timed looks at."""
-_COLD = [100, 300]
-"""Candidates of the searches whose reads from a cold disk are measured."""
+_COLD = [GraphSizes(16, 200, 200), GraphSizes(120, 450, 450)]
+"""Searches whose reads from a cold disk are measured."""
 _COLD_OPENINGS, _COLD_QUERIES = 6, 5
 """Times that an index is opened with nothing of it in the page cache, and queries each time: few, as each warms it."""
 
@@ -48,8 +48,8 @@ class GraphIndexRun:
     """An index of codes with navigation vectors, in the embedded engine."""
 
     items: int
-    navigation_dim: int = 128
-    bits: float = 2
+    navigation_dim: int = 256
+    bits: float = 1
     m: int = 8
     ef_construct: int = 256
     keep_dense: bool = False
@@ -126,13 +126,13 @@ class GraphIndexRun:
         The pinned graph and navigation vectors are read when the index is opened and do not count.
         """
         rows: list[dict[str, Any]] = []
-        for candidates in _COLD:
+        for sizes in _COLD:
             pages, cold, warm = [], [], []
             for opening in range(_COLD_OPENINGS):
                 _forget(work / self.name)
                 with EdgeIndex.open(work / self.name, model) as index:
                     some = queries[opening * _COLD_QUERIES : (opening + 1) * _COLD_QUERIES]
-                    plans = self._plans(index, model, some, GraphSizes(candidates, candidates, 0))
+                    plans = self._plans(index, model, some, sizes)
                     for plan in plans:
                         before, started = _bytes_read(), time.perf_counter()
                         index.search(plan)
@@ -143,7 +143,8 @@ class GraphIndexRun:
                         index.search(plan)
                         warm.append((time.perf_counter() - started) * 1e3)
             rows.append({
-                "run": self._run(model), "prefetch": candidates, "pages": float(np.mean(pages)),
+                "run": self._run(model), "prefetch": sizes.candidates, "compared": sizes.compared,
+                "pages": float(np.mean(pages)),
                 "cold_ms": float(np.median(cold)), "warm_ms": float(np.median(warm)),
             })  # fmt: skip
         return rows
@@ -156,7 +157,7 @@ class GraphIndexRun:
             10, first_stage="graph", prefetch=sizes.candidates, navigation_ef=sizes.ef,
             navigation_candidates=sizes.compared, with_payload=False,
         )  # fmt: skip
-        return planner.plans(queries, settings)
+        return [planner.plans(query, settings)[0] for query in queries]  # one by one, as most searches come
 
     def _run(self, model: CompresSAE) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self).items() if name != "timed"}
@@ -167,13 +168,13 @@ def graph_runs(catalog: int, largest: int) -> list[GraphIndexRun]:
     """Return the indexes with a graph to measure, the largest last."""
     runs = [
         GraphIndexRun(16_000),
-        *(GraphIndexRun(16_000, navigation_dim=dim, timed=False) for dim in (64, 96, 192)),
-        *(GraphIndexRun(16_000, bits=bits, timed=False) for bits in (1, 1.5, 4)),
+        *(GraphIndexRun(16_000, navigation_dim=dim, timed=False) for dim in (64, 128, 192)),
+        *(GraphIndexRun(16_000, bits=bits, timed=False) for bits in (1.5, 2, 4)),
         *(GraphIndexRun(16_000, m=m, timed=False) for m in (6, 10, 16)),
         GraphIndexRun(catalog),
         GraphIndexRun(QUARTER),
         GraphIndexRun(catalog, m=16),
-        GraphIndexRun(catalog, navigation_dim=96),
+        GraphIndexRun(catalog, navigation_dim=192),
         GraphIndexRun(catalog, keep_dense=True),
         GraphIndexRun(MILLION),
     ]

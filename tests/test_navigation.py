@@ -161,7 +161,9 @@ def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
     retriever = Retriever(navigator, filled)
     assert retriever.search(items[0])[0].explain().first_stage == "codes"
     costs = shipped_costs()
-    small = dataclasses.replace(costs, graph=dataclasses.replace(costs.graph, smallest=N, fixed=0.0))
+    small = dataclasses.replace(
+        costs, graph=dataclasses.replace(costs.graph, smallest=N, fixed_fetched=0.0, fetched=0.0)
+    )
     monkeypatch.setattr("compressae_qdrant.search.planner.shipped_costs", lambda: small)
     assert retriever.search(items[0])[0].explain().first_stage == "graph"
     needs_codes: tuple[SearchOptions, ...] = (
@@ -212,19 +214,48 @@ def test_embeddings_rank_the_graph_without_a_query_vector_of_codes(
 
 
 def test_the_sizes_of_plans_by_the_graph(navigator: CompresSAE, items: FloatArray) -> None:
-    def plan(*, keep_dense: bool = False, **settings: Any) -> tuple[int, int, int]:
-        planner = QueryPlanner(navigator, keep_dense, 16, navigator.projection_fingerprint)
+    def plan(*, keep_dense: bool = False, dim: int = D, **settings: Any) -> tuple[int, int, int]:
+        planner = QueryPlanner(navigator, keep_dense, dim, navigator.projection_fingerprint)
         (one,) = planner.plans(items[:1], search_settings(**{"limit": 10, "first_stage": "graph", **settings}))
         return one.prefetch, one.navigation_candidates, one.dense_candidates
 
-    assert plan() == (60, 135, 0)
-    assert plan(text="red shoes") == (100, 225, 0)  # the fusion takes as many hits of each ranking
-    assert plan(text="red shoes", code_weight=0) == (60, 135, 0)
-    assert plan(keep_dense=True) == (150, 0, 150)
-    assert plan(keep_dense=True, prefetch=40) == (40, 0, 40)
-    assert plan(keep_dense=True, dense_candidates=30) == (60, 135, 30)  # codes choose the 30
-    assert plan(keep_dense=True, dense_candidates=100) == (100, 225, 100)
-    assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 0, 50)
+    assert plan() == (16, 200, 0)
+    assert plan(text="red shoes") == (100, 375, 0)  # the fusion takes as many hits of each ranking
+    assert plan(text="red shoes", code_weight=0) == (16, 200, 0)
+    assert plan(keep_dense=True) == (30, 225, 30)
+    assert plan(keep_dense=True, prefetch=40) == (40, 225, 40)
+    assert plan(keep_dense=True, dense_candidates=30) == (30, 200, 30)  # codes choose the 30
+    assert plan(keep_dense=True, dense_candidates=100) == (100, 375, 100)
+    assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 225, 50)
+    assert plan(dim=16) == (60, 200, 0)  # navigation vectors of fewer dimensions are coarser
+    assert plan(keep_dense=True, dim=16) == (90, 225, 90)
+
+
+@pytest.mark.parametrize(
+    ("options", "here"),
+    [
+        ({}, True), ({"limit": 54}, False), ({"prefetch": 64}, True), ({"prefetch": 65}, False),
+        ({"rescore_in_engine": True}, False), ({"limit": 100, "rescore_in_engine": False}, True),
+        ({"text": "red shoes"}, False), ({"first_stage": "codes"}, False), ({"scoring": "reconstructed"}, True),
+    ],
+)  # fmt: skip
+def test_few_candidates_are_ranked_in_this_process(
+    options: dict[str, Any], here: bool, filled: CodeIndex, navigator: CompresSAE, items: FloatArray
+) -> None:
+    planner = QueryPlanner(navigator, False, D, navigator.projection_fingerprint)
+    (plan,) = planner.plans(items[:1], search_settings(**{"limit": 10, "first_stage": "graph", **options}))
+    assert plan.is_rescored_here is here
+    if "text" in options:
+        return
+    found, other = (
+        Retriever(navigator, filled).search(items[5], **{"first_stage": "graph", **options, "rescore_in_engine": where})
+        for where in (True, False)
+    )
+    assert [hit.id for hit in found] == [hit.id for hit in other]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in other], abs=1e-5)
+    assert [hit.payload for hit in found] == [hit.payload for hit in other]
+    one, two = found[0].explain(), other[0].explain()
+    assert [share.latent for share in one.shares] == [share.latent for share in two.shares]
 
 
 def test_stored_navigation_vectors_order_the_nodes_again(

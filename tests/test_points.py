@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qdrant_client import models
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
@@ -16,8 +18,8 @@ from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import check_batch, point_ids, points_of, to_points
 from compressae_qdrant.index.reads import check_plan
 from compressae_qdrant.index.rescore import rescore
-from compressae_qdrant.index.results import Hit, Record
-from compressae_qdrant.scoring import Explanation, QueryVector
+from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.scoring import EmbeddingQuery, QueryVector
 
 ids = st.one_of(
     st.integers(0, 2**64 - 1), st.uuids().map(str), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -105,17 +107,18 @@ def test_payloads_must_be_json(payload: Any, complaint: str) -> None:
 
 
 def test_rescoring_in_this_process_sorts_by_the_dot_product() -> None:
-    def record(item: int, indices: list[int], values: list[float]) -> Record:
-        return Record(item, np.array(indices, np.int32), np.array(values, np.float32))
-
     query = QueryVector(np.array([1, 3], np.int32), np.array([1.0, -2.0], np.float32))
-    records = [record(1, [1, 5], [2.0, 9.0]), record(2, [3], [-3.0]), record(3, [0], [1.0])]
-    hits = rescore(records, QueryPlan(query, query, 2, 9))
-    assert [(hit.id, hit.score) for hit in hits] == [(2, 6.0), (1, 2.0)]
+    codes: list[models.SparseVector | None] = [
+        models.SparseVector(indices=[1, 5], values=[2.0, 9.0]), None, models.SparseVector(indices=[3], values=[-3.0]),
+        models.SparseVector(indices=[0], values=[1.0]), models.SparseVector(indices=[], values=[]),
+    ]  # fmt: skip
+    assert rescore(codes, QueryPlan(query, query, 2, 9)) == [(2, 6.0), (0, 2.0)]
+    assert rescore(codes, QueryPlan(query, query, 3, 9, offset=1)) == [(0, 2.0), (3, 0.0)]
     only = QueryVector(np.array([1], np.int32), np.array([0.5], np.float32))
-    assert [hit.id for hit in rescore(records, QueryPlan(only, query, 2, 9, score_threshold=1.0))] == [1]
-    assert rescore(records, QueryPlan(only, query, 2, 9, score_threshold=1.1)) == []
+    assert rescore(codes, QueryPlan(only, query, 2, 9, score_threshold=1.0)) == [(0, 2.0)]
+    assert rescore(codes, QueryPlan(only, query, 2, 9, score_threshold=1.1)) == []
     assert rescore([], QueryPlan(query, query, 2, 9)) == []
+    assert rescore([None], QueryPlan(query, query, 2, 9)) == []
 
 
 def test_a_plan_may_name_latents_in_any_order_but_only_once() -> None:
@@ -158,13 +161,27 @@ def test_item_ids_refuse_what_point_ids_refuse() -> None:
         ItemIds([1, -1])
 
 
-def test_a_hit_keeps_the_origin_of_its_plan() -> None:
-    class Origin:
-        def explain(self, hit: Hit) -> Explanation:
-            raise NotImplementedError
+def test_a_query_by_its_embedding_has_the_values_of_its_vector() -> None:
+    random = np.random.default_rng(0)
+    atoms, x = random.standard_normal((50, 8)).astype(np.float32), random.standard_normal(8).astype(np.float32)
+    query = EmbeddingQuery(x, atoms)
+    latents = np.array([3, 49, 3, 0, 17], np.int32)
+    np.testing.assert_allclose(query.at(latents), (atoms @ x)[latents], rtol=1e-5)
+    np.testing.assert_allclose(query.vector().at(latents), query.at(latents), rtol=1e-6)
+    part = QueryVector(np.array([3, 17], np.int32), np.array([1.0, 2.0], np.float32))
+    assert part.at(latents).tolist() == [1, 0, 1, 0, 2]
 
-    origin, query = Origin(), QueryVector(np.array([1], np.int32), np.array([1.0], np.float32))
-    record = Record(1, np.array([1], np.int32), np.array([2.0], np.float32))
-    plan = QueryPlan(query, query, 1, 1, origin=origin)
-    assert [hit.found_by for hit in rescore([record], plan)] == [origin]
-    assert "origin" not in repr(plan)
+
+def test_an_engine_rescores_by_no_embedding() -> None:
+    query = EmbeddingQuery(np.ones(2, np.float32), np.ones((4, 2), np.float32))
+    navigation = np.ones(2, np.float32)
+    with pytest.raises(InvalidInputError, match="rescores by an embedding, which only this process can"):
+        QueryPlan(None, query, 1, 1, navigation=navigation)
+    plan = QueryPlan(None, query, 1, 1, navigation=navigation, rescore_in_engine=False)
+    settings = IndexSettings(navigation=NavigationSettings(dim=2))
+    assert check_plan(plan, Manifest("m-0", 4, 2, settings, projection="p-0")) is plan
+    with pytest.raises(InvalidInputError, match=r"atoms of shape \(4, 2\).*the index needs \(5, 2\)"):
+        check_plan(plan, Manifest("m-0", 5, 2, settings, projection="p-0"))
+    bad = replace(plan, rescoring=EmbeddingQuery(np.full(2, np.nan, np.float32), query.atoms))
+    with pytest.raises(InvalidInputError, match="rescoring holds NaN"):
+        check_plan(bad, Manifest("m-0", 4, 2, settings, projection="p-0"))

@@ -315,13 +315,16 @@ def test_default_plans_depend_on_the_catalog_and_the_codes(
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"limit": 10}, (60, 200, 135)), ({"limit": 100}, (180, 405, 405)), ({"limit": 40}, (72, 200, 162)),
-        ({"limit": 10, "prefetch": 300}, (300, 675, 675)), ({"limit": 10, "ef": 64}, (60, 64, 64)),
-        ({"limit": 10, "ef": 20}, (60, 60, 0)), ({"limit": 10, "compared": 0}, (60, 200, 0)),
-        ({"limit": 10, "compared": 400}, (60, 400, 400)), ({"limit": 10, "compared": 50}, (60, 200, 0)),
-        ({"limit": 10, "keep_dense": True}, (150, 225, 0)), ({"limit": 100, "keep_dense": True}, (600, 900, 0)),
-        ({"limit": 10, "keep_dense": True, "compared": 400}, (150, 400, 400)),
-        ({"limit": 10, "prefetch": 20, "at_least": 30}, (30, 200, 68)),
+        ({"limit": 10}, (16, 200, 200)), ({"limit": 100}, (120, 450, 450)), ({"limit": 40}, (48, 200, 200)),
+        ({"limit": 10, "prefetch": 300}, (300, 1125, 1125)), ({"limit": 10, "ef": 64}, (16, 64, 64)),
+        ({"limit": 10, "ef": 9}, (16, 16, 0)), ({"limit": 10, "compared": 0}, (16, 200, 0)),
+        ({"limit": 10, "compared": 400}, (16, 400, 400)), ({"limit": 10, "compared": 12}, (16, 200, 0)),
+        ({"limit": 10, "keep_dense": True}, (30, 225, 225)), ({"limit": 100, "keep_dense": True}, (200, 900, 900)),
+        ({"limit": 10, "keep_dense": True, "compared": 0}, (30, 225, 0)),
+        ({"limit": 10, "prefetch": 20, "at_least": 30}, (30, 200, 200)),
+        ({"limit": 10, "fine": False}, (60, 200, 200)), ({"limit": 100, "fine": False}, (180, 405, 405)),
+        ({"limit": 10, "fine": False, "keep_dense": True}, (90, 225, 225)),
+        ({"limit": 100, "fine": False, "keep_dense": True}, (400, 900, 900)),
     ],
 )  # fmt: skip
 def test_the_sizes_of_a_search_by_the_graph(given: dict[str, Any], expected: tuple[int, int, int]) -> None:
@@ -364,7 +367,7 @@ def test_the_default_plan_follows_the_size_of_the_index(
     retriever.search(embeddings[0], prefetch=70, first_stage="codes")
     retriever.search(embeddings[0], exact=True)
     retriever.search(embeddings[0])
-    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 60]
+    assert [plan.prefetch for plan in counted.plans[2:]] == [400, 70, 100, 16]
     assert [plan.navigation is None for plan in counted.plans[2:]] == [True, True, True, False]
     assert counted.counts == 2
     now += 601

@@ -15,6 +15,7 @@ from scipy.optimize import nnls
 
 from ..index.settings import Datatype
 from ..search.costs import VISIT_ITEMS, CodeTimes, GraphTimes, is_scanned, rescoring_ms
+from ..search.defaults import RESCORED_HERE
 from .constants import CodeBytes, Constants, DenseCosts, DiskReads, GraphBytes
 from .sizes import loose_postings
 
@@ -236,6 +237,8 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
         return 0.0 if scanned(row) else float(row["ef"]) * math.log(row["run"]["items"])
 
     by_codes = [row for row in searches if not row["run"]["keep_dense"]]
+    fetched = [row for row in by_codes if row["prefetch"] <= RESCORED_HERE]
+    by_codes = [row for row in by_codes if row["prefetch"] > RESCORED_HERE]
     rows = [row for row in by_codes if not row.get("compared")]
     smallest = min(row["run"]["items"] for row in rows)
     rescored = [row["prefetch"] * rescoring_ms(times, row["run"]["latents"]) for row in rows]
@@ -255,13 +258,17 @@ def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
         if row.get("compared")
     ]
     comparison = max(float(np.median(more)), 0.0) if more else 0.0
-    ranked = [row for row in searches if row["run"]["keep_dense"] and not row.get("compared")]
-    fixed_embedding, embedding = fixed, 0.0
-    if ranked:
-        counts = [row["prefetch"] for row in ranked]
-        found = _fit([[1.0] * len(ranked), counts], [max(rest(row), _LEAST_MS) for row in ranked])
-        fixed_embedding, embedding = map(float, found)
-    return GraphTimes(fixed, step, scan, rescoring, fixed_embedding, embedding, comparison, smallest)
+
+    def ranked(rows: Sequence[Row]) -> tuple[float, float]:
+        """Milliseconds for each search, and for each candidate that something else than the engine's codes ranks."""
+        if not rows:
+            return fixed, 0.0
+        left = [max(rest(row) - comparison * row["compared"], _LEAST_MS) for row in rows]
+        each = _fit([[1.0] * len(rows), [row["prefetch"] for row in rows]], left)
+        return float(each[0]), float(each[1])
+
+    embeddings = ranked([row for row in searches if row["run"]["keep_dense"]])
+    return GraphTimes(fixed, step, scan, rescoring, *ranked(fetched), *embeddings, comparison, smallest)
 
 
 def _disk(rows: Sequence[Row]) -> DiskReads:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..search import costs as search_costs
-from ..search.defaults import FIRST_STAGE, dense_candidates_of
+from ..search.defaults import FIRST_STAGE, RESCORED_HERE, dense_candidates_of
 from .constants import Constants, DenseCosts
 from .sizes import (
     PAGE,
@@ -184,12 +184,13 @@ def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices 
     settings = ("navigation_dim", "navigation_bits", "navigation_m", "prefetch", "navigation_ef")
     is_default = all(getattr(workload, name) == getattr(defaults, name) for name in settings)
     known = constants.graph_recall100 if _was_measured(workload) and is_default else {}
+    makes_vector = not workload.keep_dense and candidates > RESCORED_HERE
     by_codes, by_embeddings = (0, candidates) if workload.keep_dense else (candidates, 0)
     return _estimate(
         f"codes k={workload.k}, h={workload.latents}, graph",
         workload, constants, node, prices, graph * items, tables, disk * items,
         _replicas(workload, one, node), shards, 1,
-        (constants.times.planning if workload.keep_dense else planning_ms(workload, constants))
+        (planning_ms(workload, constants) if makes_vector else constants.times.planning)
         + one * spread(constants, shards),
         one * shards,
         candidates + compared, pages_read(workload, constants, by_codes, by_embeddings, compared),
@@ -213,7 +214,7 @@ def _dense(workload: Workload, costs: DenseCosts, constants: Constants, node: No
 
 
 def planning_ms(workload: Workload, constants: Constants) -> float:
-    """Milliseconds of the client to plan a query that codes rank."""
+    """Milliseconds of the client to plan a query that the engine ranks by codes."""
     times = constants.times
     return times.planning + (times.planning_latent + times.planning_product * workload.dim) * workload.latents
 

@@ -24,7 +24,7 @@ TEXT_WORD_BYTES: Final = 1.2
 bytes an item of 7 words on the shipped sample, 155 of 48 words and 161 of 54 words on 63,666 items."""
 PAGE: Final = 4096
 """Bytes that the engine reads from disk at once, at random places."""
-_NAVIGATION_DIM: Final = 128
+_NAVIGATION_DIM: Final = 256
 """Default dimensions of a navigation vector."""
 EMBEDDING_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
 """Bytes per dimension of a kept embedding."""

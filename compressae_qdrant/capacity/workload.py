@@ -11,7 +11,7 @@ from typing import Literal, Self, get_args
 from ..errors import ConfigError
 from ..index.settings import Datatype, DenseDatatype, NavigationSettings
 from ..model.projection import MAX_DIM
-from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes
+from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes, is_fine
 
 __all__ = ["Node", "PlannedStage", "Prices", "Workload"]
 
@@ -53,7 +53,7 @@ class Workload:
     navigation_ef: int | None = None
     """Nodes that the search of the graph keeps; None takes the default of a search."""
     navigation_dim: int | None = None
-    """Dimensions of a navigation vector; None takes the default, 128 or those of the embeddings if they are fewer."""
+    """Dimensions of a navigation vector; None takes the default, 256 or those of the embeddings if they are fewer."""
     navigation_bits: float = NavigationSettings.bits
     """Bits per dimension of a navigation vector: 1, 1.5, 2 or 4."""
     navigation_m: int = NavigationSettings.m
@@ -102,7 +102,10 @@ class Workload:
     @property
     def graph_plan(self) -> GraphSizes:
         """What a search by the graph for `limit` hits looks at."""
-        return graph_sizes(self.limit, keep_dense=self.keep_dense, prefetch=self.prefetch, ef=self.navigation_ef)
+        fine = is_fine(self.navigation_dim, self.dim)
+        return graph_sizes(
+            self.limit, fine=fine, keep_dense=self.keep_dense, prefetch=self.prefetch, ef=self.navigation_ef
+        )
 
     @property
     def plan(self) -> tuple[int, int]:

@@ -57,7 +57,7 @@ def plan(
     navigation_dim: Annotated[
         int | None,
         typer.Option(
-            help="Dimensions of a navigation vector.", show_default="128, or those of the embeddings if fewer"
+            help="Dimensions of a navigation vector.", show_default="256, or those of the embeddings if fewer"
         ),
     ] = None,
     navigation_bits: Annotated[

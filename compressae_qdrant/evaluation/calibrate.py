@@ -224,7 +224,7 @@ class _Searches:
                 _columns([stage.indices for stage in stages], [stage.values for stage in stages], self.codes.latents)
                 for stages in (
                     [plan.first_stage for plan in plans if plan.first_stage is not None],
-                    [plan.rescoring for plan in plans if plan.rescoring is not None],
+                    [plan.engine_rescoring for plan in plans],
                 )
             )
             postings += sum(int(use[plan.first_stage.indices].sum()) for plan in plans if plan.first_stage is not None)

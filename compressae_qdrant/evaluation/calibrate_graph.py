@@ -19,7 +19,7 @@ from ..metrics import recall
 from ..model.calibration import CalibratedPlan, PlanRecall
 from ..model.compressae import CompresSAE
 from ..search.costs import graph_ms
-from ..search.defaults import graph_sizes
+from ..search.defaults import RESCORED_HERE, graph_sizes, is_fine
 from ..search.retriever import Retriever
 from .temporary_index import temporary_index
 
@@ -71,10 +71,11 @@ def graph_plans(
         stored = sample.settings.navigation
         assert stored is not None
         dim = stored.dim or model.max_navigation_dim
+        fine = is_fine(dim, model.dim)
         for count in counts:
             usable = [limit for limit in limits if limit <= count]
             for ef in sorted(
-                {graph_sizes(1, prefetch=count, keep_dense=keep_dense).ef * factor for factor in _EF_FACTORS}
+                {graph_sizes(1, fine=fine, prefetch=count, keep_dense=keep_dense).ef * factor for factor in _EF_FACTORS}
             ):
                 if not usable:
                     continue
@@ -91,11 +92,11 @@ def graph_plans(
                 constants.search,
                 items,
                 model.latents,
-                graph_sizes(1, keep_dense=keep_dense, prefetch=count, ef=ef),
+                graph_sizes(1, fine=fine, keep_dense=keep_dense, prefetch=count, ef=ef),
                 dim,
                 by_embeddings=keep_dense,
             )
-            + _planning(constants, model, by_embeddings=keep_dense)
+            + _planning(constants, model, makes_vector=not keep_dense and count > RESCORED_HERE)
             for count, ef in found
         }
     else:
@@ -108,9 +109,9 @@ def _estimate(values: FloatArray | npt.NDArray[np.float64]) -> PlanRecall:
     return PlanRecall(float(values.mean()), float(max(values.mean() - _ONE_SIDED * error, 0.0)))
 
 
-def _planning(constants: Constants, model: CompresSAE, *, by_embeddings: bool) -> float:
+def _planning(constants: Constants, model: CompresSAE, *, makes_vector: bool) -> float:
     times = constants.times
-    if by_embeddings:  # no query vector of codes is made
+    if not makes_vector:
         return times.planning
     return times.planning + (times.planning_latent + times.planning_product * model.dim) * model.latents
 

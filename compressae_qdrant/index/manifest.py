@@ -24,8 +24,8 @@ DENSE_NAME: Final = "dense"
 NAVIGATION_NAME: Final = "navigation"
 """Name of the vector that the graph is built on, where an index has one."""
 
-_NAVIGATION_DIM: Final = 128
-"""Default dimensions of navigation vectors; BENCHMARKS.md has their recall at 2 bits."""
+_NAVIGATION_DIM: Final = 256
+"""Default dimensions of navigation vectors; EXPERIMENTS.md has their recall at 1 bit, and that of others."""
 
 METADATA_KEY: Final = "compressae"
 """Key of the manifest in the metadata of a collection."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..codes import FloatArray
 from ..errors import InvalidInputError
-from ..scoring import QueryVector
+from ..scoring import EmbeddingQuery, QueryVector
 from .results import HitOrigin
 from .text import TextSearch
 
@@ -26,9 +26,10 @@ class QueryPlan:
     first_stage: QueryVector | None
     """Scored against the inverted index, over all items that pass the filter; None leaves the inverted index out, if
     `navigation` finds the candidates."""
-    rescoring: QueryVector | None
+    rescoring: QueryVector | EmbeddingQuery | None
     """Scored against the stored float32 values of the candidates. None leaves that out: embeddings rank all candidates,
-    if there is a `dense` query; otherwise hits have the first stage's own scores."""
+    if there is a `dense` query; otherwise hits have the first stage's own scores. The engine needs a query vector; a
+    query by its embedding is for a few candidates that are rescored in this process."""
     limit: int
     """Hits to return."""
     prefetch: int
@@ -38,8 +39,8 @@ class QueryPlan:
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
-    """False fetches the candidates' codes and rescores them in this process. The ranking is the same; use it for checks
-    and for old engines."""
+    """False fetches the candidates' codes and rescores them in this process. The ranking is the same. It takes less
+    time where the candidates are few, and works with old engines."""
     dense: FloatArray | None = None
     """(d,) the query's embedding. The best `dense_candidates` of the rescoring are scored again by the embeddings that
     an index with `keep_dense` has on disk. None skips that."""
@@ -95,6 +96,11 @@ class QueryPlan:
             raise InvalidInputError(
                 "the plan has a dense query, by which only the engine can rank; set rescore_in_engine=True"
             )
+        if isinstance(self.rescoring, EmbeddingQuery) and self.rescore_in_engine:
+            raise InvalidInputError(
+                "the plan rescores by an embedding, which only this process can; set rescore_in_engine=False, or give "
+                "rescoring.vector()"
+            )
         if self.dense is not None and self.rescoring is None and self.dense_candidates < self.prefetch:
             raise InvalidInputError(
                 f"the plan has a dense query for {self.dense_candidates} of {self.prefetch} candidates but nothing "
@@ -149,6 +155,17 @@ class QueryPlan:
     def has_second_stage(self) -> bool:
         """Whether codes or embeddings rank the candidates."""
         return self.rescoring is not None or self.dense is not None
+
+    @property
+    def is_rescored_here(self) -> bool:
+        """Whether candidates are fetched with their codes and rescored in this process."""
+        return self.rescoring is not None and not self.rescore_in_engine
+
+    @property
+    def engine_rescoring(self) -> QueryVector:
+        """The query vector by which the engine rescores, in a plan that has one."""
+        assert isinstance(self.rescoring, QueryVector)
+        return self.rescoring
 
     @property
     def engine_threshold(self) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checks import shown
 from ..errors import InvalidInputError
+from ..scoring import EmbeddingQuery
 from .ids import ITEM_FIELDS
 from .manifest import DENSE_NAME, VECTOR_NAME, Manifest
 from .plan import QueryPlan
@@ -56,6 +57,9 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
     for name, vector in (("first_stage", plan.first_stage), ("rescoring", plan.rescoring)):
         if vector is None:
             continue
+        if isinstance(vector, EmbeddingQuery):
+            _check_embedding_query(vector, manifest)
+            continue
         indices, values = np.asarray(vector.indices), np.asarray(vector.values)
         if indices.ndim != 1 or indices.shape != values.shape or not indices.size:
             raise InvalidInputError(
@@ -75,6 +79,22 @@ def check_plan(plan: QueryPlan, manifest: Manifest) -> QueryPlan:
         if not (np.diff(indices) > 0).all() and np.unique(indices).size != indices.size:
             raise InvalidInputError(f"{name} names a latent twice; add such values up")
     return plan
+
+
+def _check_embedding_query(query: EmbeddingQuery, manifest: Manifest) -> None:
+    """Check that a query by its embedding fits an index.
+
+    Raises:
+        InvalidInputError: atoms or embedding have another shape than the index's model, or the embedding is not finite.
+    """
+    if query.atoms.shape != (manifest.latents, manifest.dim) or query.embedding.shape != (manifest.dim,):
+        raise InvalidInputError(
+            f"rescoring has atoms of shape {query.atoms.shape} and an embedding of shape {query.embedding.shape}; the "
+            f"index needs ({manifest.latents}, {manifest.dim}) and ({manifest.dim},): make the query with the model "
+            "that the index was built by"
+        )
+    if not np.isfinite(query.embedding).all():
+        raise InvalidInputError("rescoring holds NaN or an infinite value; check the query's embedding")
 
 
 def _check_kept(manifest: Manifest) -> None:
@@ -122,5 +142,5 @@ def scroll_settings(size: int, options: ScrollOptions, manifest: Manifest) -> Sc
 
 def vectors_to_read(plan: QueryPlan) -> list[str]:
     """Names of the vectors that the answer to a plan must hold."""
-    codes = plan.with_codes or (plan.rescoring is not None and not plan.rescore_in_engine)
+    codes = plan.with_codes or plan.is_rescored_here
     return [VECTOR_NAME] * codes + [DENSE_NAME] * plan.with_dense

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..codes import FloatArray
-from ..scoring import QueryVector
+from ..scoring import EmbeddingQuery, QueryVector
 from ..telemetry import timed
 from .plan import QueryPlan
-from .results import Hit, Record
+from .results import Hit
 
-__all__ = ["above_minimum", "rescore"]
+__all__ = ["StoredCode", "above_minimum", "rescore"]
+
+
+class StoredCode(Protocol):
+    """The code of a candidate as an engine returns it."""
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+    @property
+    def values(self) -> Sequence[float]: ...
 
 
 def above_minimum(hits: list[Hit], plan: QueryPlan) -> list[Hit]:
@@ -21,33 +33,44 @@ def above_minimum(hits: list[Hit], plan: QueryPlan) -> list[Hit]:
 
 
 @timed("compressae.search.rescoring.duration")
-def rescore(candidates: Sequence[Record], plan: QueryPlan) -> list[Hit]:
-    """The hits of a plan: its candidates by the dot product of their stored codes with its rescoring, in float32.
+def rescore(candidates: Sequence[StoredCode | None], plan: QueryPlan) -> list[tuple[int, float]]:
+    """Rank candidates by the dot product of their stored codes with the rescoring of a plan, in float32.
 
-    Candidates of equal score keep their order.
+    Args:
+        candidates: codes in the order of the first stage, which those of equal score keep. Candidates without a code
+            are left out.
+        plan: what ranks them.
+
+    Returns:
+        Positions of the plan's hits in `candidates` and their scores, best first.
     """
     assert plan.rescoring is not None
+    coded = [(row, code) for row, code in enumerate(candidates) if code is not None and len(code.indices)]
+    if not coded:
+        return []
+    codes = _Codes([code for _, code in coded])
+    scores = codes.products(plan.rescoring)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
-        strength = _products(candidates, plan.first_stage)
-        candidates = [one for one, product in zip(candidates, strength, strict=True) if product >= plan.score_threshold]
-    scores = _products(candidates, plan.rescoring)
-    best = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
-    hits = [_hit(candidates[i], float(scores[i]), plan) for i in best.tolist()]
-    return above_minimum(hits, plan)
+        scores[codes.products(plan.first_stage) < plan.score_threshold] = -np.inf
+    order = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
+    return [
+        (coded[row][0], score)
+        for row, score in zip(order.tolist(), scores[order].tolist(), strict=True)
+        if score != -np.inf
+    ]
 
 
-def _hit(item: Record, score: float, plan: QueryPlan) -> Hit:
-    return Hit(
-        item.id, score, item.payload, plan.origin,
-        indices=item.indices if plan.with_codes else None, values=item.values if plan.with_codes else None,
-        dense=item.dense if plan.with_dense else None,
-    )  # fmt: skip
+class _Codes:
+    """Codes of any lengths, one after the other."""
 
+    def __init__(self, codes: Sequence[StoredCode]) -> None:
+        indices, values = [code.indices for code in codes], [code.values for code in codes]
+        lengths = np.fromiter(map(len, indices), np.intp, len(indices))
+        self._starts = np.cumsum(lengths) - lengths
+        self._indices: npt.NDArray[np.int32] = np.fromiter(chain.from_iterable(indices), np.int32, int(lengths.sum()))
+        self._values: FloatArray = np.fromiter(chain.from_iterable(values), np.float32, int(lengths.sum()))
 
-def _products(candidates: Sequence[Record], query: QueryVector) -> FloatArray:
-    """(n,) dot products of stored codes with a query-side vector."""
-    latents = max([int(query.indices.max()), *(int(one.indices.max(initial=0)) for one in candidates)]) + 1
-    dense = np.zeros(latents, np.float32)
-    dense[query.indices] = query.values
-    return np.array([dense[one.indices] @ one.values for one in candidates], np.float32)
+    def products(self, query: QueryVector | EmbeddingQuery) -> FloatArray:
+        """(n,) dot products with a query."""
+        return np.add.reduceat(query.at(self._indices) * self._values, self._starts)

@@ -35,13 +35,13 @@ class NavigationSettings:
     that hardly grows with the catalog. Codes rank the candidates."""
 
     dim: int | None = None
-    """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 128, or the embeddings'
-    dimensions if those are fewer. Measured on 63,666 items; see BENCHMARKS.md."""
-    bits: float = 2
+    """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 256, or the embeddings'
+    dimensions if those are fewer. Measured on 63,666 items; see EXPERIMENTS.md."""
+    bits: float = 1
     """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk in half precision; searches
     compare some of the best nodes by it (`SearchOptions.navigation_candidates`)."""
     m: int = 8
-    """Links per item and layer of the graph; the lowest layer has 2 m. Vectors of 128 dimensions and 2 bits with their
+    """Links per item and layer of the graph; the lowest layer has 2 m. Vectors of 256 dimensions and 1 bit with their
     graph take 72 bytes an item at m=8, 77 at m=10 and about 85 at m=16 (63,666 items), at recalls within 0.003."""
     ef_construct: int = 256
     """Candidates that are considered for the links of an item when the graph is built. Building with 256 takes a third

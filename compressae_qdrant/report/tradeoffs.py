@@ -19,13 +19,12 @@ from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..search.costs import SCAN_BYTES, VISIT_ITEMS
 from ..search.defaults import (
-    COMPARED_FACTOR,
-    GRAPH_FACTOR,
-    GRAPH_PREFETCH,
-    MIN_EF,
-    ORIGINALS_EF,
-    ORIGINALS_FACTOR,
-    ORIGINALS_PREFETCH,
+    BY_CODES,
+    BY_CODES_COARSE,
+    BY_ORIGINALS,
+    BY_ORIGINALS_COARSE,
+    FINE_DIM,
+    RESCORED_HERE,
 )
 from .measurement import Searches
 from .sample import Sample
@@ -104,11 +103,9 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     machine = constants.machine
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
-        "visit_items": VISIT_ITEMS, "min_ef": MIN_EF,
-        "graph_codes": {"prefetch": GRAPH_PREFETCH, "factor": GRAPH_FACTOR, "ef": 0, "compared": COMPARED_FACTOR},
-        "graph_originals": {
-            "prefetch": ORIGINALS_PREFETCH, "factor": ORIGINALS_FACTOR, "ef": ORIGINALS_EF, "compared": 0,
-        },
+        "visit_items": VISIT_ITEMS, "rescored_here": RESCORED_HERE, "fine_dim": FINE_DIM,
+        "graph_codes": {"fine": BY_CODES._asdict(), "coarse": BY_CODES_COARSE._asdict()},
+        "graph_originals": {"fine": BY_ORIGINALS._asdict(), "coarse": BY_ORIGINALS_COARSE._asdict()},
         "embedding_bytes": dict(EMBEDDING_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Self
 
-from .defaults import GraphSizes, default_plan, dense_candidates_of, graph_sizes
+from .defaults import RESCORED_HERE, GraphSizes, default_plan, dense_candidates_of, graph_sizes
 
 __all__ = [
     "COSTS_FILE", "SCAN_BYTES", "VISIT_ITEMS", "CodeTimes", "GraphTimes", "SearchCosts", "codes_ms",
@@ -67,13 +67,17 @@ class GraphTimes:
     """Milliseconds of one core for a search by the graph over one segment with a warm page cache."""
 
     fixed: float
-    """Per search whose candidates codes rank, with the query of that stage."""
+    """Per search whose candidates the engine ranks by their codes, with the query of that stage."""
     step: float
     """Per node that the search keeps (ef) and unit of ln(items of the segment)."""
     scan: float
     """Per item of a small segment, whose navigation vectors the engine compares one by one instead."""
     rescoring: float
-    """Time of a candidate that its code ranks, relative to one of a search by the inverted index."""
+    """Time of a candidate that the engine ranks by its code, relative to one of a search by the inverted index."""
+    fixed_fetched: float
+    """Per search whose candidates are fetched and ranked in the client."""
+    fetched: float
+    """Per candidate that is fetched with its code and ranked in the client."""
     fixed_embedding: float
     """Per search whose candidates kept embeddings rank."""
     embedding: float
@@ -140,9 +144,13 @@ def graph_ms(
         by_embeddings: whether kept embeddings rank the candidates instead of codes.
     """
     times = costs.graph
-    each = times.embedding if by_embeddings else times.rescoring * rescoring_ms(costs.codes, latents)
+    if by_embeddings:
+        fixed, each = times.fixed_embedding, times.embedding
+    elif sizes.candidates <= RESCORED_HERE:
+        fixed, each = times.fixed_fetched, times.fetched
+    else:
+        fixed, each = times.fixed, times.rescoring * rescoring_ms(costs.codes, latents)
     found = times.scan * items if is_scanned(items, navigation_dim) else times.step * sizes.ef * math.log(items)
-    fixed = times.fixed_embedding if by_embeddings else times.fixed
     return fixed + found + times.comparison * sizes.compared + each * sizes.candidates
 
 
@@ -153,7 +161,7 @@ def is_scanned(items: float, navigation_dim: int) -> bool:
 
 def graph_is_cheaper(
     costs: SearchCosts, items: int, latents: int, k: int, navigation_dim: int, limit: int, prefetch: int | None, *,
-    keep_dense: bool = False,
+    fine: bool = True, keep_dense: bool = False,
 ) -> bool:  # fmt: skip
     """Whether the default plan of the graph takes less time than that of the inverted index, with a warm page cache.
 
@@ -167,6 +175,7 @@ def graph_is_cheaper(
         navigation_dim: dimensions of the navigation vectors.
         limit: hits of the search.
         prefetch: candidates, if the search names them.
+        fine: whether navigation vectors are fine; see `defaults.is_fine`.
         keep_dense: whether kept embeddings rank the best candidates.
     """
     if items < costs.graph.smallest:
@@ -174,5 +183,5 @@ def graph_is_cheaper(
     first, candidates = default_plan(items, limit, k, keep_dense=keep_dense)
     by_codes = codes_ms(costs.codes, items, latents, k, min(first, latents), prefetch or candidates)
     by_codes += costs.graph.embedding * dense_candidates_of(limit) if keep_dense else 0
-    sizes = graph_sizes(limit, keep_dense=keep_dense, prefetch=prefetch)
+    sizes = graph_sizes(limit, fine=fine, keep_dense=keep_dense, prefetch=prefetch)
     return graph_ms(costs, items, latents, sizes, navigation_dim, by_embeddings=keep_dense) < by_codes

@@ -8,32 +8,43 @@ and more candidates: with postings at latents^0.8 and candidates at 1 / latents,
 from __future__ import annotations
 
 import math
-import sys
 from typing import Final, NamedTuple
 
 __all__ = [
-    "COMPARED_FACTOR", "FIRST_STAGE", "GRAPH_FACTOR", "GRAPH_PREFETCH", "MIN_EF", "ORIGINALS_EF", "ORIGINALS_FACTOR",
-    "ORIGINALS_PREFETCH", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
-    "graph_sizes",
+    "BY_CODES", "BY_CODES_COARSE", "BY_ORIGINALS", "BY_ORIGINALS_COARSE", "FINE_DIM", "FIRST_STAGE", "RESCORED_HERE",
+    "GraphDefaults", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
+    "graph_sizes", "is_fine",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
 """Default number of first-stage latents, up to `_ITEMS` items."""
-GRAPH_PREFETCH: Final = 60
-"""Least default number of candidates of the graph."""
-GRAPH_FACTOR: Final = 1.8
-"""Default number of candidates of the graph for each hit."""
-COMPARED_FACTOR: Final = 2.25
-"""Nodes for each candidate that are compared by their stored navigation vectors. Comparing one takes less than a
-twentieth of the time of ranking a code. With it, two thirds of the candidates reach the same recall."""
-MIN_EF: Final = 200
-"""A node costs less than a quarter of the time of a candidate that codes rank."""
-ORIGINALS_PREFETCH: Final = 150
-ORIGINALS_FACTOR: Final = 6
-ORIGINALS_EF: Final = 1.5
-"""The same where kept embeddings rank the candidates, which takes less than a third of the time of ranking them by
-codes: least candidates, candidates for each hit, and nodes for each candidate. Embeddings rank all candidates, so
-navigation vectors are not compared again."""
+
+
+class GraphDefaults(NamedTuple):
+    """Default sizes of a search by the graph."""
+
+    least: int
+    """Candidates, at least."""
+    factor: float
+    """Candidates for each hit."""
+    nodes: int
+    """Nodes that the search of the graph keeps, at least."""
+    nodes_factor: float
+    """Nodes for each candidate."""
+
+
+BY_CODES: Final = GraphDefaults(16, 1.2, 200, 3.75)
+BY_CODES_COARSE: Final = GraphDefaults(60, 1.8, 200, 2.25)
+BY_ORIGINALS: Final = GraphDefaults(30, 2.0, 225, 4.5)
+BY_ORIGINALS_COARSE: Final = GraphDefaults(90, 4.0, 225, 2.25)
+"""Defaults where codes or kept embeddings rank the candidates. All nodes are compared by their stored navigation
+vectors first, at a small part of the cost of ranking one. Fine vectors bring the hits to the front; of coarse ones,
+more candidates are needed for the same recall (EXPERIMENTS.md)."""
+FINE_DIM: Final = 192
+"""Dimensions from which navigation vectors are fine; those with all dimensions of the embeddings are too."""
+RESCORED_HERE: Final = 64
+"""Most candidates of the graph that this process ranks. Fetching a code takes about as long as the engine takes to rank
+one, but the engine needs a query vector of all latents, whose product and transfer take the time of 60 candidates."""
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
@@ -96,9 +107,20 @@ class GraphSizes(NamedTuple):
     """Nodes that are compared by their stored navigation vectors; 0 takes the candidates by quantised vectors."""
 
 
+def is_fine(navigation_dim: int | None, dim: int) -> bool:
+    """Whether navigation vectors of so many dimensions, by default as many as they can have, are fine: see `BY_CODES`.
+
+    Args:
+        navigation_dim: their dimensions.
+        dim: dimensions of the embeddings.
+    """
+    return navigation_dim is None or navigation_dim >= min(FINE_DIM, dim)
+
+
 def graph_sizes(
     limit: int,
     *,
+    fine: bool = True,
     keep_dense: bool = False,
     prefetch: int | None = None,
     ef: int | None = None,
@@ -109,19 +131,17 @@ def graph_sizes(
 
     Args:
         limit: hits.
+        fine: whether navigation vectors are fine; see `is_fine`.
         keep_dense: whether kept embeddings rank the candidates, instead of codes.
         prefetch: candidates, if they are given.
         ef: nodes that the search of the graph keeps, if they are given.
         compared: nodes that are compared by their stored navigation vectors, if they are given.
         at_least: candidates that a later stage of the search needs.
     """
-    if keep_dense:
-        candidates = max(prefetch or max(ORIGINALS_PREFETCH, ORIGINALS_FACTOR * limit), at_least)
-        compared = compared or 0
-    else:
-        candidates = max(prefetch or max(GRAPH_PREFETCH, math.ceil(GRAPH_FACTOR * limit)), at_least)
-        if compared is None:
-            compared = min(math.ceil(COMPARED_FACTOR * candidates), max(ef or sys.maxsize, candidates))
+    by_codes, by_originals = (BY_CODES, BY_ORIGINALS) if fine else (BY_CODES_COARSE, BY_ORIGINALS_COARSE)
+    defaults = by_originals if keep_dense else by_codes
+    candidates = max(prefetch or max(defaults.least, math.ceil(defaults.factor * limit)), at_least)
+    nodes = max(ef or max(defaults.nodes, math.ceil(defaults.nodes_factor * candidates)), candidates)
+    compared = nodes if compared is None else compared
     compared = compared if compared > candidates else 0  # as many are the same ones in another order
-    nodes = ef or max(MIN_EF, math.ceil(ORIGINALS_EF * candidates) if keep_dense else 0)
-    return GraphSizes(candidates, max(nodes, candidates, compared), compared)
+    return GraphSizes(candidates, max(nodes, compared), compared)

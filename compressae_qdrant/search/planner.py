@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,16 +15,18 @@ from ..errors import ConfigError, ModelMismatchError
 from ..index.plan import QueryPlan
 from ..model.calibration import PlannedStage
 from ..model.compressae import CompresSAE
-from ..scoring import QueryVector, Scoring, truncate
+from ..scoring import EmbeddingQuery, QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
 from .costs import graph_is_cheaper, shipped_costs
 from .defaults import (
     FIRST_STAGE,
+    RESCORED_HERE,
     candidates_of,
     default_plan,
     dense_candidates_of,
     fused_candidates_of,
     graph_sizes,
+    is_fine,
 )  # fmt: skip
 from .settings import FirstStage, SearchSettings, ranks_of
 from .steering import concept_vector, steering
@@ -53,6 +56,8 @@ class _Stages:
     """Nodes that the search of the graph keeps."""
     compared: int = 0
     """Nodes that their stored navigation vectors order."""
+    rescored_here: bool = False
+    """Whether candidates are fetched with their codes and ranked in this process."""
 
     @property
     def reads_codes(self) -> bool:
@@ -84,6 +89,7 @@ class QueryPlanner:
         self._model = model
         self._keep_dense = keep_dense
         self._navigation_dim = navigation_dim
+        self._is_fine = is_fine(navigation_dim, model.dim)
         self._projection = projection
         self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
@@ -137,7 +143,7 @@ class QueryPlanner:
                 prefetch=stages.prefetch,
                 filter=settings["filter"],
                 with_payload=settings["with_payload"],
-                rescore_in_engine=settings["rescore_in_engine"],
+                rescore_in_engine=not stages.rescored_here,
                 dense=query if stages.dense else None,
                 dense_candidates=stages.dense,
                 navigation=None if navigation is None else navigation[row],
@@ -154,10 +160,12 @@ class QueryPlanner:
 
     def _query_vectors(
         self, x: FloatArray, codes: SparseCodes | None, settings: SearchSettings, stages: _Stages, steered: QueryVector
-    ) -> tuple[list[QueryVector], list[QueryVector]]:
+    ) -> tuple[list[QueryVector], Sequence[QueryVector | EmbeddingQuery]]:
         """The query vectors of the first stage and of rescoring; an empty list for a stage without codes."""
         if not stages.reads_codes:
             return [], []
+        if stages.rescored_here and stages.first == "graph" and settings["scoring"] == "asymmetric" and len(x) == 1:
+            return [], [EmbeddingQuery(x[0], self._atoms)]  # many queries share one reading of the atoms
         by_code = settings["first_stage_latents"] == 0 and not settings["exact"]
         if codes is None and (settings["scoring"] != "asymmetric" or by_code):
             codes = self._model.encode(x, settings["query_method"])
@@ -179,15 +187,19 @@ class QueryPlanner:
         first = self._first_stage(settings, items, keep_dense=all_dense)
         latents, prefetch = self._sizes(settings, items, keep_dense=dense > 0)
         if first == "codes":
-            return _Stages(first, latents, max(prefetch, dense), dense, None)
+            here = settings["rescore_in_engine"] is False
+            return _Stages(first, latents, max(prefetch, dense), dense, None, rescored_here=here)
         is_fused = settings["text"] is not None and settings["code_weight"] != 0
         sizes = graph_sizes(
-            ranks_of(settings), keep_dense=all_dense, prefetch=settings["prefetch"], ef=settings["navigation_ef"],
-            compared=settings["navigation_candidates"],
+            ranks_of(settings), fine=self._is_fine, keep_dense=all_dense, prefetch=settings["prefetch"],
+            ef=settings["navigation_ef"], compared=settings["navigation_candidates"],
             at_least=max(dense, fused_candidates_of(ranks_of(settings)) if is_fused else 0),
         )  # fmt: skip
         dense = sizes.candidates if all_dense else dense
-        return _Stages(first, latents, sizes.candidates, dense, sizes.ef, sizes.compared)
+        here = not settings["rescore_in_engine"] and not dense and settings["text"] is None and first == "graph"
+        if settings["rescore_in_engine"] is None:
+            here = here and sizes.candidates <= RESCORED_HERE
+        return _Stages(first, latents, sizes.candidates, dense, sizes.ef, sizes.compared, here)
 
     def _first_stage(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> FirstStage:
         """What finds the candidates, once "auto" is decided."""
@@ -208,7 +220,7 @@ class QueryPlanner:
             return "codes"
         cheaper = graph_is_cheaper(
             shipped_costs(), items, self._model.latents, self._model.k, self._navigation_dim or 1,
-            settings["limit"], settings["prefetch"], keep_dense=keep_dense,
+            settings["limit"], settings["prefetch"], fine=self._is_fine, keep_dense=keep_dense,
         )  # fmt: skip
         return "graph" if cheaper else "codes"
 
@@ -266,7 +278,9 @@ class QueryPlanner:
         settings = {**settings, "target_recall": None, "first_stage": plan.first_stage, "prefetch": plan.prefetch}
         if plan.first_stage == "graph":
             ranks, ef = ranks_of(settings), plan.navigation_ef
-            sizes = graph_sizes(ranks, keep_dense=calibration.keep_dense, prefetch=plan.prefetch, ef=ef)
+            sizes = graph_sizes(
+                ranks, fine=self._is_fine, keep_dense=calibration.keep_dense, prefetch=plan.prefetch, ef=ef
+            )
             return {**settings, "navigation_ef": ef, "navigation_candidates": sizes.compared}
         return {**settings, "first_stage_latents": plan.first_stage_latents}
 
@@ -289,7 +303,9 @@ class QueryPlanner:
         """Candidates that stored embeddings rescore."""
         if settings["dense_candidates"] is not None:
             return settings["dense_candidates"]
-        applies = self._keep_dense and settings["scoring"] == "asymmetric" and settings["rescore_in_engine"]
+        applies = (
+            self._keep_dense and settings["scoring"] == "asymmetric" and settings["rescore_in_engine"] is not False
+        )
         if not applies:
             return 0
         ranks = ranks_of(settings)

@@ -26,7 +26,7 @@ from ..index.plan import QueryPlan
 from ..index.protocol import AsyncCodeIndex, CodeIndex
 from ..index.results import Hit, ItemId, Record
 from ..model.compressae import CompresSAE
-from ..scoring import QueryVector
+from ..scoring import EmbeddingQuery, QueryVector
 from ..vectors import as_array
 from .explanations import Origin
 from .hybrid import with_words
@@ -161,6 +161,8 @@ class Queries:
         """What makes the query vector that explains the scores of a plan; None if they are scores of a fusion."""
         if plan.text is not None:
             return None
+        if isinstance(plan.rescoring, EmbeddingQuery):
+            return plan.rescoring.vector
         if vector := plan.rescoring or plan.first_stage:
             return lambda: vector
         assert plan.dense is not None  # a plan without codes has embeddings that rank

@@ -94,8 +94,10 @@ class SearchOptions(TypedDict, total=False):
     """Whether hits carry their code (`Hit.indices`, `Hit.values`); `stacked_codes` makes one value of them."""
     with_dense: bool
     """Whether hits carry their embedding (`Hit.dense`), which an index with `keep_dense` has."""
-    rescore_in_engine: bool
-    """Whether the engine rescores; otherwise the candidates' codes are fetched and rescored in this process."""
+    rescore_in_engine: bool | None
+    """Whether the engine rescores; otherwise the candidates' codes are fetched and rescored in this process, with the
+    same result. None, the default, chooses what takes less time: this process for at most 64 candidates of the graph
+    that nothing but their codes ranks, which need no query vector of all latents."""
     concepts: Mapping[str, float] | None
     """Weights that steer the search, by the name of a concept or by a latent with its sign ("+17"). A weight is added
     to the query vector at the concept's latents, so an item gains the weight times its own value there. With asymmetric
@@ -137,7 +139,7 @@ DEFAULTS: Final[SearchOptions] = {
     "with_payload": True,
     "with_codes": False,
     "with_dense": False,
-    "rescore_in_engine": True,
+    "rescore_in_engine": None,
     "concepts": None,
     "within": None,
     "within_strength": 0.0,
@@ -229,7 +231,7 @@ def _check_text(settings: SearchSettings) -> None:
     reasons = {
         "score_threshold, as fused scores have no unit": settings["score_threshold"] is not None,
         "within, as words find items without the concept": settings["within"] is not None,
-        "rescore_in_engine=False, as the engine fuses": not settings["rescore_in_engine"],
+        "rescore_in_engine=False, as the engine fuses": settings["rescore_in_engine"] is False,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -245,7 +247,8 @@ def _check_choices(settings: SearchSettings) -> None:
         check_choice(name, value, choices)
     settings["exact"] = check_flag("exact", settings["exact"])
     settings["with_payload"] = check_flag("with_payload", settings["with_payload"])
-    settings["rescore_in_engine"] = check_flag("rescore_in_engine", settings["rescore_in_engine"])
+    if settings["rescore_in_engine"] is not None:
+        settings["rescore_in_engine"] = check_flag("rescore_in_engine", settings["rescore_in_engine"])
     settings["with_codes"] = check_flag("with_codes", settings["with_codes"])
     settings["with_dense"] = check_flag("with_dense", settings["with_dense"])
     concepts = settings["concepts"]
@@ -287,7 +290,7 @@ def _check_dense(settings: SearchSettings) -> None:
         return
     if dense < 0:
         raise InvalidInputError(f"dense_candidates is {dense}; it must be at least 0")
-    if settings["scoring"] != "asymmetric" or not settings["rescore_in_engine"]:
+    if settings["scoring"] != "asymmetric" or settings["rescore_in_engine"] is False:
         raise InvalidInputError(
             f"dense_candidates={dense} needs asymmetric scoring and rescoring in the engine; set it to 0"
         )
@@ -334,7 +337,7 @@ def _check_graph(settings: SearchSettings) -> None:
         "first_stage_latents are for codes": settings["first_stage"] == "graph"
         and settings["first_stage_latents"] is not None,
         "rescore_in_engine=False works with one first stage": settings["first_stage"] == "both"
-        and not settings["rescore_in_engine"],
+        and settings["rescore_in_engine"] is False,
     }
     for reason, applies in reasons.items():
         if applies:

@@ -17,7 +17,7 @@ from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import CodePoint
 from ..reads import vectors_to_read
-from ..rescore import above_minimum, rescore
+from ..rescore import StoredCode, above_minimum, rescore
 from ..results import Hit, Record
 from ..text import TextSearch
 from .filters import edge_filter
@@ -54,7 +54,7 @@ def query(plan: QueryPlan, *, old_ids: bool = False) -> qe.QueryRequest:
     if plan.text is not None:
         return qe.QueryRequest(**_fused(plan, plan.text, old_ids), **page, **read)
     stages = _first_stages(plan, old_ids)
-    if not plan.has_second_stage or not plan.rescore_in_engine:
+    if not plan.has_second_stage or plan.is_rescored_here:
         (stage,) = stages
         page = {"limit": plan.prefetch} if plan.has_second_stage else page
         return qe.QueryRequest(query=stage.query, filter=stage.filter, params=stage.params, **page, **read)
@@ -86,8 +86,7 @@ def _ranking(plan: QueryPlan, stages: list[qe.Prefetch]) -> dict[str, Any]:
             )
         ]  # fmt: skip
     if plan.dense is None or plan.dense_candidates < plan.prefetch:
-        assert plan.rescoring is not None
-        by_codes: dict[str, Any] = {"query": _exact(plan.rescoring), "prefetches": stages}
+        by_codes: dict[str, Any] = {"query": _exact(plan.engine_rescoring), "prefetches": stages}
         if plan.dense is None:
             return by_codes
         stages = [qe.Prefetch(limit=plan.dense_candidates, **by_codes)]
@@ -121,14 +120,27 @@ def _exact(query: QueryVector) -> Any:
 
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
     """The hits of a plan, best first."""
-    if plan.rescoring is not None and not plan.rescore_in_engine:
-        return rescore([record(point) for point in found], plan)
+    scored = [(point, point.score) for point in found]
+    if plan.is_rescored_here:
+        scored = [(found[row], score) for row, score in rescore([_code(point) for point in found], plan)]
     made = [
-        Hit(item_id(point.id, point.payload), point.score, public_payload(point.payload), plan.origin,
-            *(_vectors(point) if plan.with_codes or plan.with_dense else ()))
-        for point in found
+        Hit(item_id(point.id, point.payload), score, public_payload(point.payload), plan.origin,
+            *(_asked_for(plan, point) if plan.with_codes or plan.with_dense else ()))
+        for point, score in scored
     ]  # fmt: skip
     return above_minimum(made, plan)
+
+
+def _code(point: qe.ScoredPoint) -> StoredCode | None:
+    vector: Any = point.vector or {}
+    code: StoredCode | None = vector.get(VECTOR_NAME)
+    return code
+
+
+def _asked_for(plan: QueryPlan, point: qe.ScoredPoint) -> tuple[Any, ...]:
+    """Code and embedding of a hit, as far as the plan asks for them."""
+    indices, values, dense = _vectors(point)
+    return (indices, values, dense) if plan.with_codes else (None, None, dense)
 
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:

@@ -15,8 +15,7 @@ from ...codes import FloatArray
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..reads import vectors_to_read
-from ..rescore import above_minimum, rescore
+from ..rescore import StoredCode, above_minimum, rescore
 from ..results import Hit, ItemId, Record
 
 __all__ = ["PointReader"]
@@ -28,7 +27,12 @@ class _Point(NamedTuple):
     id: PointId
     score: float
     payload: dict[str, Any]
-    vector: None = None
+    vector: dict[str, StoredCode] | None = None
+
+
+class _OldCode(NamedTuple):
+    indices: Sequence[int]
+    values: Sequence[float]
 
 
 AnyPoint: TypeAlias = models.Record | models.ScoredPoint | _Point
@@ -78,22 +82,52 @@ class PointReader:
 
     def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint | _Point]) -> list[Hit]:
         """The hits of a plan, best first."""
-        if plan.rescoring is not None and not plan.rescore_in_engine:
-            return rescore([self.record(point) for point in points], plan)
-        with_vectors = plan.with_codes or plan.with_dense
+        scored = [(point, point.score) for point in points]
+        if plan.is_rescored_here:
+            scored = [(points[row], score) for row, score in rescore([_code(point) for point in points], plan)]
         hits = [
-            Hit(self.item_id(point), point.score, self.payload(point), plan.origin,
-                *(_vectors(point) if with_vectors else ()))
-            for point in points
+            Hit(self.item_id(point), score, self.payload(point), plan.origin,
+                *(_asked_for(plan, point) if plan.with_codes or plan.with_dense else ()))
+            for point, score in scored
         ]  # fmt: skip
         return above_minimum(hits, plan)
 
     def grpc_hits(self, plan: QueryPlan, points: Sequence[grpc.ScoredPoint]) -> list[Hit]:
         """The hits of a plan, best first, from gRPC's messages."""
-        if vectors_to_read(plan):
+        if plan.with_codes or plan.with_dense:
             return self.hits(plan, [GrpcToRest.convert_scored_point(point) for point in points])
         # Building the client's models would take longer than reading what a hit needs.
-        return self.hits(plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload)) for point in points])
+        read = _grpc_code if plan.is_rescored_here else _no_code
+        return self.hits(
+            plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload), read(point)) for point in points]
+        )
+
+
+def _no_code(point: grpc.ScoredPoint) -> None:
+    """For plans that read no vectors."""
+
+
+def _grpc_code(point: grpc.ScoredPoint) -> dict[str, StoredCode]:
+    """The code of a point by its name, if it has one."""
+    vectors = point.vectors.vectors.vectors
+    if VECTOR_NAME not in vectors:
+        return {}
+    vector = vectors[VECTOR_NAME]
+    if vector.HasField("sparse"):
+        return {VECTOR_NAME: vector.sparse}
+    return {VECTOR_NAME: _OldCode(vector.indices.data, vector.data)}  # as servers before 1.16 send it
+
+
+def _code(point: models.ScoredPoint | _Point) -> StoredCode | None:
+    vectors: Any = point.vector or {}
+    code: StoredCode | None = vectors.get(VECTOR_NAME)
+    return code
+
+
+def _asked_for(plan: QueryPlan, point: AnyPoint) -> tuple[Any, ...]:
+    """Code and embedding of a hit, as far as the plan asks for them."""
+    indices, values, dense = _vectors(point)
+    return (indices, values, dense) if plan.with_codes else (None, None, dense)
 
 
 def _vectors(point: AnyPoint) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:

@@ -72,6 +72,8 @@ def _grpc_call(
 def _local_call(
     target: Target, requests: Sequence[models.QueryRequest], plans: Sequence[QueryPlan], reader: PointReader
 ) -> Call[list[list[Hit]]]:
+    # The local mode scores every item, and warns about parameters of a graph.
+    requests = [request.model_copy(update={"params": None}) for request in requests]
     return Call(
         "search",
         lambda client: client.query_batch_points(collection_name=target.collection, requests=requests),
@@ -91,7 +93,7 @@ def _request(plan: QueryPlan, shard_key: ShardKey | None, vector: VectorMaker) -
     if plan.text is not None:
         return models.QueryRequest(**_fused(plan, plan.text, vector), **page, **read)
     stages = _first_stages(plan, vector)
-    if not plan.has_second_stage or not plan.rescore_in_engine:
+    if not plan.has_second_stage or plan.is_rescored_here:
         (stage,) = stages
         page = {"limit": plan.prefetch} if plan.has_second_stage else page
         return models.QueryRequest(
@@ -130,10 +132,9 @@ def _ranking(plan: QueryPlan, stages: list[models.Prefetch], vector: VectorMaker
             )
         ]  # fmt: skip
     if plan.dense is None or plan.dense_candidates < plan.prefetch:
-        assert plan.rescoring is not None
         by_codes: dict[str, Any] = {
             "prefetch": stages,
-            "query": _exact_query(vector(plan.rescoring)),
+            "query": _exact_query(vector(plan.engine_rescoring)),
             "using": VECTOR_NAME,
         }
         if plan.dense is None:

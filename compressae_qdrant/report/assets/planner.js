@@ -68,17 +68,21 @@ function makePlan(constants, workload, node, prices) {
     const shards = Math.ceil(((vectorBytes + linkBytes(items)) * items + tables) / room), inShard = items / shards;
     const index = vectorBytes + linkBytes(inShard);
     const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
-    const defaults = workload.keep_dense ? engine.graph_originals : engine.graph_codes;
-    const found = workload.prefetch ?? Math.max(defaults.prefetch, Math.ceil(defaults.factor * workload.limit));
-    const wanted = Math.min(Math.ceil(defaults.compared * found), Math.max(workload.navigation_ef ?? Infinity, found));
-    const compared = wanted > found ? wanted : 0;
-    const ef = Math.max(workload.navigation_ef ?? Math.max(engine.min_ef, Math.ceil(defaults.ef * found)), found, compared);
-    const each = workload.keep_dense ? steps.embedding : steps.rescoring * (times.candidate + times.candidate_latent * latents);
-    const one = (workload.keep_dense ? steps.fixed_embedding : steps.fixed) + (inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard)) + steps.comparison * compared + each * found;
+    const grain = navigationDim >= Math.min(engine.fine_dim, dim) ? "fine" : "coarse";
+    const defaults = (workload.keep_dense ? engine.graph_originals : engine.graph_codes)[grain];
+    const found = workload.prefetch ?? Math.max(defaults.least, Math.ceil(defaults.factor * workload.limit));
+    const ef = Math.max(workload.navigation_ef ?? Math.max(defaults.nodes, Math.ceil(defaults.nodes_factor * found)), found);
+    const compared = ef > found ? ef : 0;
+    const fetched = !workload.keep_dense && found <= engine.rescored_here;
+    const [fixed, each] = workload.keep_dense ? [steps.fixed_embedding, steps.embedding]
+      : fetched ? [steps.fixed_fetched, steps.fetched]
+        : [steps.fixed, steps.rescoring * (times.candidate + times.candidate_latent * latents)];
+    const walk = inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard);
+    const one = fixed + walk + steps.comparison * compared + each * found;
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
       && workload.prefetch === null && workload.navigation_ef === null;
     return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
-      (workload.keep_dense ? times.planning : planning) + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
+      (workload.keep_dense || fetched ? times.planning : planning) + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
       wasMeasured && byDefault ? ofLength(constants.graph_recall100) : null);
   };
   const dense = (costs) => {
