@@ -10,7 +10,7 @@ rescores candidates in one call, which is one duration; only rescoring in this p
 | `compressae.search.embedding.duration`  | s           | embedding of the texts of a query                            |
 | `compressae.search.planning.duration`   | s           | planning of a query from vectors or codes                    |
 | `compressae.search.queue.duration`      | s           | wait for a free slot (`AsyncRetriever(in_flight=)`)          |
-| `compressae.search.rescoring.duration`  | s           | rescoring of fetched candidates (`rescore_in_engine=False`)  |
+| `compressae.search.rescoring.duration`  | s           | ranking of candidates that were fetched with their codes     |
 | `compressae.search.candidates`          | {candidate} | candidates that the plan of a query rescores                 |
 | `compressae.search.hits`                | {hit}       | hits of a query                                              |
 | `compressae.ingest.items`               | {item}      | items confirmed by the index                                 |

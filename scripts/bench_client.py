@@ -3,12 +3,12 @@
     python scripts/bench_client.py                                   # a stand-in that answers at once
     python scripts/bench_client.py --url http://localhost:6333       # a server, whose own time is subtracted
 
-Without --url, a process on this machine stands in for the server: it reads a request and answers with the same hits
+Without --url, a process on this machine stands in for the server: it reads a request and answers with the same points
 each time. "Retriever" is `Retriever.search` from the embedding to the hits. "qdrant-client" sends the same request by
-the client's `query_batch_points`, with its models made from lists, and leaves planning out. "Bare exchange" sends the
-finished bytes and reads nothing of the answer but the server's time, so it is the part that no client can save. All
-take turns in one run, by REST and by gRPC. "Client" is the Retriever's time less the bare exchange, and the last column
-is the time of planning and qdrant-client relative to the Retriever's.
+the client's `query_batch_points`, with its models made from lists, and leaves planning out, and ranking where the
+client ranks. "Bare exchange" sends the finished bytes and reads nothing of the answer but the server's time, so it is
+the part that no client can save. All take turns in one run, by REST and by gRPC. "Client" is the Retriever's time less
+the bare exchange, and the last column is the time of planning and qdrant-client relative to the Retriever's.
 
 With --url, an index of random items is made on the server and dropped at the end. The column "server" is
 then the server's own time of the query, as its answers state it, and "client" is the Retriever's time less that.
@@ -17,6 +17,7 @@ then the server's own time of the query, as its answers state it, and "client" i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import socket
@@ -29,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import grpc as rpc
 import httpx
@@ -40,63 +41,91 @@ from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from compressae_qdrant import CompresSAE, IndexSettings, QdrantIndex, Retriever
-from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.manifest import VECTOR_NAME, Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.qdrant.queries import _lists, _request
 from compressae_qdrant.index.qdrant.steps import Watch
 from compressae_qdrant.index.qdrant.wire import grpc_query, rest_queries
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.search.defaults import RESCORED_HERE, graph_sizes
 
 LIMITS = (10, 100)
 STAGES = ("codes", "graph")
 ITEMS = 1_000_000
 """Items that the stand-in says it has; the default plan depends on it."""
 SETTINGS = IndexSettings(navigation=NavigationSettings())
+LATENTS_USED, NON_ZEROS = 600, 44
+"""Latents that the candidates of a search use, about as on a real catalog, and non-zeros of each code."""
 QUERY_BATCH = "/qdrant.Points/QueryBatch"
 
 
-def hits(limit: int) -> list[dict[str, Any]]:
-    """The hits of every answer, with the payload of a small catalog."""
-    return [
-        {
-            "id": row, "version": 1, "score": 1 - row / 1000,
-            "payload": {"__compressae_id": f"item-{row}", "title": "A title of some words", "section": "libs",
-                        "size": 1000 + row},
-        }
-        for row in range(limit)
-    ]  # fmt: skip
+class Shape(NamedTuple):
+    """What an answer holds."""
+
+    points: int
+    """Hits, or candidates that the client ranks."""
+    coded: bool
+    """Whether they come with their codes."""
+
+    @classmethod
+    def of(cls, stage: str, limit: int) -> Self:
+        """The answer to a default search."""
+        candidates = graph_sizes(limit).candidates
+        coded = stage == "graph" and candidates <= RESCORED_HERE
+        return cls(candidates if coded else limit, coded)
+
+    def hits(self) -> list[dict[str, Any]]:
+        """Points with the payload of a small catalog."""
+        random = np.random.default_rng(2)
+        found = [
+            {
+                "id": row, "version": 1, "score": 1 - row / 1000,
+                "payload": {"__compressae_id": f"item-{row}", "title": "A title of some words", "section": "libs",
+                            "size": 1000 + row},
+            }
+            for row in range(self.points)
+        ]  # fmt: skip
+        for hit in found if self.coded else ():
+            indices = np.sort(random.choice(LATENTS_USED, NON_ZEROS, replace=False)).tolist()
+            values = random.standard_normal(NON_ZEROS).astype(np.float32).tolist()
+            hit["vector"] = {VECTOR_NAME: {"indices": indices, "values": values}}
+        return found
 
 
-def rest_answer(limit: int) -> bytes:
+def rest_answer(shape: Shape) -> bytes:
     """A whole HTTP response."""
-    body = json.dumps({"result": [{"points": hits(limit)}], "status": "ok", "time": 0.0}).encode()
+    body = json.dumps({"result": [{"points": shape.hits()}], "status": "ok", "time": 0.0}).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-def grpc_answer(limit: int) -> bytes:
+def grpc_answer(shape: Shape) -> bytes:
     """A serialised response."""
-    points = [
-        grpc.ScoredPoint(
+    points = []
+    for hit in shape.hits():
+        point = grpc.ScoredPoint(
             id=grpc.PointId(num=hit["id"]), score=hit["score"], payload=RestToGrpc.convert_payload(hit["payload"])
         )
-        for hit in hits(limit)
-    ]
+        for name, code in hit.get("vector", {}).items():
+            sparse = point.vectors.vectors.vectors[name].sparse
+            sparse.indices.extend(code["indices"])
+            sparse.values.extend(code["values"])
+        points.append(point)
     answer: bytes = grpc.QueryBatchResponse(result=[grpc.BatchResult(result=points)]).SerializeToString()
     return answer
 
 
 def serve(ports: Connection) -> None:
-    """Run the stand-in: a REST port and a gRPC port for each limit, sent through `ports`."""
-    found, servers = [], []
-    for limit in LIMITS:
+    """Run the stand-in: a REST port and a gRPC port for each kind of answer, sent through `ports`."""
+    found, servers = {}, []
+    for shape in {Shape.of(stage, limit) for stage in STAGES for limit in LIMITS}:
         listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=accept, args=(listener, rest_answer(limit)), daemon=True).start()
-        answer = grpc_answer(limit)
+        threading.Thread(target=accept, args=(listener, rest_answer(shape)), daemon=True).start()
+        answer = grpc_answer(shape)
         server = rpc.server(ThreadPoolExecutor(1))
         method = rpc.unary_unary_rpc_method_handler(lambda _request, _context, answer=answer: answer)
         server.add_generic_rpc_handlers((rpc.method_handlers_generic_handler("qdrant.Points", {"QueryBatch": method}),))
-        found.append((listener.getsockname()[1], server.add_insecure_port("127.0.0.1:0")))
+        found[shape] = (listener.getsockname()[1], server.add_insecure_port("127.0.0.1:0"))
         server.start()
         servers.append(server)  # a server without references stops
     ports.send(found)
@@ -124,8 +153,8 @@ def answer_all(connection: socket.socket, answer: bytes) -> None:
 
 
 @contextmanager
-def stand_in() -> Iterator[list[tuple[int, int]]]:
-    """The stand-in's ports, one pair for each limit."""
+def stand_in() -> Iterator[dict[Shape, tuple[int, int]]]:
+    """The stand-in's ports for REST and gRPC, by what they answer."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     process.start()
@@ -239,7 +268,8 @@ def stand_in_cases(model: CompresSAE, queries: npt.NDArray[np.float32]) -> Itera
     """Cases against the stand-in."""
     manifest = Manifest.of(model, SETTINGS)
     with stand_in() as ports:
-        for limit, (rest_port, grpc_port) in zip(LIMITS, ports, strict=True):
+        for limit, stage in itertools.product(LIMITS, STAGES):
+            rest_port, grpc_port = ports[Shape.of(stage, limit)]
             url = f"http://127.0.0.1:{rest_port}"
             for protocol, client, exchange in (
                 ("REST", client_of(url, None), rest_exchange(url, "items")),
@@ -249,8 +279,7 @@ def stand_in_cases(model: CompresSAE, queries: npt.NDArray[np.float32]) -> Itera
                 index._watch = NeverDue()
                 retriever = Retriever(model, index)
                 retriever._count.update(ITEMS)
-                for stage in STAGES:
-                    yield protocol, Case(retriever, client, "items", queries, limit, stage, exchange)
+                yield protocol, Case(retriever, client, "items", queries, limit, stage, exchange)
 
 
 def server_cases(
@@ -289,7 +318,7 @@ def main() -> None:
     parser.add_argument("--grpc-port", type=int, default=6334, help="the server's port for gRPC (default: 6334)")
     parser.add_argument("--items", type=int, default=20_000, help="random items of the server's index (default: 20000)")
     args = parser.parse_args()
-    model = CompresSAE(ModelConfig(args.dim, args.latents, 32))
+    model = CompresSAE(ModelConfig(args.dim, args.latents, NON_ZEROS))
     queries = np.random.default_rng(0).standard_normal((100, args.dim)).astype(np.float32)
     print(f"qdrant-client {version('qdrant-client')}, {args.dim} dimensions, {args.latents} latents")
     if args.url is None:

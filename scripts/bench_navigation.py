@@ -97,14 +97,13 @@ def code_rows(model: CompresSAE, x: FloatArray, navigation: NavigationSettings) 
                 row("codes, default plan", postings, first_stage="codes", dense_candidates=0),
                 row("graph, default plan", graph, first_stage="graph", dense_candidates=0),
                 row("codes, every item scored", postings, exact=True, dense_candidates=0),
-                row("graph, 35 candidates", graph, (10,), first_stage="graph", prefetch=35, dense_candidates=0),
-                row("graph, 90 candidates", graph, (10,), first_stage="graph", prefetch=90, dense_candidates=0),
-                row("graph, 150 candidates", graph, (100,), first_stage="graph", prefetch=150, dense_candidates=0),
-                row("graph, 300 candidates", graph, first_stage="graph", prefetch=300, dense_candidates=0),
-                row("graph, 90 candidates, none compared", graph, (10,), first_stage="graph", prefetch=90,
-                    navigation_candidates=0, dense_candidates=0),
-                row("graph, 300 candidates, none compared", graph, (100,), first_stage="graph", prefetch=300,
-                    navigation_candidates=0, dense_candidates=0),
+                row("graph, default plan, ranked by the engine", graph, first_stage="graph", dense_candidates=0,
+                    rescore_in_engine=True),
+                row("graph, 100 nodes", graph, (10,), first_stage="graph", navigation_ef=100, dense_candidates=0),
+                row("graph, 400 nodes", graph, first_stage="graph", navigation_ef=400, dense_candidates=0),
+                row("graph, 900 nodes", graph, (100,), first_stage="graph", navigation_ef=900, dense_candidates=0),
+                row("graph, default plan, none compared", graph, first_stage="graph", navigation_candidates=0,
+                    dense_candidates=0),
                 row("codes and graph", postings + graph, first_stage="both", dense_candidates=0),
                 row("graph, default plan, originals", graph, first_stage="graph"),
                 row("codes, default plan, originals", postings, first_stage="codes"),
@@ -194,8 +193,8 @@ def main() -> None:
     parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
     parser.add_argument("--queries", help="(q, d) .npy of queries; default: items of the catalog")
     parser.add_argument("--count", type=int, default=500, help="number of queries (default: 500)")
-    parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 128)")
-    parser.add_argument("--bits", type=float, default=2, help="bits per dimension: 1, 1.5, 2 or 4 (default: 2)")
+    parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 256)")
+    parser.add_argument("--bits", type=float, default=1, help="bits per dimension: 1, 1.5, 2 or 4 (default: 1)")
     parser.add_argument("--m", type=int, default=8, help="links of the graph per item and layer (default: 8)")
     parser.add_argument("--seconds", type=float, default=2, help="duration of each throughput run, s (default: 2)")
     parser.add_argument("--no-baselines", action="store_true", help="leave TurboQuant out")

@@ -226,7 +226,7 @@ def test_the_sizes_of_plans_by_the_graph(navigator: CompresSAE, items: FloatArra
     assert plan(keep_dense=True, prefetch=40) == (40, 225, 40)
     assert plan(keep_dense=True, dense_candidates=30) == (30, 200, 30)  # codes choose the 30
     assert plan(keep_dense=True, dense_candidates=100) == (100, 375, 100)
-    assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 225, 50)
+    assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 250, 50)
     assert plan(dim=16) == (60, 200, 0)  # navigation vectors of fewer dimensions are coarser
     assert plan(keep_dense=True, dim=16) == (90, 225, 90)
 

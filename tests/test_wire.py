@@ -16,7 +16,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from compressae_qdrant import IndexSettings, SparseCodes
 from compressae_qdrant.errors import InvalidInputError
-from compressae_qdrant.index.manifest import Manifest
+from compressae_qdrant.index.manifest import VECTOR_NAME, Manifest
 from compressae_qdrant.index.plan import QueryPlan
 from compressae_qdrant.index.points import CheckedBatch, check_batch, to_points
 from compressae_qdrant.index.qdrant.answers import PointReader
@@ -175,3 +175,23 @@ def test_hits_from_grpc_equal_those_from_the_clients_models() -> None:
     assert hit.dense is not None
     assert (hit.indices.tolist(), hit.values.tolist()) == ([2, 7], [-1.0, 0.5])
     np.testing.assert_allclose(hit.dense, [0.6, 0.8])
+
+
+def test_codes_of_candidates_are_read_from_messages() -> None:
+    """Servers before 1.16 send a sparse vector in other fields."""
+    new, old, none = grpc.ScoredPoint(score=0.9), grpc.ScoredPoint(score=0.8), grpc.ScoredPoint(score=0.7)
+    for number, message in enumerate((new, old, none), 1):
+        message.id.num = number
+    sparse = new.vectors.vectors.vectors[VECTOR_NAME].sparse
+    sparse.indices.extend([1, 4])
+    sparse.values.extend([1.0, 0.5])
+    former = old.vectors.vectors.vectors[VECTOR_NAME]
+    former.indices.data.extend([4])
+    former.data.extend([2.0])
+    query = QueryVector(np.array([1, 4], np.int32), np.array([1.0, 2.0], np.float32))
+    plan = QueryPlan(query, query, 5, 9, rescore_in_engine=False)
+    hits = PointReader(False).grpc_hits(plan, [new, old, none])
+    assert [(hit.id, hit.score, hit.indices) for hit in hits] == [(2, 4.0, None), (1, 2.0, None)]
+    hits = PointReader(False).grpc_hits(replace(plan, with_codes=True), [new, old])
+    assert hits[1].indices is not None
+    assert hits[1].indices.tolist() == [1, 4]

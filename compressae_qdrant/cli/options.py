@@ -272,7 +272,7 @@ NavigationEfOption = Annotated[
 NavigationCandidatesOption = Annotated[
     int | None,
     typer.Option(
-        "--navigation-candidates", metavar="NODES", rich_help_panel=SEARCH, show_default="2.25 times the candidates",
+        "--navigation-candidates", metavar="NODES", rich_help_panel=SEARCH, show_default="all nodes that are kept",
         help="Nodes of the graph that are compared again by their navigation vectors on disk, which are more precise "
         "than those in memory. 0 skips that, and is the default where kept embeddings rank the candidates.",
     ),

@@ -190,10 +190,11 @@ class QueryPlanner:
             here = settings["rescore_in_engine"] is False
             return _Stages(first, latents, max(prefetch, dense), dense, None, rescored_here=here)
         is_fused = settings["text"] is not None and settings["code_weight"] != 0
+        needed = fused_candidates_of(ranks_of(settings)) if is_fused else 0
         sizes = graph_sizes(
             ranks_of(settings), fine=self._is_fine, keep_dense=all_dense, prefetch=settings["prefetch"],
             ef=settings["navigation_ef"], compared=settings["navigation_candidates"],
-            at_least=max(dense, fused_candidates_of(ranks_of(settings)) if is_fused else 0),
+            at_least=needed if all_dense and given is None else max(needed, dense),
         )  # fmt: skip
         dense = sizes.candidates if all_dense else dense
         here = not settings["rescore_in_engine"] and not dense and settings["text"] is None and first == "graph"

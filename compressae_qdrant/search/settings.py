@@ -54,8 +54,9 @@ class SearchOptions(TypedDict, total=False):
     more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
     candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
     catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
-    and 400 candidates for 10 of a million items. The default of the graph is 60, or 1.8 times the limit; 150, or
-    six times, where kept embeddings rank the candidates."""
+    and 400 candidates for 10 of a million items. The default of the graph is 16, or 1.2 times the limit; 30, or
+    1.5 times, where kept embeddings rank the candidates. Navigation vectors of fewer than 192 dimensions, if the
+    embeddings have more, need more candidates: 60, or 1.8 times, and 90, or four times."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
     which unites the candidates of each, by default as many as those of the graph. "auto" takes the graph where the
@@ -65,14 +66,13 @@ class SearchOptions(TypedDict, total=False):
     measured. A filter does not change the choice."""
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
-    true candidates in more time. The default is 200, or as many as these need; half as many again where kept embeddings
-    rank the candidates."""
+    true candidates in more time. The default is 200, or 3.75 times `prefetch`; 225, or five times, where kept
+    embeddings rank the candidates. 2.25 times with coarse navigation vectors."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
     quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes less than a twentieth
-    of the time of ranking a candidate by its code, and reads one vector from the disk or its cache. The default is 2.25
-    times `prefetch`; it is 0 where kept embeddings rank all candidates. 0, or no more than there are candidates, skips
-    this."""
+    of the time of ranking a candidate by its code, and reads one vector from the disk or its cache. By default all
+    nodes that the search keeps are compared. 0, or no more than there are candidates, skips this."""
     first_stage_latents: int | None
     """Latents of the query vector that search for candidates, 1,280 by default; 0 searches by the query's own code.
     One latent takes about 20 nanoseconds for every 1,000 items: 1.5 ms for 1,280 latents and 63,666 items."""
