@@ -166,7 +166,7 @@ def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
     ]
     for row in measured["graph_searches"]:
         run, sizes = row["run"], GraphSizes(row["prefetch"], row["ef"], row.get("compared", 0))
-        expected = graph_ms(
+        formula = graph_ms(
             constants.search,
             run["items"],
             run["latents"],
@@ -176,18 +176,20 @@ def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
         )
         lines.append(
             f"| {_graph_name(run)} | {sizes.candidates} | {sizes.ef} | {sizes.compared} | {row['p50_ms']:.2f} "
-            f"| {expected:.2f} |"
+            f"| {formula:.2f} |"
         )
     lines += [
-        "\n| cold | items | navigation | embeddings kept | candidates | pages read | formula | cold ms | warm ms |",
-        "|" + "---|" * 9,
+        "\n| cold | items | navigation | embeddings kept | candidates | compared | pages read | formula | cold ms "
+        "| warm ms |",
+        "|" + "---|" * 10,
     ]
     for row in measured["graph_cold"]:
         workload = graph_workload_of(row["run"], prefetch=row["prefetch"])
-        counts = (0, row["prefetch"]) if workload.keep_dense else (row["prefetch"], 0)
+        codes, embeddings = (0, row["prefetch"]) if workload.keep_dense else (row["prefetch"], 0)
+        expected = pages_read(workload, constants, codes, embeddings, row["compared"])
         lines.append(
-            f"| {_graph_name(row['run'])} | {row['prefetch']} | {row['pages']:.0f} "
-            f"| {pages_read(workload, constants, *counts):.0f} | {row['cold_ms']:.2f} | {row['warm_ms']:.2f} |"
+            f"| {_graph_name(row['run'])} | {row['prefetch']} | {row['compared']} | {row['pages']:.0f} "
+            f"| {expected:.0f} | {row['cold_ms']:.2f} | {row['warm_ms']:.2f} |"
         )
     return lines
 

@@ -116,6 +116,18 @@ def test_a_model_without_a_projection_derives_one_from_its_atoms(tmp_path: Path,
     assert CompresSAE.load(tmp_path).projection_fingerprint == model.projection_fingerprint
 
 
+def test_the_share_of_an_item_that_navigation_vectors_hold(navigator: CompresSAE) -> None:
+    shares = [navigator.navigation_share(dim) for dim in (4, 12, 20, D)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.8
+    assert shares[-1] == pytest.approx(1, abs=1e-3)  # the ridge of the fit is left
+    atoms, even = np.eye(D, dtype=np.float32), np.zeros(D, np.float32)
+    exact = Projection(np.eye(D, dtype=np.float32), np.eye(D, dtype=np.float32), "items")
+    assert exact.share(atoms, even, 6) == pytest.approx(6 / D)
+    assert exact.share(atoms, np.eye(D, dtype=np.float32)[7], 6) == 0
+    assert exact.share(atoms, np.eye(D, dtype=np.float32)[5], 6) == 1
+
+
 def test_navigation_vectors_come_from_codes(navigator: CompresSAE, items: FloatArray) -> None:
     codes = navigator.encode(items[:20])
     expected = navigator.decode(codes) @ navigator.projection.item_map[:7].T

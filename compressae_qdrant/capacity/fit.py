@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -30,8 +31,6 @@ _POINTER: Final = 16
 """Bytes per item of the engine's table of where codes are stored."""
 _HALF: Final = 2
 """Bytes per dimension of the navigation vectors on disk, float16."""
-_LEAST_MS: Final = 1e-3
-"""Time that is left of a search, at least, once its walk of the graph is taken off; errors are relative."""
 _EXPONENTS: Final = np.arange(0.2, 1.01, 0.02)
 """Values of `GraphBytes.link_exponent` to try."""
 _SHARPNESS: Final = np.arange(1, 8.01, 0.25)
@@ -229,46 +228,34 @@ def _graph_bytes(builds: Sequence[Row], size: CodeBytes) -> GraphBytes:
 
 
 def _graph_times(searches: Sequence[Row], times: CodeTimes) -> GraphTimes:
-    def scanned(row: Row) -> float:
-        run = row["run"]
-        return float(run["items"]) if is_scanned(run["items"], run["navigation_dim"]) else 0.0
+    """Fitted to all searches at once.
 
-    def steps(row: Row) -> float:
-        return 0.0 if scanned(row) else float(row["ef"]) * math.log(row["run"]["items"])
+    One segment is searched in one thread, so the time of a search is that of a core. The processor time of the whole
+    process also holds threads of the linear algebra that wait in a busy loop.
+    """
+    columns = [_graph_columns(row, times) for row in searches]
+    cost = _fit(list(zip(*columns, strict=True)), [row["p50_ms"] for row in searches])
+    step, scan, comparison, fixed, rescoring, fixed_fetched, fetched, fixed_embedding, embedding = map(float, cost)
+    return GraphTimes(
+        fixed=fixed, step=step, scan=scan, rescoring=rescoring, fixed_fetched=fixed_fetched, fetched=fetched,
+        fixed_embedding=fixed_embedding, embedding=embedding, comparison=comparison,
+        smallest=min(row["run"]["items"] for row in searches),
+    )  # fmt: skip
 
-    by_codes = [row for row in searches if not row["run"]["keep_dense"]]
-    fetched = [row for row in by_codes if row["prefetch"] <= RESCORED_HERE]
-    by_codes = [row for row in by_codes if row["prefetch"] > RESCORED_HERE]
-    rows = [row for row in by_codes if not row.get("compared")]
-    smallest = min(row["run"]["items"] for row in rows)
-    rescored = [row["prefetch"] * rescoring_ms(times, row["run"]["latents"]) for row in rows]
-    walks, scans = [steps(row) for row in rows], [scanned(row) for row in rows]
-    # One segment is searched in one thread, so the time of a search is that of a core. The processor time of the whole
-    # process also holds threads of the linear algebra that wait in a busy loop.
-    cost = _fit([[1.0] * len(rows), walks, scans, rescored], [row["p50_ms"] for row in rows])
-    fixed, step, scan, rescoring = map(float, cost)
 
-    def rest(row: Row) -> float:
-        """Time that the walk does not take."""
-        return float(row["p50_ms"]) - step * steps(row) - scan * scanned(row)
-
-    more = [
-        (rest(row) - fixed - rescoring * row["prefetch"] * rescoring_ms(times, row["run"]["latents"])) / row["compared"]
-        for row in by_codes
-        if row.get("compared")
-    ]
-    comparison = max(float(np.median(more)), 0.0) if more else 0.0
-
-    def ranked(rows: Sequence[Row]) -> tuple[float, float]:
-        """Milliseconds for each search, and for each candidate that something else than the engine's codes ranks."""
-        if not rows:
-            return fixed, 0.0
-        left = [max(rest(row) - comparison * row["compared"], _LEAST_MS) for row in rows]
-        each = _fit([[1.0] * len(rows), [row["prefetch"] for row in rows]], left)
-        return float(each[0]), float(each[1])
-
-    embeddings = ranked([row for row in searches if row["run"]["keep_dense"]])
-    return GraphTimes(fixed, step, scan, rescoring, *ranked(fetched), *embeddings, comparison, smallest)
+def _graph_columns(row: Row, times: CodeTimes) -> list[float]:
+    """What a search looks at: in the graph, then in the stage that ranks its candidates, of three."""
+    run, candidates = row["run"], float(row["prefetch"])
+    items = float(run["items"])
+    scanned = is_scanned(items, run["navigation_dim"])
+    walk = [0.0, items] if scanned else [row["ef"] * math.log(items), 0.0]
+    by_engine = [1.0, candidates * rescoring_ms(times, run["latents"])]
+    ranked = [by_engine, [1.0, candidates], [1.0, candidates]]
+    stage = 2 if run["keep_dense"] else 1 if candidates <= RESCORED_HERE else 0
+    unused = [0.0, 0.0]
+    return [*walk, float(row["compared"]), *itertools.chain(*(
+        pair if number == stage else unused for number, pair in enumerate(ranked)
+    ))]  # fmt: skip
 
 
 def _disk(rows: Sequence[Row]) -> DiskReads:

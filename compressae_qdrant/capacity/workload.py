@@ -11,7 +11,7 @@ from typing import Literal, Self, get_args
 from ..errors import ConfigError
 from ..index.settings import Datatype, DenseDatatype, NavigationSettings
 from ..model.projection import MAX_DIM
-from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes, is_fine
+from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes, is_usually_fine
 
 __all__ = ["Node", "PlannedStage", "Prices", "Workload"]
 
@@ -102,7 +102,7 @@ class Workload:
     @property
     def graph_plan(self) -> GraphSizes:
         """What a search by the graph for `limit` hits looks at."""
-        fine = is_fine(self.navigation_dim, self.dim)
+        fine = is_usually_fine(self.navigation_dim, self.dim)
         return graph_sizes(
             self.limit, fine=fine, keep_dense=self.keep_dense, prefetch=self.prefetch, ef=self.navigation_ef
         )

@@ -62,7 +62,7 @@ def plan(
     ] = None,
     navigation_bits: Annotated[
         float, typer.Option(metavar="[1|1.5|2|4]", help="Bits per dimension of a navigation vector.")
-    ] = 2,
+    ] = 1,
     navigation_m: Annotated[int, typer.Option(help="Links of the graph per item and layer.")] = 8,
     keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk.")] = False,
     dense_datatype: Annotated[

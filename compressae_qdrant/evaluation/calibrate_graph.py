@@ -19,7 +19,7 @@ from ..metrics import recall
 from ..model.calibration import CalibratedPlan, PlanRecall
 from ..model.compressae import CompresSAE
 from ..search.costs import graph_ms
-from ..search.defaults import RESCORED_HERE, graph_sizes, is_fine
+from ..search.defaults import FINE_SHARE, RESCORED_HERE, graph_sizes
 from ..search.retriever import Retriever
 from .temporary_index import temporary_index
 
@@ -71,7 +71,7 @@ def graph_plans(
         stored = sample.settings.navigation
         assert stored is not None
         dim = stored.dim or model.max_navigation_dim
-        fine = is_fine(dim, model.dim)
+        fine = model.navigation_share(dim) >= FINE_SHARE
         for count in counts:
             usable = [limit for limit in limits if limit <= count]
             for ef in sorted(

@@ -157,10 +157,13 @@ class CompresSAE(HubModel, nn.Module):
     def _derived_projection(self) -> Projection:
         cached = self._derived
         if cached is None or cached.fingerprint != f"p-{self.fingerprint}":
-            use, magnitude = self.latent_use.cpu().numpy(), self.latent_magnitude.cpu().numpy()
-            atoms = self.atoms.detach().cpu().numpy()
-            cached = self._derived = Projection.of_dictionary(atoms, use * magnitude**2, f"p-{self.fingerprint}")
+            cached = self._derived = Projection.of_dictionary(*self._weighted_atoms(), f"p-{self.fingerprint}")
         return cached
+
+    def _weighted_atoms(self) -> tuple[FloatArray, FloatArray]:
+        """(h, d) atoms, and (h,) mean squared value of each latent over all items."""
+        use, magnitude = self.latent_use.cpu().numpy(), self.latent_magnitude.cpu().numpy()
+        return self.atoms.detach().cpu().numpy(), use * magnitude**2
 
     @property
     def projection_fingerprint(self) -> str:
@@ -171,6 +174,10 @@ class CompresSAE(HubModel, nn.Module):
     def max_navigation_dim(self) -> int:
         """Most dimensions that navigation vectors of this model can have."""
         return self.projection.max_dim
+
+    def navigation_share(self, dim: int) -> float:
+        """How much of an item navigation vectors of so many dimensions hold; see `Projection.share`."""
+        return self.projection.share(*self._weighted_atoms(), dim)
 
     def navigation_vectors(self, codes: SparseCodes, dim: int) -> FloatArray:
         """Navigation vectors of items, from their codes at the scale of the index: (n, dim) float32."""

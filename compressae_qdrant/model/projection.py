@@ -79,6 +79,19 @@ class Projection:
         """Navigation vectors of queries: (q, d) embeddings to (q, dim) float32."""
         return products(x, self.query_map[:dim])
 
+    def share(self, atoms: FloatArray, weights: FloatArray, dim: int) -> float:
+        """How much of a reconstruction's product with itself its navigation vectors hold, on average: 1 if they are
+        exact. As in `of_dictionary`, latents count as used independently.
+
+        Args:
+            atoms: (h, d) atoms.
+            weights: (h,) mean squared value of each latent over all items; all zero counts as even use.
+            dim: dimensions of the navigation vectors.
+        """
+        used = weights if weights.any() else np.ones_like(weights)
+        held = np.vecdot(atoms @ self.query_map[:dim].T, atoms @ self.item_map[:dim].T)
+        return float(used @ held / (used @ np.vecdot(atoms, atoms)))
+
     @classmethod
     def fit(
         cls, items: npt.NDArray[np.floating], queries: npt.ArrayLike | None = None, *, source: str | None = None

@@ -175,7 +175,7 @@ def graph_is_cheaper(
         navigation_dim: dimensions of the navigation vectors.
         limit: hits of the search.
         prefetch: candidates, if the search names them.
-        fine: whether navigation vectors are fine; see `defaults.is_fine`.
+        fine: whether navigation vectors are fine; see `defaults.FINE_SHARE`.
         keep_dense: whether kept embeddings rank the best candidates.
     """
     if items < costs.graph.smallest:

@@ -11,9 +11,9 @@ import math
 from typing import Final, NamedTuple
 
 __all__ = [
-    "BY_CODES", "BY_CODES_COARSE", "BY_ORIGINALS", "BY_ORIGINALS_COARSE", "FINE_DIM", "FIRST_STAGE", "RESCORED_HERE",
-    "GraphDefaults", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of", "fused_candidates_of",
-    "graph_sizes", "is_fine",
+    "BY_CODES", "BY_CODES_COARSE", "BY_ORIGINALS", "BY_ORIGINALS_COARSE", "FINE_DIM", "FINE_SHARE", "FIRST_STAGE",
+    "RESCORED_HERE", "GraphDefaults", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of",
+    "fused_candidates_of", "graph_sizes", "is_usually_fine",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
@@ -40,8 +40,12 @@ BY_ORIGINALS_COARSE: Final = GraphDefaults(90, 4.0, 225, 2.25)
 """Defaults where codes or kept embeddings rank the candidates. All nodes are compared by their stored navigation
 vectors first, at a small part of the cost of ranking one. Fine vectors bring the hits to the front; of coarse ones,
 more candidates are needed for the same recall (EXPERIMENTS.md)."""
-FINE_DIM: Final = 192
-"""Dimensions from which navigation vectors are fine; those with all dimensions of the embeddings are too."""
+FINE_SHARE: Final = 0.9
+"""Share of an item that its navigation vector holds (`CompresSAE.navigation_share`) from which it is fine. 192 of 384
+dimensions hold 0.92 and 256 of 768 hold 0.93; 192 of 768 hold 0.86 and 128 of 384 hold 0.80, which is coarse."""
+FINE_DIM: Final = 256
+"""Dimensions from which navigation vectors are taken for fine where no model is known; half of the embeddings' are
+enough."""
 RESCORED_HERE: Final = 64
 """Most candidates of the graph that this process ranks. Fetching a code takes about as long as the engine takes to rank
 one, but the engine needs a query vector of all latents, whose product and transfer take the time of 60 candidates."""
@@ -107,14 +111,14 @@ class GraphSizes(NamedTuple):
     """Nodes that are compared by their stored navigation vectors; 0 takes the candidates by quantised vectors."""
 
 
-def is_fine(navigation_dim: int | None, dim: int) -> bool:
-    """Whether navigation vectors of so many dimensions, by default as many as they can have, are fine: see `BY_CODES`.
+def is_usually_fine(navigation_dim: int | None, dim: int) -> bool:
+    """Whether navigation vectors of so many dimensions, by default as many as they can have, are likely to be fine.
 
     Args:
         navigation_dim: their dimensions.
         dim: dimensions of the embeddings.
     """
-    return navigation_dim is None or navigation_dim >= min(FINE_DIM, dim)
+    return navigation_dim is None or 2 * navigation_dim >= min(2 * FINE_DIM, dim)
 
 
 def graph_sizes(
@@ -131,7 +135,7 @@ def graph_sizes(
 
     Args:
         limit: hits.
-        fine: whether navigation vectors are fine; see `is_fine`.
+        fine: whether navigation vectors are fine; see `FINE_SHARE`.
         keep_dense: whether kept embeddings rank the candidates, instead of codes.
         prefetch: candidates, if they are given.
         ef: nodes that the search of the graph keeps, if they are given.

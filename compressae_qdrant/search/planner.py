@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..scoring import EmbeddingQuery, QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
 from .costs import graph_is_cheaper, shipped_costs
 from .defaults import (
+    FINE_SHARE,
     FIRST_STAGE,
     RESCORED_HERE,
     candidates_of,
@@ -26,7 +28,6 @@ from .defaults import (
     dense_candidates_of,
     fused_candidates_of,
     graph_sizes,
-    is_fine,
 )  # fmt: skip
 from .settings import FirstStage, SearchSettings, ranks_of
 from .steering import concept_vector, steering
@@ -89,7 +90,6 @@ class QueryPlanner:
         self._model = model
         self._keep_dense = keep_dense
         self._navigation_dim = navigation_dim
-        self._is_fine = is_fine(navigation_dim, model.dim)
         self._projection = projection
         self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
@@ -228,6 +228,11 @@ class QueryPlanner:
     def _has_graph(self) -> bool:
         """Whether the index has navigation vectors of the model's projection."""
         return self._navigation_dim is not None and self._projection == self._model.projection_fingerprint
+
+    @cached_property
+    def _is_fine(self) -> bool:
+        """Whether navigation vectors hold so much of an item that few candidates are needed."""
+        return self._navigation_dim is not None and self._model.navigation_share(self._navigation_dim) >= FINE_SHARE
 
     def _check_navigation(self) -> None:
         if self._navigation_dim is None:

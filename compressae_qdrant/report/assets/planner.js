@@ -68,7 +68,7 @@ function makePlan(constants, workload, node, prices) {
     const shards = Math.ceil(((vectorBytes + linkBytes(items)) * items + tables) / room), inShard = items / shards;
     const index = vectorBytes + linkBytes(inShard);
     const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
-    const grain = navigationDim >= Math.min(engine.fine_dim, dim) ? "fine" : "coarse";
+    const grain = 2 * navigationDim >= Math.min(2 * engine.fine_dim, dim) ? "fine" : "coarse";
     const defaults = (workload.keep_dense ? engine.graph_originals : engine.graph_codes)[grain];
     const found = workload.prefetch ?? Math.max(defaults.least, Math.ceil(defaults.factor * workload.limit));
     const ef = Math.max(workload.navigation_ef ?? Math.max(defaults.nodes, Math.ceil(defaults.nodes_factor * found)), found);
