@@ -319,7 +319,7 @@ def test_default_plans_depend_on_the_catalog_and_the_codes(
         ({"limit": 10, "prefetch": 300}, (300, 1125, 1125)), ({"limit": 10, "ef": 64}, (16, 64, 64)),
         ({"limit": 10, "ef": 9}, (16, 16, 0)), ({"limit": 10, "compared": 0}, (16, 200, 0)),
         ({"limit": 10, "compared": 400}, (16, 400, 400)), ({"limit": 10, "compared": 12}, (16, 200, 0)),
-        ({"limit": 10, "keep_dense": True}, (30, 225, 225)), ({"limit": 100, "keep_dense": True}, (150, 750, 750)),
+        ({"limit": 10, "keep_dense": True}, (30, 225, 225)), ({"limit": 100, "keep_dense": True}, (180, 900, 900)),
         ({"limit": 10, "keep_dense": True, "compared": 0}, (30, 225, 0)),
         ({"limit": 10, "prefetch": 20, "at_least": 30}, (30, 200, 200)),
         ({"limit": 10, "fine": False}, (60, 200, 200)), ({"limit": 100, "fine": False}, (180, 405, 405)),

@@ -35,7 +35,7 @@ class GraphDefaults(NamedTuple):
 
 BY_CODES: Final = GraphDefaults(16, 1.2, 200, 3.75)
 BY_CODES_COARSE: Final = GraphDefaults(60, 1.8, 200, 2.25)
-BY_ORIGINALS: Final = GraphDefaults(30, 1.5, 225, 5.0)
+BY_ORIGINALS: Final = GraphDefaults(30, 1.8, 225, 5.0)
 BY_ORIGINALS_COARSE: Final = GraphDefaults(90, 4.0, 225, 2.25)
 """Defaults where codes or kept embeddings rank the candidates. All nodes are compared by their stored navigation
 vectors first, at a small part of the cost of ranking one. Fine vectors bring the hits to the front; of coarse ones,

@@ -55,7 +55,7 @@ class SearchOptions(TypedDict, total=False):
     candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
     catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
     and 400 candidates for 10 of a million items. The default of the graph is 16, or 1.2 times the limit; 30, or
-    1.5 times, where kept embeddings rank the candidates. Navigation vectors that hold less than 0.9 of an item
+    1.8 times, where kept embeddings rank the candidates. Navigation vectors that hold less than 0.9 of an item
     (`CompresSAE.navigation_share`) need more candidates: 60, or 1.8 times, and 90, or four times."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
