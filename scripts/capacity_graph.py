@@ -116,6 +116,7 @@ class GraphIndexRun:
                 times = timed([partial(index.search, plan) for plan in plans])
                 rows.append({
                     "run": self._run(model), "prefetch": sizes.candidates, "ef": sizes.ef, "compared": sizes.compared,
+                    "fetched": plans[0].is_rescored_here,
                     **times,
                 })  # fmt: skip
         return rows

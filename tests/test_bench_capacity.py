@@ -75,7 +75,7 @@ def _graph_build(constants: Constants, factor: float) -> dict[str, Any]:
 
     run = {"items": 20_000, "latents": 4096, "k": 32, "dim": 384, "navigation_dim": 128, "bits": 2, "m": 8,
            "keep_dense": False}  # fmt: skip
-    planned = plan(Workload(20_000, 384, navigation_dim=128), constants)[0]
+    planned = plan(Workload(20_000, 384, navigation_dim=128, navigation_bits=2), constants)[0]
     memory = planned.index_bytes / factor
     return {"run": run, "synthetic": False, "vector_bytes": memory / 2, "link_bytes": memory / 2,
             "disk_bytes": planned.disk_bytes, "optimise_seconds": 1.0}  # fmt: skip

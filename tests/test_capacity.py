@@ -185,6 +185,7 @@ def test_the_graph_takes_less_memory_and_time_of_a_large_catalog() -> None:
     base = graph(large)
     for change in ({"navigation_dim": 192}, {"navigation_m": 6}):
         assert graph(dataclasses.replace(large, **change)).resident_bytes < base.resident_bytes  # type: ignore[arg-type]
+    assert graph(dataclasses.replace(large, navigation_bits=2)).resident_bytes > base.resident_bytes
     for change in ({"prefetch": 400}, {"navigation_ef": 400}, {"items": 10**9}):
         assert graph(dataclasses.replace(large, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
 

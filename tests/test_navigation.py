@@ -236,7 +236,11 @@ def test_the_sizes_of_plans_by_the_graph(navigator: CompresSAE, items: FloatArra
     assert plan(text="red shoes", code_weight=0) == (16, 200, 0)
     assert plan(keep_dense=True) == (30, 225, 30)
     assert plan(keep_dense=True, prefetch=40) == (40, 225, 40)
-    assert plan(keep_dense=True, dense_candidates=30) == (30, 200, 30)  # codes choose the 30
+    assert plan(keep_dense=True, dense_candidates=30) == (
+        30,
+        200,
+        30,
+    )  # nothing is left to choose
     assert plan(keep_dense=True, dense_candidates=100) == (100, 375, 100)
     assert plan(keep_dense=True, dense_candidates=50, prefetch=50) == (50, 250, 50)
     assert plan(dim=16) == (60, 200, 0)  # navigation vectors of fewer dimensions are coarser
@@ -246,7 +250,7 @@ def test_the_sizes_of_plans_by_the_graph(navigator: CompresSAE, items: FloatArra
 @pytest.mark.parametrize(
     ("options", "here"),
     [
-        ({}, True), ({"limit": 54}, False), ({"prefetch": 64}, True), ({"prefetch": 65}, False),
+        ({}, True), ({"limit": 34}, False), ({"prefetch": 40}, True), ({"prefetch": 41}, False),
         ({"rescore_in_engine": True}, False), ({"limit": 100, "rescore_in_engine": False}, True),
         ({"text": "red shoes"}, False), ({"first_stage": "codes"}, False), ({"scoring": "reconstructed"}, True),
     ],

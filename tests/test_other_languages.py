@@ -59,9 +59,8 @@ def test_the_formula_is_what_a_retriever_sends(model: CompresSAE, embeddings: Fl
     retriever = Retriever(model, QdrantIndex.create(client, "items", model))
     (plan,) = retriever._queries.plans([embeddings[3]], 10, {"first_stage": "codes", "first_stage_latents": 40}, 600)
     client.close()
-    assert plan.rescoring is not None
     assert plan.first_stage is not None
-    np.testing.assert_allclose(plan.rescoring.values, vector, atol=1e-6)
+    np.testing.assert_allclose(plan.engine_rescoring.values, vector, atol=1e-6)
     assert plan.first_stage.indices.tolist() == first
 
 

@@ -183,5 +183,5 @@ def test_an_engine_rescores_by_no_embedding() -> None:
     with pytest.raises(InvalidInputError, match=r"atoms of shape \(4, 2\).*the index needs \(5, 2\)"):
         check_plan(plan, Manifest("m-0", 5, 2, settings, projection="p-0"))
     bad = replace(plan, rescoring=EmbeddingQuery(np.full(2, np.nan, np.float32), query.atoms))
-    with pytest.raises(InvalidInputError, match="rescoring holds NaN"):
+    with pytest.raises(InvalidInputError, match="rescoring is all zero, NaN or infinite"):
         check_plan(bad, Manifest("m-0", 4, 2, settings, projection="p-0"))

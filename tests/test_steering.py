@@ -134,11 +134,9 @@ def test_steered_latents_are_part_of_both_stages(
         for concepts in (None, {"+5": 1e-4, "-8": 2.0})
     )
     for a, b in zip(plain, steered, strict=True):
-        assert a.rescoring is not None
-        assert b.rescoring is not None
         assert a.first_stage is not None
         assert b.first_stage is not None
-        for stage_a, stage_b in ((a.first_stage, b.first_stage), (a.rescoring, b.rescoring)):
+        for stage_a, stage_b in ((a.first_stage, b.first_stage), (a.engine_rescoring, b.engine_rescoring)):
             before = dict(zip(stage_a.indices.tolist(), stage_a.values.tolist(), strict=True))
             after = dict(zip(stage_b.indices.tolist(), stage_b.values.tolist(), strict=True))
             assert {5, 8} <= set(after)

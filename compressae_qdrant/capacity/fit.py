@@ -16,7 +16,6 @@ from scipy.optimize import nnls
 
 from ..index.settings import Datatype
 from ..search.costs import VISIT_ITEMS, CodeTimes, GraphTimes, is_scanned, rescoring_ms
-from ..search.defaults import RESCORED_HERE
 from .constants import CodeBytes, Constants, DenseCosts, DiskReads, GraphBytes
 from .sizes import loose_postings
 
@@ -251,7 +250,7 @@ def _graph_columns(row: Row, times: CodeTimes) -> list[float]:
     walk = [0.0, items] if scanned else [row["ef"] * math.log(items), 0.0]
     by_engine = [1.0, candidates * rescoring_ms(times, run["latents"])]
     ranked = [by_engine, [1.0, candidates], [1.0, candidates]]
-    stage = 2 if run["keep_dense"] else 1 if candidates <= RESCORED_HERE else 0
+    stage = 2 if run["keep_dense"] else 1 if row["fetched"] else 0
     unused = [0.0, 0.0]
     return [*walk, float(row["compared"]), *itertools.chain(*(
         pair if number == stage else unused for number, pair in enumerate(ranked)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from ..index.settings import DenseDatatype
+from ..index.settings import NAVIGATION_DIM, DenseDatatype
 from .constants import Constants, DenseCosts
 from .workload import Workload
 
@@ -24,8 +24,6 @@ TEXT_WORD_BYTES: Final = 1.2
 bytes an item of 7 words on the shipped sample, 155 of 48 words and 161 of 54 words on 63,666 items."""
 PAGE: Final = 4096
 """Bytes that the engine reads from disk at once, at random places."""
-_NAVIGATION_DIM: Final = 256
-"""Default dimensions of a navigation vector."""
 EMBEDDING_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
 """Bytes per dimension of a kept embedding."""
 _ORIGINAL: Final = 4
@@ -129,4 +127,4 @@ def _distinct(reads: int, pages: float) -> float:
 
 def navigation_dim(workload: Workload) -> int:
     """Dimensions of a navigation vector."""
-    return workload.navigation_dim or min(_NAVIGATION_DIM, workload.dim)
+    return workload.navigation_dim or min(NAVIGATION_DIM, workload.dim)

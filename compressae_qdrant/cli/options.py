@@ -249,7 +249,7 @@ PrefetchOption = Annotated[
     int | None,
     typer.Option(
         "--prefetch", metavar="CANDIDATES", rich_help_panel=SEARCH,
-        show_default="60 or more of the graph, 100 or more of codes, by the number of hits and items",
+        show_default="16 or more of the graph, 100 or more of codes, by the number of hits and items",
         help="Candidates that the first stage passes on to rescoring.",
     ),
 ]  # fmt: skip
@@ -274,7 +274,7 @@ NavigationCandidatesOption = Annotated[
     typer.Option(
         "--navigation-candidates", metavar="NODES", rich_help_panel=SEARCH, show_default="all nodes that are kept",
         help="Nodes of the graph that are compared again by their navigation vectors on disk, which are more precise "
-        "than those in memory. 0 skips that, and is the default where kept embeddings rank the candidates.",
+        "than those in memory. 0 skips that, which loses recall with vectors of one bit.",
     ),
 ]  # fmt: skip
 FirstStageLatentsOption = Annotated[

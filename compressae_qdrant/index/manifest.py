@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from ..errors import CodeIndexError, ConfigError, ModelMismatchError
 from .protocol import CodeModel
-from .settings import IndexSettings, NavigationSettings
+from .settings import NAVIGATION_DIM, IndexSettings, NavigationSettings
 
 __all__ = ["DENSE_NAME", "METADATA_KEY", "NAVIGATION_NAME", "VECTOR_NAME", "Described", "Manifest"]
 
@@ -23,9 +23,6 @@ DENSE_NAME: Final = "dense"
 
 NAVIGATION_NAME: Final = "navigation"
 """Name of the vector that the graph is built on, where an index has one."""
-
-_NAVIGATION_DIM: Final = 256
-"""Default dimensions of navigation vectors; EXPERIMENTS.md has their recall at 1 bit, and that of others."""
 
 METADATA_KEY: Final = "compressae"
 """Key of the manifest in the metadata of a collection."""
@@ -232,7 +229,7 @@ def _check_adoptable(settings: IndexSettings) -> None:
 def _sized(navigation: NavigationSettings, model: CodeModel) -> NavigationSettings:
     """Navigation settings with the number of dimensions filled in."""
     largest = model.max_navigation_dim
-    dim = navigation.dim or min(_NAVIGATION_DIM, largest)
+    dim = navigation.dim or min(NAVIGATION_DIM, largest)
     if dim > largest:
         raise ConfigError(
             f"navigation dim is {dim}, but this model, which encodes {model.dim} dimensions, offers at most {largest}; "

@@ -39,8 +39,8 @@ class QueryPlan:
     with_payload: bool = True
     """Whether hits carry their payload."""
     rescore_in_engine: bool = True
-    """False fetches the candidates' codes and rescores them in this process. The ranking is the same. It takes less
-    time where the candidates are few, and works with old engines."""
+    """False fetches the candidates' codes and rescores them in this process. The ranking is the same. A few
+    candidates take less time so, if `rescoring` is an `EmbeddingQuery`; it also works with old engines."""
     dense: FloatArray | None = None
     """(d,) the query's embedding. The best `dense_candidates` of the rescoring are scored again by the embeddings that
     an index with `keep_dense` has on disk. None skips that."""

@@ -93,8 +93,8 @@ def _check_embedding_query(query: EmbeddingQuery, manifest: Manifest) -> None:
             f"index needs ({manifest.latents}, {manifest.dim}) and ({manifest.dim},): make the query with the model "
             "that the index was built by"
         )
-    if not np.isfinite(query.embedding).all():
-        raise InvalidInputError("rescoring holds NaN or an infinite value; check the query's embedding")
+    if not np.isfinite(query.embedding).all() or not query.embedding.any():
+        raise InvalidInputError("rescoring is all zero, NaN or infinite; check the query's embedding")
 
 
 def _check_kept(manifest: Manifest) -> None:

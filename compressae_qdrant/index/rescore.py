@@ -45,17 +45,19 @@ def rescore(candidates: Sequence[StoredCode | None], plan: QueryPlan) -> list[tu
         Positions of the plan's hits in `candidates` and their scores, best first.
     """
     assert plan.rescoring is not None
-    coded = [(row, code) for row, code in enumerate(candidates) if code is not None and len(code.indices)]
+    # An engine's code makes a new list at each access.
+    indices = [() if code is None else code.indices for code in candidates]
+    coded = [row for row, latents in enumerate(indices) if len(latents)]
     if not coded:
         return []
-    codes = _Codes([code for _, code in coded])
+    codes = _Codes([indices[row] for row in coded], [candidates[row].values for row in coded])
     scores = codes.products(plan.rescoring)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         scores[codes.products(plan.first_stage) < plan.score_threshold] = -np.inf
     order = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
     return [
-        (coded[row][0], score)
+        (coded[row], score)
         for row, score in zip(order.tolist(), scores[order].tolist(), strict=True)
         if score != -np.inf
     ]
@@ -64,8 +66,7 @@ def rescore(candidates: Sequence[StoredCode | None], plan: QueryPlan) -> list[tu
 class _Codes:
     """Codes of any lengths, one after the other."""
 
-    def __init__(self, codes: Sequence[StoredCode]) -> None:
-        indices, values = [code.indices for code in codes], [code.values for code in codes]
+    def __init__(self, indices: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> None:
         lengths = np.fromiter(map(len, indices), np.intp, len(indices))
         self._starts = np.cumsum(lengths) - lengths
         self._indices: npt.NDArray[np.int32] = np.fromiter(chain.from_iterable(indices), np.int32, int(lengths.sum()))

@@ -66,6 +66,7 @@ class CompresSAE(HubModel, nn.Module):
         self._concepts: Concepts | None = None
         self._calibration: Calibration | None = None
         self._projection: Projection | None = None
+        self._share: tuple[tuple[str, str, int], float] | None = None
         self._derived: Projection | None = None
         self._navigation_atoms: tuple[tuple[str, int], FloatArray] | None = None
         generator = torch.Generator().manual_seed(seed)
@@ -177,7 +178,10 @@ class CompresSAE(HubModel, nn.Module):
 
     def navigation_share(self, dim: int) -> float:
         """How much of an item navigation vectors of so many dimensions hold; see `Projection.share`."""
-        return self.projection.share(*self._weighted_atoms(), dim)
+        key = (self.fingerprint, self.projection.fingerprint, dim)
+        if self._share is None or self._share[0] != key:
+            self._share = (key, self.projection.share(*self._weighted_atoms(), dim))
+        return self._share[1]
 
     def navigation_vectors(self, codes: SparseCodes, dim: int) -> FloatArray:
         """Navigation vectors of items, from their codes at the scale of the index: (n, dim) float32."""

@@ -81,7 +81,7 @@ class Projection:
 
     def share(self, atoms: FloatArray, weights: FloatArray, dim: int) -> float:
         """How much of a reconstruction's product with itself its navigation vectors hold, on average: 1 if they are
-        exact. As in `of_dictionary`, latents count as used independently.
+        exact. As in `of_dictionary`, latents count as used independently. Queries count as distributed like items.
 
         Args:
             atoms: (h, d) atoms.

@@ -14,7 +14,7 @@ from ..capacity.planner import GIB, SEGMENT_ITEMS
 from ..capacity.sizes import BLOCK, EMBEDDING_BYTES, PAGE, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
-from ..index.settings import NavigationSettings
+from ..index.settings import NAVIGATION_DIM, NavigationSettings
 from ..metrics import bootstrap
 from ..model.compressae import CompresSAE
 from ..search.costs import SCAN_BYTES, VISIT_ITEMS
@@ -109,7 +109,8 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
         "embedding_bytes": dict(EMBEDDING_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,
-        "navigation_bits": NavigationSettings.bits, "navigation_m": NavigationSettings.m,
+        "navigation_dim": NAVIGATION_DIM, "navigation_bits": NavigationSettings.bits,
+        "navigation_m": NavigationSettings.m,
     }  # fmt: skip
     source = (f"Constants measured {machine['date']} on {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
             f"{machine.get('note', '')}")  # fmt: skip

@@ -21,7 +21,12 @@ FIRST_STAGE: Final = 1280
 
 
 class GraphDefaults(NamedTuple):
-    """Default sizes of a search by the graph."""
+    """Default sizes of a search by the graph whose candidates codes, or kept embeddings (originals), rank.
+
+    All nodes are compared by their stored navigation vectors first, at a small part of the cost of ranking one. Fine
+    vectors bring the hits to the front; of coarse ones, more candidates are needed for the same recall
+    (EXPERIMENTS.md).
+    """
 
     least: int
     """Candidates, at least."""
@@ -37,18 +42,15 @@ BY_CODES: Final = GraphDefaults(16, 1.2, 200, 3.75)
 BY_CODES_COARSE: Final = GraphDefaults(60, 1.8, 200, 2.25)
 BY_ORIGINALS: Final = GraphDefaults(30, 1.8, 225, 5.0)
 BY_ORIGINALS_COARSE: Final = GraphDefaults(90, 4.0, 225, 2.25)
-"""Defaults where codes or kept embeddings rank the candidates. All nodes are compared by their stored navigation
-vectors first, at a small part of the cost of ranking one. Fine vectors bring the hits to the front; of coarse ones,
-more candidates are needed for the same recall (EXPERIMENTS.md)."""
 FINE_SHARE: Final = 0.9
 """Share of an item that its navigation vector holds (`CompresSAE.navigation_share`) from which it is fine. 192 of 384
 dimensions hold 0.92 and 256 of 768 hold 0.93; 192 of 768 hold 0.86 and 128 of 384 hold 0.80, which is coarse."""
 FINE_DIM: Final = 256
 """Dimensions from which navigation vectors are taken for fine where no model is known; half of the embeddings' are
 enough."""
-RESCORED_HERE: Final = 64
-"""Most candidates of the graph that this process ranks. Fetching a code takes about as long as the engine takes to rank
-one, but the engine needs a query vector of all latents, whose product and transfer take the time of 60 candidates."""
+RESCORED_HERE: Final = 40
+"""Most candidates of the graph that this process ranks. Fetching and ranking a code here takes twice as long as in the
+engine. But the engine needs a query vector of all latents, whose product and transfer take the time of about 50."""
 _ITEMS: Final = 1 << 16
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100

@@ -192,8 +192,8 @@ class QueryPlanner:
         is_fused = settings["text"] is not None and settings["code_weight"] != 0
         needed = fused_candidates_of(ranks_of(settings)) if is_fused else 0
         sizes = graph_sizes(
-            ranks_of(settings), fine=self._is_fine, keep_dense=all_dense, prefetch=settings["prefetch"],
-            ef=settings["navigation_ef"], compared=settings["navigation_candidates"],
+            ranks_of(settings), fine=self._is_fine and first == "graph", keep_dense=all_dense,
+            prefetch=settings["prefetch"], ef=settings["navigation_ef"], compared=settings["navigation_candidates"],
             at_least=needed if all_dense and given is None else max(needed, dense),
         )  # fmt: skip
         dense = sizes.candidates if all_dense else dense
@@ -221,7 +221,7 @@ class QueryPlanner:
             return "codes"
         cheaper = graph_is_cheaper(
             shipped_costs(), items, self._model.latents, self._model.k, self._navigation_dim or 1,
-            settings["limit"], settings["prefetch"], fine=self._is_fine, keep_dense=keep_dense,
+            ranks_of(settings), settings["prefetch"], fine=self._is_fine, keep_dense=keep_dense,
         )  # fmt: skip
         return "graph" if cheaper else "codes"
 

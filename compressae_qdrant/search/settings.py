@@ -52,11 +52,11 @@ class SearchOptions(TypedDict, total=False):
     prefetch: int | None
     """Candidates that the first stage passes on to rescoring. The default is 100, or three times the limit if that is
     more; four times where embeddings rescore, and once more for every 16 non-zeros of a code above 32. Rescoring one
-    candidate takes about 6 microseconds, whatever the number of items. Where `first_stage_latents` is left out too, a
-    catalog of more than 65,536 items is searched by fewer latents for more candidates (see `default_plan`): 320 latents
-    and 400 candidates for 10 of a million items. The default of the graph is 16, or 1.2 times the limit; 30, or
-    1.8 times, where kept embeddings rank the candidates. Navigation vectors that hold less than 0.9 of an item
-    (`CompresSAE.navigation_share`) need more candidates: 60, or 1.8 times, and 90, or four times."""
+    candidate takes about 6 microseconds in a search by codes, whatever the number of items. Where `first_stage_latents`
+    is left out too, a catalog of more than 65,536 items is searched by fewer latents for more candidates (see
+    `default_plan`): 320 latents and 400 candidates for 10 of a million items. The default of the graph is 16, or 1.2
+    times the limit; 30, or 1.8 times, where kept embeddings rank the candidates. Navigation vectors that hold less than
+    0.9 of an item (`CompresSAE.navigation_share`) need more candidates: 60, or 1.8 times, and 90, or four times."""
     first_stage: FirstStage
     """What finds the candidates: "codes", the inverted index; "graph", the navigation vectors and their graph; "both",
     which unites the candidates of each, by default as many as those of the graph. "auto" takes the graph where the
@@ -67,7 +67,7 @@ class SearchOptions(TypedDict, total=False):
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
     true candidates in more time. The default is 200, or 3.75 times `prefetch`; 225, or five times, where kept
-    embeddings rank the candidates. 2.25 times with coarse navigation vectors."""
+    embeddings rank the candidates. With coarse navigation vectors it is 2.25 times `prefetch`, and at least as many."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
     quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes less than a twentieth
@@ -84,7 +84,8 @@ class SearchOptions(TypedDict, total=False):
     """Whether the first stage uses the whole query vector, so that every item sharing a latent with it is scored."""
     dense_candidates: int | None
     """Rescored candidates that are scored once more by the embeddings that the index keeps (`keep_dense`); asymmetric
-    scoring only. The default is three times the limit where the index keeps embeddings; 0 turns this off."""
+    scoring only. Where the index keeps embeddings, the default is three times the limit for a search by codes, and all
+    candidates for one by the graph; 0 turns this off."""
     query_method: Method
     """How the query is encoded, where the scoring or `first_stage_latents=0` needs its code. Items that the encoder
     coded are found by sparse scoring only if the encoder codes the query too."""
@@ -96,8 +97,8 @@ class SearchOptions(TypedDict, total=False):
     """Whether hits carry their embedding (`Hit.dense`), which an index with `keep_dense` has."""
     rescore_in_engine: bool | None
     """Whether the engine rescores; otherwise the candidates' codes are fetched and rescored in this process, with the
-    same result. None, the default, chooses what takes less time: this process for at most 64 candidates of the graph
-    that nothing but their codes ranks, which need no query vector of all latents."""
+    same result. None, the default, chooses what takes less time: this process for at most 40 candidates of the graph
+    that nothing but their codes ranks, which need no query vector of all latents. Their payloads are read too."""
     concepts: Mapping[str, float] | None
     """Weights that steer the search, by the name of a concept or by a latent with its sign ("+17"). A weight is added
     to the query vector at the concept's latents, so an item gains the weight times its own value there. With asymmetric

@@ -18,7 +18,7 @@ function makePlan(constants, workload, node, prices) {
   const codeBytes = bytes.cell * Math.ceil((bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k) / bytes.cell);
   const embeddingBytes = (bytes.dense_dimension * dim * engine.embedding_bytes[workload.dense_datatype]) / engine.embedding_bytes.float16;
   const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? embeddingBytes : 0);
-  const navigationDim = workload.navigation_dim ?? Math.min(128, dim);
+  const navigationDim = workload.navigation_dim ?? Math.min(engine.navigation_dim, dim);
   const vectorBytes = links.vector + (navigationDim * workload.navigation_bits) / 8;
   const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
   const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
