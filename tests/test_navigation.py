@@ -173,9 +173,7 @@ def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
     retriever = Retriever(navigator, filled)
     assert retriever.search(items[0])[0].explain().first_stage == "codes"
     costs = shipped_costs()
-    small = dataclasses.replace(
-        costs, graph=dataclasses.replace(costs.graph, smallest=N, fixed_fetched=0.0, fetched=0.0)
-    )
+    small = dataclasses.replace(costs, graph=dataclasses.replace(costs.graph, smallest=N, fixed=0.0, rescoring=0.0))
     monkeypatch.setattr("compressae_qdrant.search.planner.shipped_costs", lambda: small)
     assert retriever.search(items[0])[0].explain().first_stage == "graph"
     needs_codes: tuple[SearchOptions, ...] = (

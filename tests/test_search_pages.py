@@ -177,11 +177,11 @@ def test_embeddings_that_are_not_kept_cannot_be_asked_for(
 
 def test_candidates_follow_limit_and_offset(model: CompresSAE, embeddings: FloatArray) -> None:
     planner = QueryPlanner(model, keep_dense=True, navigation_dim=24, projection=model.projection_fingerprint)
-    expected: list[tuple[FirstStage, int]] = [("codes", 400), ("graph", 600)]
+    expected: list[tuple[FirstStage, int]] = [("codes", 400), ("graph", 180)]
     for stage, candidates in expected:
         (plan,) = planner.plans(embeddings[0], search_settings(10, offset=90, first_stage=stage))
         assert (plan.limit, plan.offset, plan.prefetch) == (10, 90, candidates)
-        assert plan.dense_candidates == (600 if stage == "graph" else 300)
+        assert plan.dense_candidates == (180 if stage == "graph" else 300)
 
 
 def test_a_plan_checks_its_page() -> None:
