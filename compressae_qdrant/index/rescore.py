@@ -45,19 +45,19 @@ def rescore(candidates: Sequence[StoredCode | None], plan: QueryPlan) -> list[tu
         Positions of the plan's hits in `candidates` and their scores, best first.
     """
     assert plan.rescoring is not None
-    # An engine's code makes a new list at each access.
-    indices = [() if code is None else code.indices for code in candidates]
-    coded = [row for row, latents in enumerate(indices) if len(latents)]
+    # A code of the embedded engine makes a new list at each access.
+    read = [(row, code.indices, code.values) for row, code in enumerate(candidates) if code is not None]
+    coded = [each for each in read if len(each[1])]
     if not coded:
         return []
-    codes = _Codes([indices[row] for row in coded], [candidates[row].values for row in coded])
+    codes = _Codes([indices for _, indices, _ in coded], [values for _, _, values in coded])
     scores = codes.products(plan.rescoring)
     if plan.score_threshold is not None:
         assert plan.first_stage is not None
         scores[codes.products(plan.first_stage) < plan.score_threshold] = -np.inf
     order = np.argsort(-scores, kind="stable")[plan.offset : plan.offset + plan.limit]
     return [
-        (coded[row], score)
+        (coded[row][0], score)
         for row, score in zip(order.tolist(), scores[order].tolist(), strict=True)
         if score != -np.inf
     ]
