@@ -10,6 +10,8 @@ import torch
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, SparseCodes, train
 from compressae_qdrant.codes import FloatArray
+from compressae_qdrant.model.config import ModelConfig
+from compressae_qdrant.model.projection import Projection
 
 from .support.data import SMALL
 from .support.shell import Shell
@@ -75,3 +77,20 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def items() -> FloatArray:
+    """300 embeddings whose variance falls from dimension to dimension, around a mean that is not zero."""
+    random = np.random.default_rng(11)
+    x = random.normal(size=(300, 24)) * np.linspace(1, 0.2, 24) + 0.3
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(scope="session")
+def navigator(items: FloatArray) -> CompresSAE:
+    """A model of `items` with a projection fitted to them."""
+    model = CompresSAE(ModelConfig(24, 96, 8), seed=3)
+    model.projection = Projection.fit(items)
+    model.measure_latents(model.encode(items))
+    return model

@@ -1,4 +1,4 @@
-"""Navigation vectors: projection, index and search by the graph, on the embedded engine and the client's local mode."""
+"""Searches by the graph of navigation vectors, and what is refused, on the embedded engine and the local mode."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
-from compressae_qdrant import EdgeIndex, IndexSettings, QdrantIndex, Retriever
+from compressae_qdrant import EdgeIndex, IndexSettings, Retriever
 from compressae_qdrant.codes import FloatArray, SparseCodes
-from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
-from compressae_qdrant.index import CodeIndex, add_navigation
+from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputError, ModelMismatchError
+from compressae_qdrant.index import CodeIndex
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant.creation import create_steps
 from compressae_qdrant.index.settings import NavigationSettings
-from compressae_qdrant.model import CompresSAE, ModelConfig
-from compressae_qdrant.model.projection import PROJECTION_FILE, Projection
+from compressae_qdrant.model import CompresSAE
+from compressae_qdrant.model.projection import Projection
 from compressae_qdrant.scoring import asymmetric, score
 from compressae_qdrant.search.costs import shipped_costs
 from compressae_qdrant.search.planner import QueryPlanner
@@ -27,23 +27,8 @@ from compressae_qdrant.search.settings import SearchOptions, search_settings
 
 from .support.indexes import ENGINES, create_on
 
-N, D, H, K = 300, 24, 96, 8
-
-
-@pytest.fixture(scope="module")
-def items() -> FloatArray:
-    """Embeddings whose variance falls from dimension to dimension, around a mean that is not zero."""
-    random = np.random.default_rng(11)
-    x = random.normal(size=(N, D)) * np.linspace(1, 0.2, D) + 0.3
-    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
-
-
-@pytest.fixture(scope="module")
-def navigator(items: FloatArray) -> CompresSAE:
-    model = CompresSAE(ModelConfig(D, H, K), seed=3)
-    model.projection = Projection.fit(items)
-    model.measure_latents(model.encode(items))
-    return model
+N, D = 300, 24
+"""Items and dimensions of the fixtures `items` and `navigator`."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -55,83 +40,6 @@ def filled(
         index.upsert(range(N), navigator.encode(items), [{"group": i % 10} for i in range(N)])
         index.optimize()
         yield index
-
-
-def test_the_balanced_form_is_pca_for_equal_distributions(items: FloatArray) -> None:
-    projection = Projection.fit(items)
-    values, vectors = np.linalg.eigh(items.T.astype(np.float64) @ items / N)
-    for dim in (1, 5, 24):
-        expected = (items @ vectors[:, ::-1][:, :dim]) @ (items @ vectors[:, ::-1][:, :dim]).T
-        scores = projection.queries(items, dim) @ (items @ projection.item_map[:dim].T).T
-        np.testing.assert_allclose(scores, expected, atol=1e-4)
-    assert values[-1] > values[0]
-    assert projection.source == "items"
-
-
-def test_both_sides_get_the_same_second_moment(items: FloatArray) -> None:
-    random = np.random.default_rng(5)
-    queries = items[:, ::-1] * random.normal(1, 0.3, size=(N, D)).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    projection = Projection.fit(items, queries)
-    a, b = projection.queries(queries, D).astype(np.float64), (items @ projection.item_map.T).astype(np.float64)
-    moments = [(side.T @ side / N) for side in (a, b)]
-    # Up to the ridge, both are the same diagonal matrix.
-    np.testing.assert_allclose(moments[0], moments[1], atol=3e-3)
-    assert np.abs(moments[0] - np.diag(np.diag(moments[0]))).max() < 3e-3
-    assert projection.source == "items and queries"
-
-
-def test_fitting_to_queries_finds_more_of_their_neighbours(items: FloatArray) -> None:
-    """Queries vary where items hardly do, so a projection of few dimensions must follow the queries."""
-    random = np.random.default_rng(6)
-    queries = (random.normal(size=(200, D)) * np.linspace(0.1, 1.5, D)).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    true = np.argsort(-(queries @ items.T), axis=1)[:, :10]
-
-    def share(projection: Projection) -> float:
-        scores = projection.queries(queries, 8) @ (items @ projection.item_map[:8].T).T
-        found = np.argsort(-scores, axis=1)[:, :30]
-        return float(np.mean([len(set(f) & set(t)) / 10 for f, t in zip(found.tolist(), true.tolist(), strict=True)]))
-
-    assert share(Projection.fit(items, queries)) > share(Projection.fit(items)) + 0.1
-
-
-def test_a_projection_is_saved_with_its_model(tmp_path: Path, navigator: CompresSAE) -> None:
-    navigator.save(tmp_path)
-    loaded = CompresSAE.load(tmp_path)
-    assert loaded.projection_fingerprint == navigator.projection_fingerprint
-    np.testing.assert_array_equal(loaded.projection.item_map, navigator.projection.item_map)
-    (tmp_path / PROJECTION_FILE).write_bytes(b"damaged")
-    with pytest.raises(ModelFileError, match="not a readable projection"):
-        _ = CompresSAE.load(tmp_path).projection
-    CompresSAE(ModelConfig(D, H, K), seed=9).save(tmp_path)
-    assert not (tmp_path / PROJECTION_FILE).exists()
-
-
-def test_a_model_without_a_projection_derives_one_from_its_atoms(tmp_path: Path, items: FloatArray) -> None:
-    model = CompresSAE(ModelConfig(D, H, K), seed=3)
-    assert model.projection.source == "dictionary"
-    assert model.projection_fingerprint == f"p-{model.fingerprint}"
-    model.save(tmp_path)
-    assert CompresSAE.load(tmp_path).projection_fingerprint == model.projection_fingerprint
-
-
-def test_the_share_of_an_item_that_navigation_vectors_hold(navigator: CompresSAE) -> None:
-    shares = [navigator.navigation_share(dim) for dim in (4, 12, 20, D)]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.8
-    assert shares[-1] == pytest.approx(1, abs=1e-3)  # the ridge of the fit is left
-    atoms, even = np.eye(D, dtype=np.float32), np.zeros(D, np.float32)
-    exact = Projection(np.eye(D, dtype=np.float32), np.eye(D, dtype=np.float32), "items")
-    assert exact.share(atoms, even, 6) == pytest.approx(6 / D)
-    assert exact.share(atoms, np.eye(D, dtype=np.float32)[7], 6) == 0
-    assert exact.share(atoms, np.eye(D, dtype=np.float32)[5], 6) == 1
-
-
-def test_navigation_vectors_come_from_codes(navigator: CompresSAE, items: FloatArray) -> None:
-    codes = navigator.encode(items[:20])
-    expected = navigator.decode(codes) @ navigator.projection.item_map[:7].T
-    np.testing.assert_allclose(navigator.navigation_vectors(codes, 7), expected, atol=1e-5)
 
 
 def _exhaustive(model: CompresSAE, codes: SparseCodes, query: FloatArray, limit: int) -> list[int]:
@@ -389,95 +297,3 @@ def test_bytes_are_reported(filled: CodeIndex) -> None:
         assert info.resident_bytes == info.navigation_bytes > N * 16 / 2
     else:
         assert info.navigation_bytes is info.resident_bytes is None
-
-
-def _plain(kind: str, path: Path, navigator: CompresSAE, items: FloatArray, **settings: Any) -> CodeIndex:
-    """An index without navigation vectors."""
-    chosen = IndexSettings(navigation=None, **settings)
-    index: CodeIndex
-    if kind == "edge":
-        index = EdgeIndex.create(path, navigator, chosen)
-    else:
-        index = QdrantIndex.create(QdrantClient(":memory:"), "items", navigator, chosen)
-    ids = [f"item-{row}" for row in range(N)]
-    dense = items if chosen.keep_dense else None
-    index.upsert(ids, navigator.encode(items), [{"n": row} for row in range(N)], dense, ["hash", *[""] * (N - 1)])
-    index.optimize()
-    return index
-
-
-def test_navigation_is_added_to_a_collection_in_place(navigator: CompresSAE, items: FloatArray, tmp_path: Path) -> None:
-    index = _plain("local", tmp_path, navigator, items)
-    assert isinstance(index, QdrantIndex)
-    client = index._connection.client
-    seen: list[int] = []
-    wanted = NavigationSettings(dim=16, bits=4)
-    assert index.add_navigation(navigator, wanted, size=70, on_items=seen.append) == N
-    assert (sum(seen), max(seen)) == (N, 70)
-    assert index.add_navigation(navigator, wanted) == 0
-    for each in (index, QdrantIndex.open(client, "items", navigator)):
-        assert each.settings.memory == "cold"
-        hits = Retriever(navigator, each).search(items[5], 5, first_stage="graph", prefetch=N)
-        assert hits[0].explain().first_stage == "graph"
-        assert [hit.id for hit in hits] == [
-            hit.id for hit in Retriever(navigator, each).search(items[5], 5, first_stage="codes", exact=True)
-        ]
-        assert each.hashes(["item-0", "item-1"]) == ["hash", ""]
-    index.upsert(["new"], navigator.encode(items[:1]))
-    assert index.add_navigation(navigator, wanted) == 0  # written with one
-    with pytest.raises(ConfigError, match="already has navigation vectors"):
-        index.add_navigation(navigator, NavigationSettings(dim=8))
-
-
-def test_navigation_vectors_that_are_missing_are_completed(
-    navigator: CompresSAE, items: FloatArray, tmp_path: Path
-) -> None:
-    index = _plain("local", tmp_path, navigator, items)
-    assert isinstance(index, QdrantIndex)
-    old = QdrantIndex.open(index._connection.client, "items", navigator)
-    assert index.add_navigation(navigator) == N
-    old.upsert(["late"], navigator.encode(items[:1]))  # opened before, so it writes none
-    assert index.add_navigation(navigator) == 1
-
-
-@pytest.mark.parametrize("keep_dense", [False, True])
-def test_an_embedded_index_is_rebuilt_with_navigation(
-    keep_dense: bool, navigator: CompresSAE, items: FloatArray, tmp_path: Path
-) -> None:
-    path = tmp_path / "index"
-    with _plain("edge", path, navigator, items, keep_dense=keep_dense, payload_fields={"n": "integer"}) as index:
-        identity, before = index.identity, index.retrieve([f"item-{row}" for row in range(N)])
-        with pytest.raises(CodeIndexError, match="open"):
-            add_navigation(str(path), navigator)
-    assert add_navigation(str(path), navigator, NavigationSettings(dim=16, bits=4), size=70) == N
-    assert [each.name for each in tmp_path.iterdir()] == ["index"]
-    with EdgeIndex.open(path, navigator) as rebuilt:
-        assert rebuilt.identity == identity
-        assert rebuilt.settings.payload_fields == {"n": "integer"}
-        assert rebuilt.hashes(["item-0", "item-1"]) == ["hash", ""]
-        for record, expected in zip(rebuilt.retrieve([record.id for record in before]), before, strict=True):
-            assert (record.id, record.payload) == (expected.id, expected.payload)
-            np.testing.assert_array_equal(record.values, expected.values)
-            assert (record.dense is None) == (expected.dense is None)
-        hits = Retriever(navigator, rebuilt).search(items[5], 5, first_stage="graph", prefetch=N)
-        assert hits[0].id == "item-5"
-    assert add_navigation(str(path), navigator, NavigationSettings(dim=16, bits=4)) == 0
-
-
-def test_a_failed_rebuilding_leaves_the_index_as_it_was(
-    navigator: CompresSAE, items: FloatArray, tmp_path: Path
-) -> None:
-    path = tmp_path / "index"
-    _plain("edge", path, navigator, items).close()
-
-    def fail(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        add_navigation(str(path), navigator, size=70, on_items=fail)
-    with EdgeIndex.open(path, navigator) as index:
-        assert (index.count(), index.projection) == (N, None)
-    assert add_navigation(str(path), navigator) == N
-    other = CompresSAE(ModelConfig(D, H, K), seed=8)
-    with pytest.raises(ModelMismatchError):
-        add_navigation(str(path), other)
