@@ -178,7 +178,7 @@ def test_hits_from_grpc_equal_those_from_the_clients_models() -> None:
 
 
 def test_codes_of_candidates_are_read_from_messages() -> None:
-    """Servers before 1.16 send a sparse vector in other fields."""
+    """Older servers send a sparse vector in other fields."""
     new, old, none = grpc.ScoredPoint(score=0.9), grpc.ScoredPoint(score=0.8), grpc.ScoredPoint(score=0.7)
     for number, message in enumerate((new, old, none), 1):
         message.id.num = number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,15 @@ import numpy.typing as npt
 from ..codes import FloatArray
 from ..scoring import EmbeddingQuery, QueryVector
 from ..telemetry import timed
+from .manifest import VECTOR_NAME
 from .plan import QueryPlan
 from .results import Hit
 
-__all__ = ["StoredCode", "above_minimum", "rescore"]
+__all__ = ["StoredCode", "Vectors", "above_minimum", "asked_for", "rescore", "scored"]
+
+Point = TypeVar("Point", bound="_ScoredPoint")
+Vectors: TypeAlias = tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]
+"""Indices and values of a code, and an embedding, as far as they were read."""
 
 
 class StoredCode(Protocol):
@@ -27,9 +32,31 @@ class StoredCode(Protocol):
     def values(self) -> Sequence[float]: ...
 
 
+class _ScoredPoint(Protocol):
+    """A point that an engine found."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def vector(self) -> Any: ...
+
+
 def above_minimum(hits: list[Hit], plan: QueryPlan) -> list[Hit]:
     """The hits whose score reaches the minimum of the plan."""
     return hits if plan.min_score is None else [hit for hit in hits if hit.score >= plan.min_score]
+
+
+def asked_for(plan: QueryPlan, vectors: Vectors) -> Vectors:
+    """What a hit keeps of the vectors that were read: no code that was read for rescoring alone."""
+    return vectors if plan.with_codes else (None, None, vectors[2])
+
+
+def scored(points: Sequence[Point], plan: QueryPlan) -> list[tuple[Point, float]]:
+    """Points with their scores, best first: by the engine, or by their codes if the plan rescores in this process."""
+    if not plan.is_rescored_here:
+        return [(point, point.score) for point in points]
+    codes = [(point.vector or {}).get(VECTOR_NAME) for point in points]
+    return [(points[row], score) for row, score in rescore(codes, plan)]
 
 
 @timed("compressae.search.rescoring.duration")

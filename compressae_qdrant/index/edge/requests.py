@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import qdrant_edge as qe
 
-from ...codes import FloatArray
 from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS, item_id, public_payload
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
 from ..plan import QueryPlan
 from ..points import CodePoint
 from ..reads import vectors_to_read
-from ..rescore import StoredCode, above_minimum, rescore
+from ..rescore import Vectors, above_minimum, asked_for, scored
 from ..results import Hit, Record
 from ..text import TextSearch
 from .filters import edge_filter
@@ -120,27 +118,12 @@ def _exact(query: QueryVector) -> Any:
 
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
     """The hits of a plan, best first."""
-    scored = [(point, point.score) for point in found]
-    if plan.is_rescored_here:
-        scored = [(found[row], score) for row, score in rescore([_code(point) for point in found], plan)]
     made = [
         Hit(item_id(point.id, point.payload), score, public_payload(point.payload), plan.origin,
-            *(_asked_for(plan, point) if plan.with_codes or plan.with_dense else ()))
-        for point, score in scored
+            *(asked_for(plan, _vectors(point)) if plan.with_codes or plan.with_dense else ()))
+        for point, score in scored(found, plan)
     ]  # fmt: skip
     return above_minimum(made, plan)
-
-
-def _code(point: qe.ScoredPoint) -> StoredCode | None:
-    vector: Any = point.vector or {}
-    code: StoredCode | None = vector.get(VECTOR_NAME)
-    return code
-
-
-def _asked_for(plan: QueryPlan, point: qe.ScoredPoint) -> tuple[Any, ...]:
-    """Code and embedding of a hit, as far as the plan asks for them."""
-    indices, values, dense = _vectors(point)
-    return (indices, values, dense) if plan.with_codes else (None, None, dense)
 
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:
@@ -155,9 +138,7 @@ def record(point: qe.ScoredPoint | qe.Record) -> Record:
     )
 
 
-def _vectors(
-    point: qe.ScoredPoint | qe.Record,
-) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
+def _vectors(point: qe.ScoredPoint | qe.Record) -> Vectors:
     """Indices and values of a point's code, and its embedding, as far as they were read."""
     vector: Any = point.vector or {}
     code, dense = vector.get(VECTOR_NAME), vector.get(DENSE_NAME)

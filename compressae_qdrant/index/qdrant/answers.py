@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, grpc_to_payload
 
-from ...codes import FloatArray
 from ..ids import PointId, content_hash, item_id, plain_id, public_payload
 from ..manifest import DENSE_NAME, VECTOR_NAME
 from ..plan import QueryPlan
-from ..rescore import StoredCode, above_minimum, rescore
+from ..rescore import StoredCode, Vectors, above_minimum, asked_for, scored
 from ..results import Hit, ItemId, Record
 
 __all__ = ["PointReader"]
@@ -82,13 +80,10 @@ class PointReader:
 
     def hits(self, plan: QueryPlan, points: Sequence[models.ScoredPoint | _Point]) -> list[Hit]:
         """The hits of a plan, best first."""
-        scored = [(point, point.score) for point in points]
-        if plan.is_rescored_here:
-            scored = [(points[row], score) for row, score in rescore([_code(point) for point in points], plan)]
         hits = [
             Hit(self.item_id(point), score, self.payload(point), plan.origin,
-                *(_asked_for(plan, point) if plan.with_codes or plan.with_dense else ()))
-            for point, score in scored
+                *(asked_for(plan, _vectors(point)) if plan.with_codes or plan.with_dense else ()))
+            for point, score in scored(points, plan)
         ]  # fmt: skip
         return above_minimum(hits, plan)
 
@@ -115,22 +110,10 @@ def _grpc_code(point: grpc.ScoredPoint) -> dict[str, StoredCode]:
     vector = vectors[VECTOR_NAME]
     if vector.HasField("sparse"):
         return {VECTOR_NAME: vector.sparse}
-    return {VECTOR_NAME: _OldCode(vector.indices.data, vector.data)}  # as servers before 1.16 send it
+    return {VECTOR_NAME: _OldCode(vector.indices.data, vector.data)}  # as older servers send it
 
 
-def _code(point: models.ScoredPoint | _Point) -> StoredCode | None:
-    vectors: Any = point.vector or {}
-    code: StoredCode | None = vectors.get(VECTOR_NAME)
-    return code
-
-
-def _asked_for(plan: QueryPlan, point: AnyPoint) -> tuple[Any, ...]:
-    """Code and embedding of a hit, as far as the plan asks for them."""
-    indices, values, dense = _vectors(point)
-    return (indices, values, dense) if plan.with_codes else (None, None, dense)
-
-
-def _vectors(point: AnyPoint) -> tuple[npt.NDArray[np.int32] | None, FloatArray | None, FloatArray | None]:
+def _vectors(point: AnyPoint) -> Vectors:
     """Indices and values of a point's code, ascending, and its embedding, as far as they were read."""
     vectors: Any = point.vector or {}
     code, dense = vectors.get(VECTOR_NAME), vectors.get(DENSE_NAME)
