@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 256)")
     parser.add_argument("--bits", type=float, default=1, help="bits per dimension: 1, 1.5, 2 or 4 (default: 1)")
     parser.add_argument("--m", type=int, default=8, help="links of the graph per item and layer (default: 8)")
+    parser.add_argument("--k", type=int, help="non-zeros of a code (default: the model's)")
     parser.add_argument("--seconds", type=float, default=2, help="duration of each throughput run, s (default: 2)")
     parser.add_argument("--no-baselines", action="store_true", help="leave TurboQuant out")
     args = parser.parse_args()
@@ -203,6 +204,8 @@ def main() -> None:
     print(f"Catalog: {name}")
     model = load_or_train(args.model, vectors)
     x = unit_rows(vectors)
+    if args.k is not None:
+        model = model.with_k(args.k, x[:20_000])
     random = np.random.default_rng(2026)
     own: npt.NDArray[np.int64] | None = None
     if args.queries is None:

@@ -25,7 +25,7 @@ from compressae_qdrant.search.defaults import GraphSizes
 from compressae_qdrant.search.planner import QueryPlanner
 from compressae_qdrant.search.settings import search_settings
 
-__all__ = ["GraphIndexRun", "graph_runs"]
+__all__ = ["GraphIndexRun", "bytes_read", "forget", "graph_runs"]
 
 QUARTER, MILLION = 250_000, 1_000_000
 _LOAD_ITEMS = 4096
@@ -130,15 +130,15 @@ class GraphIndexRun:
         for sizes in _COLD:
             pages, cold, warm = [], [], []
             for opening in range(_COLD_OPENINGS):
-                _forget(work / self.name)
+                forget(work / self.name)
                 with EdgeIndex.open(work / self.name, model) as index:
                     some = queries[opening * _COLD_QUERIES : (opening + 1) * _COLD_QUERIES]
                     plans = self._plans(index, model, some, sizes)
                     for plan in plans:
-                        before, started = _bytes_read(), time.perf_counter()
+                        before, started = bytes_read(), time.perf_counter()
                         index.search(plan)
                         cold.append((time.perf_counter() - started) * 1e3)
-                        pages.append((_bytes_read() - before) / 4096)
+                        pages.append((bytes_read() - before) / 4096)
                     for plan in plans:
                         started = time.perf_counter()
                         index.search(plan)
@@ -196,7 +196,7 @@ def _quantised(folder: Path) -> Iterator[Path]:
     return folder.glob("shard/segments/*/vector_storage-navigation/quantized*")
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Drop the files of a closed index from the page cache."""
     for root, _, names in os.walk(folder):
         for name in names:
@@ -205,7 +205,7 @@ def _forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _bytes_read() -> int:
+def bytes_read() -> int:
     """Bytes that this process has made the system read from disk."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(dict(line.split(": ") for line in lines)["read_bytes"])

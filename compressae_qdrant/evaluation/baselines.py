@@ -204,6 +204,7 @@ def dense_shard(
     datatype: str,
     quantization: Any,
     numbers: Mapping[str, Sequence[int]] | None = None,
+    hnsw: qe.HnswIndexConfig | None = None,
 ) -> qe.EdgeShard:
     """Create, load and optimise a shard of dense vectors in an empty directory.
 
@@ -213,6 +214,7 @@ def dense_shard(
         datatype: name of the engine's datatype.
         quantization: settings of the quantised vectors; None stores no others.
         numbers: payload fields, indexed for filters, with a number for each vector.
+        hnsw: settings of the graph; None takes the engine's defaults.
     """
     numbers = numbers or {}
     params = qe.EdgeVectorParams(
@@ -220,7 +222,7 @@ def dense_shard(
         distance=qe.Distance.Cosine,
         datatype=getattr(qe.VectorStorageDatatype, datatype),
         quantization_config=quantization,
-        hnsw_config=qe.HnswIndexConfig(m=HNSW_M, ef_construct=EF_CONSTRUCT, full_scan_threshold=10),
+        hnsw_config=hnsw or qe.HnswIndexConfig(m=HNSW_M, ef_construct=EF_CONSTRUCT, full_scan_threshold=10),
         memory=qe.Memory.Cold if quantization else qe.Memory.Cached,
     )
     optimizers = qe.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)

@@ -26,9 +26,9 @@ FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "
 
 
 NAVIGATION_BITS = (1, 1.5, 2, 4)
+"""Bits per dimension that the engine's TurboQuant offers."""
 NAVIGATION_DIM = 256
 """Default dimensions of navigation vectors, if the embeddings have as many."""
-"""Bits per dimension that the engine's TurboQuant offers."""
 
 
 @dataclass(frozen=True)
