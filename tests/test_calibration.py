@@ -19,11 +19,15 @@ from compressae_qdrant import (
     IndexSettings,
     Retriever,
 )
+from compressae_qdrant.capacity import load_constants
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.errors import ConfigError, InvalidInputError, ModelFileError, ModelMismatchError
 from compressae_qdrant.evaluation.calibrate import calibrate
+from compressae_qdrant.evaluation.calibrate_graph import graph_plans
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.metrics import recall
 from compressae_qdrant.model.calibration import CALIBRATION_FILE, CalibratedPlan, Calibration, PlanRecall
+from compressae_qdrant.search.defaults import graph_sizes
 from compressae_qdrant.search.settings import search_settings
 from compressae_qdrant.vectors import exact_neighbours
 
@@ -142,6 +146,23 @@ def test_plans_of_the_graph_are_measured_and_taken(
         assert hit.explain().first_stage == "codes"
         with pytest.raises(ConfigError, match="no navigation vectors"):
             Retriever(own_model, index).search(embeddings[0], 1, target_recall=0.3, first_stage="graph")
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["codes", "keep_dense"])
+def test_default_candidates_are_tried_with_more_and_fewer_nodes(
+    own_model: CompresSAE, embeddings: FloatArray, dense: bool
+) -> None:
+    own = np.arange(0, 600, 10)
+    truth = exact_neighbours(embeddings[own], embeddings, 20, own)
+    plans = graph_plans(
+        own_model, own_model.encode(embeddings), embeddings, own, truth, [5, 20], [20, 400], NavigationSettings(),
+        keep_dense=dense, index=None, items=600, constants=load_constants(),
+    )  # fmt: skip
+    few, many = graph_sizes(5, keep_dense=dense), graph_sizes(20, keep_dense=dense)
+    assert {plan.prefetch for plan in plans} == {few.candidates, 20, many.candidates}  # 400 are too many
+    nodes = {few.ef // 2, few.ef, 2 * few.ef, 4 * few.ef}
+    assert {plan.navigation_ef for plan in plans if plan.prefetch == few.candidates} == nodes
+    assert {tuple(plan.recall) for plan in plans if plan.prefetch < 20} <= {(5,)}
 
 
 def test_save_and_load_round_trip(tmp_path: Path) -> None:

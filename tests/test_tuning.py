@@ -57,9 +57,10 @@ def test_every_setting_is_measured(whole: TuneResult) -> None:
     settings = {(p.latents, p.k, p.datatype, p.first_stage, p.first_stage_latents, p.prefetch) for p in whole.points}
     assert len(settings) == len(whole.points)
     assert {p.k for p in whole.points} == {4, 6, 8, 12}
-    assert len(whole.points) == 2 * 4 * 1 * (2 + 1) * 2
+    assert len(whole.points) == 2 * 4 * 1 * ((2 + 1) * 2 + 1)
     graph = [p for p in whole.points if p.first_stage == "graph"]
-    assert len(graph) == 2 * 4 * 2
+    assert len(graph) == 2 * 4 * (2 + 1)  # with each factor and by the default plan
+    assert {p.prefetch for p in graph} == {16, 20, 50}
     assert {p.first_stage_latents for p in graph} == {None}
     assert len({p.bytes for p in graph}) == 1  # codes are on disk, whatever their length
     many, few = ([p.recall for p in graph if p.prefetch == prefetch] for prefetch in (50, 20))

@@ -41,8 +41,6 @@ _FIRST_STAGE: Final = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048)
 _PREFETCH: Final = (
     1, 5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 1500, 2000, 3000,
 )  # fmt: skip
-_MAX_GRAPH_PREFETCH: Final = 1000
-"""Most candidates of a plan of the graph; more are not worth their time."""
 _SEED: Final = 17
 _ONE_SIDED: Final = 1.645
 """Standard errors of a mean in a one-sided 95% confidence bound."""
@@ -169,8 +167,8 @@ def calibrate(
     if graph is not None:
         progress("graph", 0.92)
         plans += graph_plans(
-            model, codes, x, own, truth, limits, [count for count in counts if count <= _MAX_GRAPH_PREFETCH], graph,
-            keep_dense=dense, index=index, items=catalog_items, constants=known,
+            model, codes, x, own, truth, limits, counts, graph, keep_dense=dense, index=index, items=catalog_items,
+            constants=known,
         )  # fmt: skip
     # Of each first stage, as an index may have codes alone and a search may name its first stage.
     fronts = [_front([plan for plan in plans if plan.first_stage == stage], limits) for stage in get_args(PlannedStage)]

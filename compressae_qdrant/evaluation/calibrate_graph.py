@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -25,8 +26,11 @@ from .temporary_index import temporary_index
 
 __all__ = ["graph_plans"]
 
-_EF_FACTORS: Final = (1, 2)
-"""Multiples of the default ef to try."""
+_EF_FACTORS: Final = (0.5, 1, 2, 4)
+"""Multiples of the default ef to try. Where navigation vectors are fine, a higher recall takes more nodes, and no more
+candidates."""
+_MAX_FACTOR: Final = 4
+"""Most candidates to try, in multiples of the default; more are not worth their time."""
 _TIMED: Final = 25
 """Queries that time each plan."""
 _ONE_SIDED: Final = 1.645
@@ -56,7 +60,7 @@ def graph_plans(
         own: (q,) rows of the queries.
         truth: (q, depth) rows of their true neighbours, without themselves.
         limits: numbers of hits to measure recall at.
-        counts: numbers of candidates to try.
+        counts: numbers of candidates to try, besides the default of each limit.
         navigation: settings of the navigation vectors.
         keep_dense: whether kept embeddings rank the candidates.
         index: index of the catalog, on which plans are timed; None takes the constants.
@@ -72,11 +76,12 @@ def graph_plans(
         assert stored is not None
         dim = stored.dim or model.max_navigation_dim
         fine = model.navigation_share(dim) >= FINE_SHARE
-        for count in counts:
+        sizes_for = partial(graph_sizes, fine=fine, keep_dense=keep_dense)
+        defaults = [min(sizes_for(limit).candidates, len(x) - 1) for limit in limits]
+        for count in sorted({*defaults, *(count for count in counts if count <= _MAX_FACTOR * max(defaults))}):
             usable = [limit for limit in limits if limit <= count]
-            for ef in sorted(
-                {graph_sizes(1, fine=fine, prefetch=count, keep_dense=keep_dense).ef * factor for factor in _EF_FACTORS}
-            ):
+            default = sizes_for(1, prefetch=count).ef
+            for ef in sorted({max(round(default * factor), count) for factor in _EF_FACTORS}):
                 if not usable:
                     continue
                 # One candidate more, as the query itself is among them and does not count.
@@ -89,18 +94,16 @@ def graph_plans(
     if index is None:
         cost = {
             (count, ef): graph_ms(
-                constants.search,
-                items,
-                model.latents,
-                graph_sizes(1, fine=fine, keep_dense=keep_dense, prefetch=count, ef=ef),
-                dim,
+                constants.search, items, model.latents, sizes_for(1, prefetch=count, ef=ef), dim,
                 by_embeddings=keep_dense,
-            )
-            + _planning(constants, model, makes_vector=not keep_dense and count > RESCORED_HERE)
+            ) + _planning(constants, model, makes_vector=not keep_dense and count > RESCORED_HERE)
             for count, ef in found
-        }
+        }  # fmt: skip
     else:
-        cost = _timed(index, model, x[own[:_TIMED]], list(found))
+        cost = {}
+        for here in (True, False):  # which takes another time for each candidate
+            plans = [plan for plan in found if (plan[0] <= RESCORED_HERE) == here]
+            cost |= _timed(index, model, x[own[:_TIMED]], plans)
     return [CalibratedPlan(0, count, 0.0, cost[count, ef], each, "graph", ef) for (count, ef), each in found.items()]
 
 
@@ -119,10 +122,13 @@ def _planning(constants: Constants, model: CompresSAE, *, makes_vector: bool) ->
 def _timed(
     index: CodeIndex, model: CompresSAE, queries: FloatArray, plans: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], float]:
-    """Costs fitted to the median times of plans with the fewest, middle and most candidates."""
+    """Costs of plans, fitted to the median times of the one with the fewest candidates and nodes, a middle one, and the
+    two with the most."""
+    if not plans:
+        return {}
     retriever = Retriever(model, index)
     ordered = sorted(plans)
-    chosen = dict.fromkeys([ordered[0], ordered[len(ordered) // 2], ordered[-2], ordered[-1]])
+    chosen = dict.fromkeys([ordered[0], ordered[len(ordered) // 2], *ordered[-2:]])
     rows, seconds = [], []
     for count, ef in chosen:
         elapsed = []

@@ -17,6 +17,7 @@ from ..index import IndexSettings
 from ..index.settings import NavigationSettings
 from ..metrics import recall
 from ..model.compressae import CompresSAE
+from ..search.defaults import graph_sizes
 from ..search.retriever import Retriever
 from ..vectors import exact_neighbours, unit_rows
 from .points import Goal, SearchSpace, TrialPoint
@@ -116,6 +117,8 @@ def measure(
 
 def _plans(space: SearchSpace, graph: bool, latents: int, depth: int) -> Iterator[tuple[PlannedStage, int | None, int]]:
     """First stage, latents of one by codes, and candidates of each query plan to try."""
+    if graph:
+        yield "graph", None, graph_sizes(depth).candidates
     for factor in space.prefetch:
         if graph:
             yield "graph", None, factor * depth
