@@ -62,6 +62,8 @@ def ours(args: argparse.Namespace, bench: Bench, folder: Path) -> list[ComparedM
         found.append(codes(f"codes k={k}", graph, model, navigation=NavigationSettings()))
         dense: Configs = {"originals on disk": ("ours, originals on disk", {})}
         found.append(codes(f"codes k={k}", dense, model, keep_dense=True))
+        both: Configs = {"graph, originals on disk": ("ours, graph, originals on disk", {"first_stage": "graph"})}
+        found.append(codes(f"codes k={k}", both, model, keep_dense=True, navigation=NavigationSettings()))
         if k == args.k[0]:
             every = _every_config(k, model)
     return found + every

@@ -44,6 +44,7 @@ _STYLES: Final = {
     "ours, exhaustive": _Style("#c1121f", "D", ":"),
     "ours, graph": _Style("#c1121f", "h", "--"),
     "ours, originals on disk": _Style("#c1121f", "o"),
+    "ours, graph, originals on disk": _Style("#c1121f", "h", "--"),
     "ours": _Style("#c1121f", "*", "none"),
     "ours, refit": _Style("#d9777d", "p", "none"),
     "ours, encoder": _Style("#d9777d", "s", "none"),
