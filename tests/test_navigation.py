@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from compressae_qdrant.errors import CodeIndexError, ConfigError, InvalidInputEr
 from compressae_qdrant.index import CodeIndex
 from compressae_qdrant.index.manifest import Manifest
 from compressae_qdrant.index.qdrant.creation import create_steps
-from compressae_qdrant.index.settings import NavigationSettings
+from compressae_qdrant.index.settings import NavigationDatatype, NavigationSettings
 from compressae_qdrant.model import CompresSAE
 from compressae_qdrant.model.projection import Projection
 from compressae_qdrant.scoring import asymmetric, score
@@ -202,6 +203,27 @@ def test_stored_navigation_vectors_order_the_nodes_again(
         assert found(navigation_candidates=80) > found(navigation_candidates=0) + 0.1
 
 
+def test_navigation_vectors_of_four_bits_find_the_same(
+    tmp_path: Path, navigator: CompresSAE, items: FloatArray
+) -> None:
+    datatypes: tuple[NavigationDatatype, ...] = ("float16", "turbo4")
+    found = {}
+    for datatype in datatypes:
+        settings = IndexSettings(navigation=NavigationSettings(datatype=datatype))
+        with EdgeIndex.create(tmp_path / datatype, navigator, settings) as index:
+            index.upsert(range(N), navigator.encode(items))
+            index.optimize()
+            stored = index.settings.navigation
+            assert stored is not None
+            assert stored.datatype == datatype
+            hits = Retriever(navigator, index).search_batch(items[:40], 5, first_stage="graph")
+            found[datatype] = [{hit.id for hit in each} for each in hits]
+        config = json.loads((tmp_path / datatype / "shard" / "edge_config.json").read_bytes())
+        assert config["vectors"]["navigation"]["datatype"] == datatype
+    shared = [len(one & other) for one, other in zip(found["float16"], found["turbo4"], strict=True)]
+    assert np.mean(shared) > 4.5
+
+
 def test_an_index_without_navigation_says_so(tmp_path: Path, navigator: CompresSAE, items: FloatArray) -> None:
     with EdgeIndex.create(tmp_path / "index", navigator, IndexSettings(navigation=None)) as index:
         index.upsert(range(9), navigator.encode(items[:9]))
@@ -240,6 +262,7 @@ def test_another_projection_is_refused_for_the_graph_only(
         ({"m": 1}, "m is 1; it must be from 2 to 128"),
         ({"ef_construct": 1}, "ef_construct is 1"),
         ({"memory": "hot"}, "memory is 'hot'"),
+        ({"datatype": "turbo8"}, "navigation datatype is 'turbo8'; it must be one of float16, turbo4"),
     ],
 )
 def test_bad_navigation_settings_are_named(settings: dict[str, Any], complaint: str) -> None:

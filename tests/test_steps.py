@@ -237,15 +237,21 @@ def test_an_adopted_collection_keeps_its_points_and_payloads(
         add_codes(dense, "items", "image", model)
 
 
+VERSIONS = [
+    ("1.18.3", "turbo4", True), ("1.19.0", "turbo4", False), ("1.19.2-dev", "turbo8", True),
+    ("1.20.0", "turbo8", False), ("unknown", "turbo8", False), ("1.18.3", "float16", False),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("version", "datatype", "refused"),
+    ("vectors", "version", "datatype", "refused"),
     [
-        ("1.18.3", "turbo4", True), ("1.19.0", "turbo4", False), ("1.19.2-dev", "turbo8", True),
-        ("1.20.0", "turbo8", False), ("unknown", "turbo8", False), ("1.18.3", "float16", False),
+        *(("embeddings", *case) for case in VERSIONS),
+        *(("navigation", *case) for case in VERSIONS if "8" not in case[1]),
     ],
-)  # fmt: skip
-def test_a_server_too_old_for_the_kept_embeddings_is_named(
-    model: CompresSAE, version: str, datatype: Any, refused: bool
+)
+def test_a_server_too_old_for_the_datatype_of_dense_vectors_is_named(
+    model: CompresSAE, vectors: str, version: str, datatype: Any, refused: bool
 ) -> None:
     called: list[str] = []
 
@@ -255,9 +261,12 @@ def test_a_server_too_old_for_the_kept_embeddings_is_named(
             return False
         return call.parse(models.VersionInfo(title="qdrant", version=version)) if called[-1] == "info" else None
 
-    manifest = Manifest.of(model, IndexSettings(keep_dense=datatype))
+    kept = IndexSettings(keep_dense=datatype)
+    settings = kept if vectors == "embeddings" else IndexSettings(navigation=NavigationSettings(datatype=datatype))
+    name = "dense_datatype" if vectors == "embeddings" else "datatype of navigation"
+    manifest = Manifest.of(model, settings)
     if refused:
-        with pytest.raises(CodeIndexError, match=f"is Qdrant .*dense_datatype='{datatype}' needs 1.* or newer"):
+        with pytest.raises(CodeIndexError, match=f"is Qdrant .*{name}='{datatype}' needs 1.* or newer"):
             steps.follow(create_steps("items", manifest), run)
     else:
         steps.follow(create_steps("items", manifest), run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from ..checks import check_choice, check_flag, check_number, check_sequence, check_text, check_whole, shown
 from ..codes import Scale
@@ -13,7 +13,7 @@ from .text import TextFields, TextSettings, text_settings
 
 __all__ = [
     "NAVIGATION_BITS", "NAVIGATION_DIM", "Datatype", "DenseDatatype", "FieldType", "IndexSettings", "Memory",
-    "NavigationSettings", "ShardKey",
+    "NavigationDatatype", "NavigationSettings", "ShardKey",
 ]  # fmt: skip
 
 ShardKey = int | str
@@ -21,6 +21,7 @@ ShardKey = int | str
 
 Datatype = Literal["float32", "float16", "uint8"]
 DenseDatatype = Literal["float16", "turbo8", "turbo4"]
+NavigationDatatype = Literal["float16", "turbo4"]
 Memory = Literal["pinned", "cached", "cold"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "uuid", "geo"]
 
@@ -29,6 +30,7 @@ NAVIGATION_BITS = (1, 1.5, 2, 4)
 """Bits per dimension that the engine's TurboQuant offers."""
 NAVIGATION_DIM = 256
 """Default dimensions of navigation vectors, if the embeddings have as many."""
+_FULL_SCAN_KB: Final[Mapping[NavigationDatatype, int]] = {"float16": 10_000, "turbo4": 2_500}
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,11 @@ class NavigationSettings:
     """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 256, or the embeddings'
     dimensions if those are fewer. Measured on 63,666 items; see EXPERIMENTS.md."""
     bits: float = 1
-    """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk in half precision; searches
-    compare the best nodes by it (`SearchOptions.navigation_candidates`)."""
+    """Bits per dimension in memory: 1, 1.5, 2 or 4. The vector itself is kept on disk; searches compare the best nodes
+    by it (`SearchOptions.navigation_candidates`)."""
+    datatype: NavigationDatatype = "float16"
+    """How the vector is stored on disk: "float16" takes 2 bytes per dimension, "turbo4" half a byte (the engine's
+    TurboQuant; servers need Qdrant 1.19), at up to 0.003 less recall@100 (EXPERIMENTS.md)."""
     m: int = 8
     """Links per item and layer of the graph; the lowest layer has 2 m. Vectors of 256 dimensions and 1 bit with their
     graph take 73 bytes an item at m=8 and 92 at m=16 (63,666 items)."""
@@ -66,6 +71,13 @@ class NavigationSettings:
         if self.ef_construct < 4:
             raise ConfigError(f"navigation ef_construct is {self.ef_construct}; it must be at least 4")
         check_choice("navigation memory", self.memory, get_args(Memory), error=ConfigError)
+        check_choice("navigation datatype", self.datatype, get_args(NavigationDatatype), error=ConfigError)
+
+    @property
+    def full_scan_kb(self) -> int:
+        """KB of stored vectors below which the engine compares the items that match a filter one by one, exactly,
+        instead of walking the graph: the same number of items for each datatype."""
+        return _FULL_SCAN_KB[self.datatype]
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,6 @@ _BITS: Final[dict[float, qe.TurboQuantBitSize]] = {
     2: qe.TurboQuantBitSize.Bits2,
     4: qe.TurboQuantBitSize.Bits4,
 }
-_FULL_SCAN_KB: Final = 10_000
-"""Filters that match items with fewer KB of navigation vectors are answered without the graph, exactly."""
 
 
 def create_shard(path: Path, manifest: Manifest) -> None:
@@ -124,7 +122,7 @@ def _dense_vectors(manifest: Manifest) -> dict[str, qe.EdgeVectorParams]:
         vectors[DENSE_NAME] = qe.EdgeVectorParams(
             size=manifest.dim,
             distance=qe.Distance.Cosine,
-            datatype=getattr(qe.VectorStorageDatatype, _DENSE_DATATYPES[manifest.settings.dense_datatype]),
+            datatype=_dense_datatype(manifest.settings.dense_datatype),
             hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=1_000_000),
             memory=qe.Memory.Cold,
         )
@@ -134,12 +132,17 @@ def _dense_vectors(manifest: Manifest) -> dict[str, qe.EdgeVectorParams]:
         vectors[NAVIGATION_NAME] = qe.EdgeVectorParams(
             size=dim,
             distance=qe.Distance.Dot,
-            datatype=qe.VectorStorageDatatype.Float16,
+            datatype=_dense_datatype(navigation.datatype),
             quantization_config=qe.TurboQuantQuantizationConfig(bits=_BITS[navigation.bits], memory=memory),
             hnsw_config=qe.HnswIndexConfig(
-                m=navigation.m, ef_construct=navigation.ef_construct, full_scan_threshold=_FULL_SCAN_KB,
+                m=navigation.m, ef_construct=navigation.ef_construct, full_scan_threshold=navigation.full_scan_kb,
                 payload_m=0, memory=memory,
             ),
             memory=qe.Memory.Cold,
         )  # fmt: skip
     return vectors
+
+
+def _dense_datatype(name: DenseDatatype) -> qe.VectorStorageDatatype:
+    datatype: qe.VectorStorageDatatype = getattr(qe.VectorStorageDatatype, _DENSE_DATATYPES[name])
+    return datatype

@@ -155,9 +155,9 @@ def configure_vector_call(collection: str, manifest: Manifest) -> Call[None]:
 def add_navigation_call(collection: str, manifest: Manifest) -> Call[None]:
     """Add the vector of the navigation vectors to an existing collection (Qdrant 1.18 or newer)."""
     params = _dense_params(manifest)[NAVIGATION_NAME]
-    config = models.DenseVectorConfig(
-        size=params.size, distance=params.distance, datatype=models.VectorStorageDatatype.FLOAT16
-    )
+    assert manifest.settings.navigation is not None
+    datatype = models.VectorStorageDatatype(manifest.settings.navigation.datatype)
+    config = models.DenseVectorConfig(size=params.size, distance=params.distance, datatype=datatype)
     return _add_call(
         "add navigation vectors to", collection, NAVIGATION_NAME, models.DenseVectorNameConfig(dense=config)
     )
@@ -240,7 +240,7 @@ def _index_params(settings: IndexSettings) -> models.SparseIndexParams:
 
 def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
     """The dense vectors of a collection: embeddings, read for rescoring only, and navigation vectors with their graph.
-    Both are stored in half precision on disk."""
+    Both are stored on disk."""
     vectors = {}
     if manifest.settings.keep_dense:
         vectors[DENSE_NAME] = models.VectorParams(
@@ -257,11 +257,15 @@ def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
         vectors[NAVIGATION_NAME] = models.VectorParams(
             size=dim,
             distance=models.Distance.DOT,
-            datatype=models.Datatype.FLOAT16,
+            datatype=models.Datatype(navigation.datatype),
             on_disk=True,
             quantization_config=models.TurboQuantization(turbo=turbo),
             hnsw_config=models.HnswConfigDiff(
-                m=navigation.m, ef_construct=navigation.ef_construct, payload_m=0, on_disk=not in_memory
+                m=navigation.m,
+                ef_construct=navigation.ef_construct,
+                payload_m=0,
+                on_disk=not in_memory,
+                full_scan_threshold=navigation.full_scan_kb,
             ),
         )
     return vectors

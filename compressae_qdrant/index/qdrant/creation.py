@@ -40,7 +40,7 @@ from .collections import (
 from .contents import Contents, contents_call, shard_keys_call
 from .steps import Steps
 
-__all__ = ["adopt_steps", "create_steps", "open_steps"]
+__all__ = ["adopt_steps", "check_version", "create_steps", "open_steps"]
 
 _LOG = logging.getLogger(__name__)
 _SINCE: Final[Mapping[DenseDatatype, tuple[int, ...]]] = {"turbo4": (1, 19), "turbo8": (1, 20)}
@@ -119,7 +119,7 @@ def create_steps(collection: str, manifest: Manifest, *, local: bool = False) ->
     if (yield exists_call(collection)):
         return (yield from _complete(collection, manifest, local))
     if not local:
-        yield from _check_version(collection, manifest)
+        yield from check_version(collection, manifest)
     yield from _create(collection, manifest)
     settings = manifest.settings
     everything = _Missing(keys=settings.shard_keys, fields=tuple(field_schemas(settings)))
@@ -191,19 +191,29 @@ def _missing(collection: str, contents: Contents, manifest: Manifest, local: boo
     return _Missing(contents.missing_vectors(manifest), keys, fields)
 
 
-def _check_version(collection: str, manifest: Manifest) -> Steps[None]:
-    """Check that a server can store the kept embeddings. An older one fails with an internal error."""
-    datatype = manifest.settings.dense_datatype
-    if not manifest.settings.keep_dense or datatype not in _SINCE:
+def check_version(collection: str, manifest: Manifest) -> Steps[None]:
+    """Check that a server can store the dense vectors of an index. An older one fails with an internal error.
+
+    Raises:
+        CodeIndexError: it is too old for the datatype of the kept embeddings or of the navigation vectors.
+    """
+    settings = manifest.settings
+    chosen: dict[str, DenseDatatype] = {}
+    if settings.keep_dense:
+        chosen["dense_datatype"] = settings.dense_datatype
+    if settings.navigation is not None and manifest.navigation_dim is not None:
+        chosen["datatype of navigation"] = settings.navigation.datatype
+    newer = {name: datatype for name, datatype in chosen.items() if datatype in _SINCE}
+    if not newer:
         return
     version: tuple[int, ...] = yield version_call()
-    needed = _SINCE[datatype]
-    if version and version < needed:
-        raise CodeIndexError(
-            f"the server of collection {collection!r} is Qdrant {'.'.join(map(str, version))}, and "
-            f"dense_datatype={datatype!r} needs {'.'.join(map(str, needed))} or newer; upgrade the server, or keep the "
-            "embeddings as 'float16'"
-        )
+    for name, datatype in newer.items():
+        if version and version < _SINCE[datatype]:
+            raise CodeIndexError(
+                f"the server of collection {collection!r} is Qdrant {'.'.join(map(str, version))}, and {name}="
+                f"{datatype!r} needs {'.'.join(map(str, _SINCE[datatype]))} or newer; upgrade the server, or use "
+                "'float16'"
+            )
 
 
 def _create(collection: str, manifest: Manifest) -> Steps[None]:

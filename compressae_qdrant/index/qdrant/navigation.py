@@ -14,6 +14,7 @@ from ..protocol import CodeModel
 from ..results import Record, stacked_codes
 from .collections import add_navigation_call, configure_navigation_call, store_manifest_call
 from .contents import Contents, contents_call
+from .creation import check_version
 from .requests import Requests
 from .steps import Steps, scroll_steps
 
@@ -45,6 +46,7 @@ def navigation_steps(
     """
     contents: Contents = yield contents_call("inspect", collection)
     if NAVIGATION_NAME not in (contents.dense or ()):
+        yield from check_version(collection, manifest)
         try:
             yield add_navigation_call(collection, manifest)
         except IndexUnavailableError:
@@ -68,7 +70,7 @@ def navigation_steps(
             coded = [record for record in records if record.indices.size]
             if coded:
                 vectors = model.navigation_vectors(stacked_codes(coded, model), dim)
-                # The engine stores half precision.
+                # The engine stores half precision or less.
                 yield requests.set_navigation(
                     [record.id for record in coded], vectors.astype(np.float16).astype(np.float32)
                 )
