@@ -230,7 +230,7 @@ def _navigation(codes: SparseCodes, manifest: Manifest, model: CodeModel | None)
             f"the index has navigation vectors of projection {manifest.projection!r} but the model has "
             f"{model.projection_fingerprint!r}; load the model with which the index was created, or build a new index"
         )
-    # The engine stores half precision.
+    # The engine stores half precision or less.
     return model.navigation_vectors(codes, dim).astype(np.float16).astype(np.float32)
 
 
