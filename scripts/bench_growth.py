@@ -11,7 +11,7 @@ whole searches: for items, which are left out of their own hits, and for the que
 item scored, that a search finds: it is the recall of the first stage, whatever the codes can tell apart. The last
 column is the median time relative to the same search of the smaller catalog.
 
-Codes are kept in the work directory, so that a second run does not encode again.
+Codes and indexes are kept in the work directory, so that a second run does not encode again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import contextlib
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from compressae_qdrant.vectors import exact_neighbours, unit_rows
 
 LIMITS = (10, 100)
 LOAD = 4096
+IN_A_ROW = 50
 SEARCHES = ("codes", "graph", "graph, twice the nodes")
 
 
@@ -63,20 +65,28 @@ class Queries:
         return ids if self.own is None else [id for id in ids if id != self.own[number]]
 
 
-def build(folder: Path, model: CompresSAE, codes: SparseCodes, navigation: NavigationSettings | None) -> EdgeIndex:
+@dataclass(frozen=True)
+class Size:
+    """A catalog's index, and the queries that it is asked."""
+
+    items: int
+    retriever: Retriever
+    asked: list[Queries]
+
+
+def build(folder: Path, model: CompresSAE, codes: SparseCodes, navigation: NavigationSettings | None) -> None:
     """Load and optimise an index, and print its times."""
     started = time.perf_counter()
-    index = EdgeIndex.create(folder, model, IndexSettings(navigation=navigation))
-    for start in range(0, len(codes), LOAD):
-        index.upsert(range(start, min(start + LOAD, len(codes))), codes[start : start + LOAD])
-    loaded = time.perf_counter()
-    index.optimize()
-    done = time.perf_counter()
+    with EdgeIndex.create(folder, model, IndexSettings(navigation=navigation)) as index:
+        for start in range(0, len(codes), LOAD):
+            index.upsert(range(start, min(start + LOAD, len(codes))), codes[start : start + LOAD])
+        loaded = time.perf_counter()
+        index.optimize()
+        done = time.perf_counter()
     name = "codes" if navigation is None else "codes and navigation"
     print(
         f"| {len(codes):,} | {name} | {loaded - started:.0f} | {done - loaded:.0f} | {done - started:.0f} |", flush=True
     )
-    return index
 
 
 def build_graph(folder: Path, model: CompresSAE, codes: SparseCodes, settings: NavigationSettings) -> None:
@@ -87,6 +97,17 @@ def build_graph(folder: Path, model: CompresSAE, codes: SparseCodes, settings: N
     hnsw = qe.HnswIndexConfig(m=settings.m, ef_construct=settings.ef_construct, full_scan_threshold=10)
     dense_shard(folder, vectors, "Float16", quantisers()[f"TurboQuant {settings.bits:g} bit"], hnsw=hnsw).close()
     print(f"| {len(codes):,} | navigation alone | | | {time.perf_counter() - started:.0f} |", flush=True)
+
+
+def build_all(work: Path, model: CompresSAE, codes: SparseCodes) -> None:
+    """Build the three indexes of one size, and print a table of their times."""
+    folders = {kind: work / f"{kind}-{len(codes)}" for kind in ("codes-alone", "graph-alone", "both")}
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+    print("\n| items | index | load, s | optimise, s | together, s |\n|---|---|---|---|---|")
+    build(folders["codes-alone"], model, codes, None)
+    build_graph(folders["graph-alone"], model, codes, NavigationSettings())
+    build(folders["both"], model, codes, NavigationSettings())
 
 
 def queries_of(
@@ -108,30 +129,41 @@ def options_of(search: str, limit: int) -> dict[str, Any]:
     return {"first_stage": "graph", **nodes}
 
 
-def measure(index: EdgeIndex, model: CompresSAE, items: int, asked: list[Queries], base: dict[Any, float]) -> None:
-    """Print a table row for each search; `base` holds the times of the smaller catalog once it was measured."""
-    retriever = Retriever(model, index)
+def measure(sizes: Sequence[Size]) -> None:
+    """Print a table row for each search of each size.
+
+    All sizes answer 50 queries in turn, so that other load on the machine hits all alike.
+    """
+    print("\n| items | queries | hits | search | recall | found | p50 ms | p95 ms | p50, smaller = 1 |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for limit in LIMITS:
         for search in SEARCHES:
-            for queries in asked:
+            for kind, queries in enumerate(sizes[0].asked):
                 wanted = limit + (queries.own is not None)
                 options = options_of(search, wanted)
-                for row in queries.rows:
-                    retriever.search(row, wanted, with_payload=False, **options)
-                times, found = [], []
-                for number, row in enumerate(queries.rows):
-                    started = time.perf_counter()
-                    hits = retriever.search(row, wanted, with_payload=False, **options)
-                    times.append(time.perf_counter() - started)
-                    found.append(queries.without_own(number, [int(hit.id) for hit in hits])[:limit])
-                p50, p95 = np.percentile(np.array(times) * 1e3, [50, 95])
-                first = base.setdefault((limit, search, queries.name), p50)
-                right, kept = (recall(found, truth, limit).mean() for truth in (queries.near, queries.best))
-                print(
-                    f"| {items:,} | {queries.name} | {limit} | {search} | {right:.4f} | {kept:.4f} | {p50:.2f} | "
-                    f"{p95:.2f} | {p50 / first:.2f} |",
-                    flush=True,
-                )
+                times: list[list[float]] = [[] for _ in sizes]
+                found: list[list[list[int]]] = [[] for _ in sizes]
+                for timed in (False, True):
+                    for first in range(0, len(queries.rows), IN_A_ROW):
+                        for size, mine, hits in zip(sizes, times, found, strict=True):
+                            for number in range(first, min(first + IN_A_ROW, len(queries.rows))):
+                                started = time.perf_counter()
+                                each = size.retriever.search(
+                                    queries.rows[number], wanted, with_payload=False, **options
+                                )
+                                if timed:
+                                    mine.append(time.perf_counter() - started)
+                                    hits.append(queries.without_own(number, [int(hit.id) for hit in each])[:limit])
+                for size, mine, hits in zip(sizes, times, found, strict=True):
+                    p50, p95 = np.percentile(np.array(mine) * 1e3, [50, 95])
+                    truth = size.asked[kind]
+                    shares = [recall(hits, true, limit).mean() for true in (truth.near, truth.best)]
+                    figures = f"{shares[0]:.4f} | {shares[1]:.4f} | {p50:.2f} | {p95:.2f}"
+                    ratio = np.median(mine) / np.median(times[0])
+                    print(
+                        f"| {size.items:,} | {queries.name} | {limit} | {search} | {figures} | {ratio:.2f} |",
+                        flush=True,
+                    )
 
 
 def main() -> None:
@@ -142,6 +174,7 @@ def main() -> None:
     parser.add_argument("--queries", help="(q, d) .npy of queries that are not items")
     parser.add_argument("--count", type=int, default=200, help="number of queries of each kind (default: 200)")
     parser.add_argument("--work", help="directory for codes and indexes; default: a temporary one")
+    parser.add_argument("--measure", action="store_true", help="only search the indexes that --work has")
     args = parser.parse_args()
     name, vectors = load_catalog(args.vectors)
     print(f"Catalog: {name}")
@@ -156,7 +189,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         work = Path(args.work or stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        base: dict[Any, float] = {}
+        sizes = []
         for items in (len(catalog), args.items or 4 * len(catalog)):
             x = np.asarray(grow(catalog, items, work / f"grown-{items}.npy"), np.float32)
             codes = codes_of(model, x, work / f"codes-{items}")
@@ -164,18 +197,11 @@ def main() -> None:
             if others is not None:
                 asked.append(queries_of("others", others, None, x, codes, model))
             del x
-            folders = [work / f"{kind}-{items}" for kind in ("codes-alone", "both", "graph-alone")]
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
-            print("\n| items | index | load, s | optimise, s | together, s |\n|---|---|---|---|---|")
-            build(folders[0], model, codes, None).close()
-            build_graph(folders[2], model, codes, NavigationSettings())
-            with build(folders[1], model, codes, NavigationSettings()) as index:
-                print(
-                    "\n| items | queries | hits | search | recall | found | p50 ms | p95 ms | p50, smaller = 1 |\n"
-                    "|---|---|---|---|---|---|---|---|---|"
-                )
-                measure(index, model, items, asked, base)
+            if not args.measure:
+                build_all(work, model, codes)
+            index = stack.enter_context(EdgeIndex.open(work / f"both-{items}", model))
+            sizes.append(Size(items, Retriever(model, index), asked))
+        measure(sizes)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,35 @@ def test_the_graph_respects_filters(filled: CodeIndex, navigator: CompresSAE, it
     assert {int(hit.id) % 10 for hit in hits} == {4}
 
 
+@pytest.mark.parametrize(("fields", "payload_m"), [({}, None), ({"group": "integer"}, None), ({"group": "integer"}, 0)])
+def test_filters_of_many_items_walk_the_graph_and_find_as_much(
+    fields: dict[str, Any], payload_m: int | None, tmp_path: Path, navigator: CompresSAE, items: FloatArray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where few items match a filter, the engine compares all of them; here the limit is lower than a tenth of them."""
+    monkeypatch.setattr(NavigationSettings, "full_scan_kb", 1)
+    rows = np.tile(items, (4, 1)) + np.random.default_rng(5).normal(size=(4 * N, D)) * 0.1
+    rows = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    codes = navigator.encode(rows)
+    settings = IndexSettings(
+        navigation=NavigationSettings(m=4, ef_construct=64, payload_m=payload_m), payload_fields=fields
+    )
+    with EdgeIndex.create(tmp_path / "index", navigator, settings) as index:
+        index.upsert(range(len(rows)), codes, [{"group": i % 10} for i in range(len(rows))])
+        index.optimize()
+        retriever = Retriever(navigator, index)
+        third = models.Filter(must=[models.FieldCondition(key="group", match=models.MatchValue(value=3))])
+        matching = np.arange(3, len(rows), 10)
+        found = []
+        for row in range(0, 60, 3):
+            scores = codes[matching].to_csr() @ (navigator.atoms.detach().numpy() @ rows[row])
+            best = set(matching[np.argsort(-scores, kind="stable")[:5]].tolist())
+            hits = retriever.search(rows[row], 5, filter=third, first_stage="graph")
+            assert {int(hit.id) % 10 for hit in hits} == {3}
+            found.append(len({hit.id for hit in hits} & best))
+        assert np.mean(found) / 5 > 0.9
+
+
 def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
     filled: CodeIndex, navigator: CompresSAE, items: FloatArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +291,7 @@ def test_another_projection_is_refused_for_the_graph_only(
         ({"m": 1}, "m is 1; it must be from 2 to 128"),
         ({"ef_construct": 1}, "ef_construct is 1"),
         ({"memory": "hot"}, "memory is 'hot'"),
+        ({"payload_m": -1}, "payload_m is -1; it must be at least 0"),
         ({"datatype": "turbo8"}, "navigation datatype is 'turbo8'; it must be one of float16, turbo4"),
     ],
 )

@@ -12,7 +12,7 @@ import qdrant_edge as qe
 from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS, item_id, public_payload
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
-from ..plan import QueryPlan
+from ..plan import ACORN_SHARE, QueryPlan
 from ..points import CodePoint
 from ..reads import vectors_to_read
 from ..rescore import Vectors, above_minimum, asked_for, scored
@@ -102,7 +102,8 @@ def _first_stages(plan: QueryPlan, old_ids: bool) -> list[qe.Prefetch]:
     if plan.navigation is not None:
         graph = qe.Query.Nearest(plan.navigation.tolist(), using=NAVIGATION_NAME)
         stored = qe.QuantizationSearchParams(rescore=plan.navigation_candidates > 0, oversampling=plan.oversampling)
-        params = qe.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored)
+        acorn = None if filter is None else qe.AcornSearchParams(enable=True, max_selectivity=ACORN_SHARE)
+        params = qe.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored, acorn=acorn)
         stages.append(qe.Prefetch(limit=plan.prefetch, query=graph, filter=filter, params=params))
     return stages
 

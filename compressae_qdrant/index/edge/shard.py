@@ -136,7 +136,7 @@ def _dense_vectors(manifest: Manifest) -> dict[str, qe.EdgeVectorParams]:
             quantization_config=qe.TurboQuantQuantizationConfig(bits=_BITS[navigation.bits], memory=memory),
             hnsw_config=qe.HnswIndexConfig(
                 m=navigation.m, ef_construct=navigation.ef_construct, full_scan_threshold=navigation.full_scan_kb,
-                payload_m=0, memory=memory,
+                payload_m=navigation.links_of_values, memory=memory,
             ),
             memory=qe.Memory.Cold,
         )  # fmt: skip

@@ -263,7 +263,7 @@ def _dense_params(manifest: Manifest) -> dict[str, models.VectorParams]:
             hnsw_config=models.HnswConfigDiff(
                 m=navigation.m,
                 ef_construct=navigation.ef_construct,
-                payload_m=0,
+                payload_m=navigation.links_of_values,
                 on_disk=not in_memory,
                 full_scan_threshold=navigation.full_scan_kb,
             ),

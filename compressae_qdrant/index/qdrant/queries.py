@@ -16,7 +16,7 @@ from qdrant_client import grpc, models
 from ...scoring import QueryVector
 from ..ids import ITEM_FIELDS
 from ..manifest import DENSE_NAME, NAVIGATION_NAME, VECTOR_NAME
-from ..plan import QueryPlan
+from ..plan import ACORN_SHARE, QueryPlan
 from ..reads import vectors_to_read
 from ..results import Hit
 from ..settings import ShardKey
@@ -153,7 +153,10 @@ def _first_stages(plan: QueryPlan, vector: VectorMaker) -> list[models.Prefetch]
     if plan.navigation is not None:
         graph = models.NearestQuery(nearest=plan.navigation.tolist())
         stored = models.QuantizationSearchParams(rescore=plan.navigation_candidates > 0, oversampling=plan.oversampling)
-        params = models.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored)
+        acorn = None
+        if plan.filter is not None:
+            acorn = models.AcornSearchParams(enable=True, max_selectivity=ACORN_SHARE)
+        params = models.SearchParams(hnsw_ef=plan.navigation_ef, quantization=stored, acorn=acorn)
         stages.append(
             models.Prefetch(query=graph, using=NAVIGATION_NAME, filter=plan.filter, params=params, limit=plan.prefetch)
         )
