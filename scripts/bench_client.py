@@ -49,6 +49,7 @@ from compressae_qdrant.index.qdrant.wire import grpc_query, rest_queries
 from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.model.config import ModelConfig
 from compressae_qdrant.search.defaults import RESCORED_HERE, graph_sizes
+from compressae_qdrant.search.settings import SearchOptions
 
 LIMITS = (10, 100)
 STAGES = ("codes", "graph")
@@ -191,14 +192,22 @@ class Case:
     exchange: Callable[[list[models.QueryRequest]], Callable[[], float]]
     """Makes a function that sends finished requests and returns the server's own time in seconds."""
 
+    @property
+    def options(self) -> SearchOptions:
+        """The default search; the model is random, so the sizes that a trained one has by default are given."""
+        if self.stage == "codes":
+            return {"first_stage": "codes"}
+        sizes = graph_sizes(self.limit)
+        return {"first_stage": "graph", "prefetch": sizes.candidates, "navigation_ef": sizes.ef}
+
     def plan(self, row: int) -> QueryPlan:
         """The plan of a query."""
-        (plan,) = self.retriever._queries.plans(self.queries[[row]], self.limit, {"first_stage": self.stage}, ITEMS)
+        (plan,) = self.retriever._queries.plans(self.queries[[row]], self.limit, self.options, ITEMS)
         return plan
 
     def search(self, row: int) -> None:
         """From the embedding to the hits, as users do."""
-        assert len(self.retriever.search(self.queries[row], self.limit, first_stage=self.stage)) == self.limit
+        assert len(self.retriever.search(self.queries[row], self.limit, **self.options)) == self.limit
 
     def by_client(self, request: models.QueryRequest) -> None:
         """The client's own way, from its models made of lists."""
