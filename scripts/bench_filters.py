@@ -2,6 +2,7 @@
 
     python scripts/bench_filters.py                                  # the shipped sample and a quickly trained model
     python scripts/bench_filters.py text.npy [title.npy] --model model [--items 1000000]
+    python scripts/bench_filters.py text.npy --model model --walk --shares 0.01 0.05 0.3
 
 Each item gets a random number in an indexed payload field, so a filter matches items that have nothing in common. The
 truth is the exact neighbours among the items that match. TurboQuant (2 bit, HNSW, originals on disk) answers the same
@@ -28,6 +29,7 @@ from qdrant_client import models
 from compressae_qdrant import EdgeIndex, IndexSettings, Retriever
 from compressae_qdrant.codes import FloatArray
 from compressae_qdrant.evaluation.baselines import dense_request, dense_shard, quantisers
+from compressae_qdrant.index.settings import NavigationSettings
 from compressae_qdrant.metrics import recall
 from compressae_qdrant.vectors import exact_neighbours, unit_rows
 
@@ -111,7 +113,13 @@ def main() -> None:
     parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
     parser.add_argument("--items", type=int, help="items, made from the catalog if it has fewer (default: all)")
     parser.add_argument("--count", type=int, default=200, help="number of queries (default: 200)")
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, metavar="SHARE",
+                        help="shares of the items that match (default: 0.001 0.01 0.1 0.5 1)")  # fmt: skip
+    parser.add_argument("--walk", action="store_true",
+                        help="walk the graph however few items match, as in a catalog of many millions")  # fmt: skip
     args = parser.parse_args()
+    if args.walk:
+        NavigationSettings.full_scan_kb = 10  # type: ignore[assignment, method-assign]
     name, vectors = load_catalog(args.vectors)
     print(f"Catalog: {name}")
     model = load_or_train(args.model, vectors)
@@ -138,7 +146,7 @@ def main() -> None:
             print(f"{items:,} items, {len(own)} queries, {LIMIT} hits\n")
             print("| items that match | search | recall@10 | p50 ms | p95 ms | p50, last row = 1 |")
             print("|---|---|---|---|---|---|")
-            for share in SHARES:
+            for share in args.shares:
                 below = round(share * PARTS)
                 matching = np.flatnonzero(numbers < below)
                 # The query itself, which may match or not, is left out of the truth and of the hits.
