@@ -122,6 +122,36 @@ def test_small_indexes_are_searched_by_codes_and_large_ones_by_the_graph(
         assert all(hit.explain().first_stage == "codes" for hit in retriever.search(items[0], **options)), options
 
 
+def test_filters_that_the_graph_may_miss_are_searched_by_codes(navigator: CompresSAE, items: FloatArray) -> None:
+    """In a large index, fields whose values have no links of their own."""
+    settings = IndexSettings(
+        payload_fields={"colour": "keyword", "words": "text"}, tenant_field="shop", navigation=NavigationSettings()
+    )
+    assert settings.linked_fields == {"colour", "shop"}
+    assert IndexSettings(tenant_field="shop", navigation=NavigationSettings(payload_m=0)).linked_fields == set()
+    assert IndexSettings(tenant_field="shop", navigation=None).linked_fields == set()
+    planner = QueryPlanner(navigator, False, D, navigator.projection_fingerprint, settings.linked_fields)
+
+    def on(*keys: str) -> models.Filter:
+        return models.Filter(
+            must=[models.Filter(should=[models.FieldCondition(key=key, match=models.MatchValue(value="a"))])
+                  for key in keys]
+        )  # fmt: skip
+
+    def first_stage(items_of_index: int, **options: Any) -> bool:
+        (plan,) = planner.plans(items[:1], search_settings(**options), items_of_index)
+        return plan.first_stage is None
+
+    large = 10**8
+    assert first_stage(large)
+    assert first_stage(large, filter=on("colour", "shop"))
+    for missed in (on("size"), on("colour", "size"), on("words")):
+        assert not first_stage(large, filter=missed)
+        assert first_stage(large, filter=missed, first_stage="graph")
+    (plan,) = planner.plans(items[:1], search_settings(filter=on("size"), first_stage="auto"), 200_000)
+    assert plan.first_stage is None  # the engine compares all items if less than a tenth of them match
+
+
 @pytest.mark.parametrize(("datatype", "error"), [("float16", 1e-3), ("turbo8", 0.01), ("turbo4", 0.15)])
 def test_embeddings_rescore_the_candidates_of_the_graph(
     datatype: Any, error: float, tmp_path: Path, navigator: CompresSAE, items: FloatArray

@@ -14,7 +14,7 @@ from qdrant_client import models
 from ..errors import InvalidInputError, UnsupportedFilterError
 from .ids import point_id
 
-__all__ = ["FIELD_TESTS", "check_deletion", "clause_conditions", "point_filter"]
+__all__ = ["FIELD_TESTS", "check_deletion", "clause_conditions", "filter_fields", "point_filter"]
 
 _CLAUSES: Final = ("must", "should", "must_not")
 FIELD_TESTS: Final = (
@@ -44,6 +44,21 @@ def point_filter(filter: models.Filter, *, old_ids: bool = False) -> models.Filt
         conditions = [_point_condition(condition, old_ids) for condition in filter.min_should.conditions]
         changes["min_should"] = filter.min_should.model_copy(update={"conditions": conditions})
     return filter.model_copy(update=changes)
+
+
+def filter_fields(filter: models.Filter) -> set[str]:
+    """The payload fields that the conditions of a filter name, at any depth."""
+    found: set[str] = set()
+    left: list[Any] = [filter.model_dump(exclude_none=True)]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("key"), str):
+                found.add(value["key"])
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return found
 
 
 def check_deletion(filter: models.Filter, *, all_items: bool) -> None:

@@ -173,6 +173,14 @@ class IndexSettings:
             check_choice(name, value, allowed, error=ConfigError)
 
     @property
+    def linked_fields(self) -> set[str]:
+        """Payload fields whose values have links of their own in the graph: indexed ones that are not texts."""
+        if self.navigation is None or not self.navigation.links_of_values:
+            return set()
+        fields = {name for name, kind in self.payload_fields.items() if kind != "text"}
+        return fields if self.tenant_field is None else fields | {self.tenant_field}
+
+    @property
     def texts(self) -> Mapping[str, TextSettings]:
         """`text_fields` with the settings of each field."""
         return cast("Mapping[str, TextSettings]", self.text_fields)

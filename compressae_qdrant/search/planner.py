@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from qdrant_client import models
 
 from .. import scoring as similarity
 from ..codes import FloatArray, SparseCodes
 from ..errors import ConfigError, ModelMismatchError
+from ..index.filters import filter_fields
 from ..index.plan import QueryPlan
 from ..model.calibration import PlannedStage
 from ..model.compressae import CompresSAE
 from ..scoring import EmbeddingQuery, QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
-from .costs import graph_is_cheaper, shipped_costs
+from .costs import graph_is_cheaper, is_scanned, shipped_costs
 from .defaults import (
     FINE_SHARE,
     FIRST_STAGE,
@@ -37,6 +39,9 @@ __all__ = ["QueryPlanner"]
 _EXACT_FACTOR: Final = 2
 _WITHIN: Final = 10_000
 _WITHIN_EXACT: Final = 1_000_000
+_REACHED: Final = 0.1
+"""Share of items that match a filter from which the graph leads to all of them, whatever the filter tests; see
+EXPERIMENTS.md."""
 _MIN_STRENGTH: Final = float(np.finfo(np.float32).tiny)
 """The lowest value above 0."""
 
@@ -78,6 +83,7 @@ class QueryPlanner:
         keep_dense: whether the index keeps embeddings, which then rescore the best candidates by default.
         navigation_dim: dimensions of the index's navigation vectors; None if it has none.
         projection: fingerprint of the projection that made them.
+        linked_fields: payload fields whose values have links of their own in the graph.
     """
 
     def __init__(
@@ -86,8 +92,10 @@ class QueryPlanner:
         keep_dense: bool = False,
         navigation_dim: int | None = None,
         projection: str | None = None,
+        linked_fields: Collection[str] = (),
     ) -> None:
         self._model = model
+        self._linked_fields = frozenset(linked_fields)
         self._keep_dense = keep_dense
         self._navigation_dim = navigation_dim
         self._projection = projection
@@ -217,13 +225,20 @@ class QueryPlanner:
             or settings["within"] is not None
             or any((settings["concepts"] or {}).values())
         )
-        if needs_codes or not self._has_graph():
+        if needs_codes or not self._has_graph() or self._may_miss(settings["filter"], items):
             return "codes"
         cheaper = graph_is_cheaper(
             shipped_costs(), items, self._model.latents, self._model.k, self._navigation_dim or 1,
             ranks_of(settings), settings["prefetch"], fine=self._is_fine, keep_dense=keep_dense,
         )  # fmt: skip
         return "graph" if cheaper else "codes"
+
+    def _may_miss(self, filter: models.Filter | None, items: int) -> bool:
+        """Whether a filter may match so small a share of a large index that the graph does not lead to the matching
+        items: where it is walked although less than a tenth matches, by fields whose values have no links."""
+        if not isinstance(filter, models.Filter) or is_scanned(items * _REACHED, self._navigation_dim or 1):
+            return False
+        return not filter_fields(filter) <= self._linked_fields
 
     def _has_graph(self) -> bool:
         """Whether the index has navigation vectors of the model's projection."""

@@ -79,6 +79,7 @@ class Queries:
             index.settings.keep_dense,
             None if index.projection is None or navigation is None else navigation.dim,
             index.projection,
+            index.settings.linked_fields,
         )
         self._tenant = None if tenant is None else _tenant_condition(index.settings.tenant_field, tenant)
 
