@@ -87,7 +87,7 @@ def test_filters_of_many_items_walk_the_graph_and_find_as_much(
     rows = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
     codes = navigator.encode(rows)
     settings = IndexSettings(
-        navigation=NavigationSettings(m=4, ef_construct=64, payload_m=payload_m), payload_fields=fields
+        navigation=NavigationSettings(m=6, ef_construct=64, payload_m=payload_m), payload_fields=fields
     )
     with EdgeIndex.create(tmp_path / "index", navigator, settings) as index:
         index.upsert(range(len(rows)), codes, [{"group": i % 10} for i in range(len(rows))])
