@@ -23,7 +23,7 @@ def test_the_settings_of_tune_are_used_by_train_ingest_and_search(shell: Shell, 
     code, out, err = shell(f"tune catalog.npy --budget 500 --out tuned.toml {SMALL}")
     assert code == 0, err
     assert "chosen" in out
-    assert "1 trainings, 16 settings measured, 0 trainings stopped early" in out
+    assert "1 trainings, 18 settings measured, 0 trainings stopped early" in out
     assert (tmp_path / "tune" / "front.png").read_bytes().startswith(b"\x89PNG")
     settings = Settings.read(tmp_path / "tuned.toml")
     trained = shell.json("train catalog.npy --out model --config tuned.toml --steps 4 --rounds 1")
