@@ -44,6 +44,14 @@ Search = Callable[[FloatArray, int], list[int]]
 """A query and the number below which items match, to ids."""
 
 
+class AlwaysWalked(NavigationSettings):
+    """The graph is walked unless hardly any item matches."""
+
+    @property
+    def full_scan_kb(self) -> int:
+        return 10
+
+
 @dataclass(frozen=True)
 class Way:
     """One way of searching."""
@@ -118,8 +126,6 @@ def main() -> None:
     parser.add_argument("--walk", action="store_true",
                         help="walk the graph however few items match, as in a catalog of many millions")  # fmt: skip
     args = parser.parse_args()
-    if args.walk:
-        NavigationSettings.full_scan_kb = 10  # type: ignore[assignment, method-assign]
     name, vectors = load_catalog(args.vectors)
     print(f"Catalog: {name}")
     model = load_or_train(args.model, vectors)
@@ -131,7 +137,8 @@ def main() -> None:
         x = np.asarray(grow(catalog, items, work / "grown.npy"), np.float32) if grown else catalog[:items]
         numbers: npt.NDArray[np.int64] = random.integers(PARTS, size=items)
         own = random.choice(items, min(args.count, items), replace=False)
-        settings = IndexSettings(keep_dense=True, payload_fields={FIELD: "integer"})
+        navigation = AlwaysWalked() if args.walk else NavigationSettings()
+        settings = IndexSettings(keep_dense=True, payload_fields={FIELD: "integer"}, navigation=navigation)
         codes = codes_of(model, x, work / "codes")
         turbo = work / "turboquant"
         turbo.mkdir()

@@ -60,10 +60,6 @@ class Queries:
     best: list[list[int]]
     """Best items of each query by codes, every item scored."""
 
-    def without_own(self, number: int, ids: list[int]) -> list[int]:
-        """Hits without the query itself."""
-        return ids if self.own is None else [id for id in ids if id != self.own[number]]
-
 
 @dataclass(frozen=True)
 class Size:
@@ -116,9 +112,13 @@ def queries_of(
     """Queries with their exact neighbours and their best items by codes."""
     near = exact_neighbours(rows, x, max(LIMITS), own).tolist()
     found, _ = top(codes, asymmetric(model.atoms.detach().cpu().numpy(), rows), max(LIMITS) + 1)
-    queries = Queries(name, rows, own, near, found.tolist())
-    best = [queries.without_own(number, ids)[: max(LIMITS)] for number, ids in enumerate(queries.best)]
+    best = [without(own, number, ids)[: max(LIMITS)] for number, ids in enumerate(found.tolist())]
     return Queries(name, rows, own, near, best)
+
+
+def without(own: npt.NDArray[np.int64] | None, number: int, ids: list[int]) -> list[int]:
+    """Hits of a query without the item that it is."""
+    return ids if own is None else [id for id in ids if id != own[number]]
 
 
 def options_of(search: str, limit: int) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def measure(sizes: Sequence[Size]) -> None:
                                 )
                                 if timed:
                                     mine.append(time.perf_counter() - started)
-                                    hits.append(queries.without_own(number, [int(hit.id) for hit in each])[:limit])
+                                    hits.append(without(queries.own, number, [int(hit.id) for hit in each])[:limit])
                 for size, mine, hits in zip(sizes, times, found, strict=True):
                     p50, p95 = np.percentile(np.array(mine) * 1e3, [50, 95])
                     truth = size.asked[kind]

@@ -80,10 +80,10 @@ def graph_plans(
         defaults = [min(sizes_for(limit).candidates, len(x) - 1) for limit in limits]
         for count in sorted({*defaults, *(count for count in counts if count <= _MAX_FACTOR * max(defaults))}):
             usable = [limit for limit in limits if limit <= count]
+            if not usable:
+                continue
             default = sizes_for(1, prefetch=count).ef
             for ef in sorted({max(round(default * factor), count) for factor in _EF_FACTORS}):
-                if not usable:
-                    continue
                 # One candidate more, as the query itself is among them and does not count.
                 hits = retriever.search_batch(
                     x[own], usable[-1] + 1, first_stage="graph", prefetch=count + 1, navigation_ef=max(ef, count + 1),
