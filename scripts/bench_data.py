@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,27 @@ import pyarrow.parquet as pq
 
 from compressae_qdrant import CompresSAE, TrainConfig, load_sample, train
 
-__all__ = ["LABELS", "load_catalog", "load_labels", "load_or_train", "quick_config"]
+__all__ = ["LABELS", "catalog_arguments", "load_catalog", "load_labels", "load_or_train", "quick_config"]
 
 LABELS = ("section", "tags")
 """Columns of a catalog's metadata: one section for each item, and a list of tags."""
 
 Embeddings = npt.NDArray[np.floating[Any]]
+
+
+def catalog_arguments(description: str | None, *, count: int | None = None) -> argparse.ArgumentParser:
+    """A parser of what a benchmark of a catalog is told: its embeddings and a model, and the number of queries if there
+    is a default for it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "vectors",
+        nargs="*",
+        help="(n, d) .npy of embeddings, one for each field of an item; default: the shipped sample",
+    )
+    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    if count is not None:
+        parser.add_argument("--count", type=int, default=count, help=f"number of queries (default: {count})")
+    return parser
 
 
 def load_catalog(files: Sequence[str | Path]) -> tuple[str, Embeddings]:

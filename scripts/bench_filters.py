@@ -11,7 +11,6 @@ queries in the same run, and the last column is the time relative to it.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
-from bench_data import load_catalog, load_or_train
+from bench_data import catalog_arguments, load_catalog, load_or_train
 from capacity_data import codes_of, grow
 from qdrant_client import models
 
@@ -116,11 +115,8 @@ def measure(ways: list[Way], queries: FloatArray, truth: list[list[int]], own: l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser = catalog_arguments(__doc__, count=200)
     parser.add_argument("--items", type=int, help="items, made from the catalog if it has fewer (default: all)")
-    parser.add_argument("--count", type=int, default=200, help="number of queries (default: 200)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, metavar="SHARE",
                         help="shares of the items that match (default: 0.001 0.01 0.1 0.5 1)")  # fmt: skip
     parser.add_argument("--walk", action="store_true",

@@ -16,7 +16,6 @@ Codes and indexes are kept in the work directory, so that a second run does not 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import qdrant_edge as qe
-from bench_data import load_catalog, load_or_train
+from bench_data import catalog_arguments, load_catalog, load_or_train
 from capacity_data import codes_of, grow
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever, SparseCodes
@@ -167,12 +166,9 @@ def measure(sizes: Sequence[Size]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser = catalog_arguments(__doc__, count=200)
     parser.add_argument("--items", type=int, help="items of the larger catalog (default: four times the catalog)")
     parser.add_argument("--queries", help="(q, d) .npy of queries that are not items")
-    parser.add_argument("--count", type=int, default=200, help="number of queries of each kind (default: 200)")
     parser.add_argument("--work", help="directory for codes and indexes; default: a temporary one")
     parser.add_argument("--measure", action="store_true", help="only search the indexes that --work has")
     args = parser.parse_args()

@@ -10,7 +10,6 @@ cores (`scripts/ingest_catalog.py --ray`); Ray's own start, of several seconds, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_data import load_catalog, load_or_train
+from bench_data import catalog_arguments, load_catalog, load_or_train
 
 FILES = 8
 
@@ -66,9 +65,7 @@ def save_files(folder: Path, rows: npt.NDArray[Any]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser = catalog_arguments(__doc__)
     parser.add_argument("--items", type=int, default=20_000, help="items of an ingestion (default: 20000)")
     parser.add_argument("--ray", action="store_true", help="load by Ray jobs")
     args = parser.parse_args()

@@ -14,7 +14,6 @@ Where one of them is missing, the script says so and measures without it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -232,21 +231,17 @@ def build(folder: Path, vectors: Any, model: Any, items: int, count: int) -> tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
-    parser.add_argument("--items", type=int, help="items, made from the catalog if it has fewer (default: all)")
-    parser.add_argument("--count", type=int, default=300, help="number of queries (default: 300)")
-    parser.add_argument("--work", help="directory of the indexes; default: a temporary one")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        print(json.dumps(child(json.loads(args.child))))
+    if sys.argv[1:2] == ["--child"]:  # which imports neither the package nor torch, whose memory would count
+        print(json.dumps(child(json.loads(sys.argv[2]))))
         return
-    from bench_data import load_catalog, load_or_train
+    from bench_data import catalog_arguments, load_catalog, load_or_train
 
     from compressae_qdrant.metrics import recall
 
+    parser = catalog_arguments(__doc__, count=300)
+    parser.add_argument("--items", type=int, help="items, made from the catalog if it has fewer (default: all)")
+    parser.add_argument("--work", help="directory of the indexes; default: a temporary one")
+    args = parser.parse_args()
     name, vectors = load_catalog(args.vectors)
     print(f"Catalog: {name}")
     model = load_or_train(args.model, vectors)

@@ -12,7 +12,6 @@ TurboQuant; the engine's tables of items (36 bytes for numeric ids) come on top 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import tempfile
 import threading
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench_data import load_catalog, load_or_train
+from bench_data import catalog_arguments, load_catalog, load_or_train
 
 from compressae_qdrant import CompresSAE, EdgeIndex, IndexSettings, Retriever
 from compressae_qdrant.codes import FloatArray
@@ -187,12 +186,8 @@ def batch_throughput(search: SearchBatch, queries: FloatArray, limit: int, secon
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings, one for each field of an item; default: "
-                        "the shipped sample")  # fmt: skip
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser = catalog_arguments(__doc__, count=500)
     parser.add_argument("--queries", help="(q, d) .npy of queries; default: items of the catalog")
-    parser.add_argument("--count", type=int, default=500, help="number of queries (default: 500)")
     parser.add_argument("--dim", type=int, help="dimensions of the navigation vectors (default: 256)")
     parser.add_argument("--bits", type=float, default=1, help="bits per dimension: 1, 1.5, 2 or 4 (default: 1)")
     parser.add_argument("--m", type=int, default=8, help="links of the graph per item and layer (default: 8)")

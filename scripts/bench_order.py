@@ -11,7 +11,6 @@ query reads from the disk, of 4 KiB.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench_data import load_catalog, load_or_train
+from bench_data import catalog_arguments, load_catalog, load_or_train
 from capacity_data import codes_of, grow
 from capacity_graph import bytes_read, forget
 
@@ -102,11 +101,8 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vectors", nargs="*", help="(n, d) .npy of embeddings; default: the shipped sample")
-    parser.add_argument("--model", help="directory of a trained model; default: train a quick one")
+    parser = catalog_arguments(__doc__, count=200)
     parser.add_argument("--items", type=int, help="items, made from the catalog if it has fewer (default: all)")
-    parser.add_argument("--count", type=int, default=200, help="number of queries (default: 200)")
     parser.add_argument("--work", help="directory for codes and indexes; default: a temporary one")
     args = parser.parse_args()
     name, vectors = load_catalog(args.vectors)
