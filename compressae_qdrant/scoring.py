@@ -95,7 +95,7 @@ class EmbeddingQuery:
         if len(used) > len(self.atoms) // _COPIED:
             return np.asarray(products(self.embedding[None], self.atoms)[0, latents])
         values = np.empty(len(self.atoms), np.float32)
-        values[used] = products(self.embedding[None], self.atoms[used])[0]
+        values[used] = products(self.embedding[None], self.atoms.take(used, axis=0))[0]
         return np.asarray(values[latents])
 
     def vector(self) -> QueryVector:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_points_convert_back_to_items(items: list[tuple[Any, dict[str, Any]]], s
     codes = SparseCodes(indices, values, 9)
     points = to_points(check_batch([i for i, _ in items], codes, [p for _, p in items], None, _manifest(9)))
     for row, (point, (item, payload)) in enumerate(zip(points, items, strict=True)):
-        assert item_id(point.id, point.payload) == item
+        assert item_id(point, point.payload) == item
         assert public_payload(point.payload) == payload
         kept_indices, kept_values = codes.row(row)
         assert point.indices == kept_indices.tolist()
@@ -51,7 +52,7 @@ def test_points_convert_back_to_items(items: list[tuple[Any, dict[str, Any]]], s
 
 def test_points_of_version_0_1_keep_their_ids_and_hashes() -> None:
     stored = {"_id": "sku/9", "_content": "0123456789abcdef", "n": 1}
-    assert item_id(point_id("sku/9"), stored) == "sku/9"
+    assert item_id(SimpleNamespace(id=point_id("sku/9")), stored) == "sku/9"
     assert (public_payload(stored), content_hash(stored)) == ({"n": 1}, "0123456789abcdef")
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Self, overload
+from typing import Any, Final, Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -198,13 +198,22 @@ def id_digests(items: Sequence[ItemId]) -> npt.NDArray[np.uint64]:
     return np.array(numbers, np.uint64)
 
 
-def item_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> ItemId:
-    """The item id of a stored point: the one in its payload, or else the point id."""
+class _StoredPoint(Protocol):
+    @property
+    def id(self) -> Any: ...
+
+
+def item_id(point: _StoredPoint, payload: Mapping[str, Any] | None) -> ItemId:
+    """The item id of a stored point: the one in its payload, or else the point id.
+
+    The embedded engine makes a new object of a point's id or payload at each access, so this reads the id only if it is
+    needed, and takes the payload.
+    """
     name = _OLD_ID if _is_old(payload) else ID_FIELD
     if payload and name in payload:
         original: ItemId = payload[name]
         return original
-    return plain_id(point)
+    return plain_id(point.id)
 
 
 def plain_id(point: int | str | uuid.UUID) -> PointId:
@@ -236,7 +245,10 @@ def stored_payload(
 def public_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
     """A stored payload without the reserved fields, as the user gave it."""
     reserved = (_OLD_ID, _OLD_HASH) if _is_old(payload) else RESERVED_FIELDS
-    return {name: value for name, value in (payload or {}).items() if name not in reserved}
+    public = dict(payload or ())
+    for name in reserved:
+        public.pop(name, None)
+    return public
 
 
 def content_hash(payload: Mapping[str, Any] | None) -> str:

@@ -18,6 +18,7 @@ from ..index.filters import filter_fields
 from ..index.plan import QueryPlan
 from ..model.calibration import PlannedStage
 from ..model.compressae import CompresSAE
+from ..model.projection import Projection
 from ..scoring import EmbeddingQuery, QueryVector, Scoring, truncate
 from ..vectors import check_embeddings, unit_rows
 from .costs import graph_is_cheaper, is_scanned, shipped_costs
@@ -242,7 +243,12 @@ class QueryPlanner:
 
     def _has_graph(self) -> bool:
         """Whether the index has navigation vectors of the model's projection."""
-        return self._navigation_dim is not None and self._projection == self._model.projection_fingerprint
+        return self._navigation_dim is not None and self._projection == self._navigator.fingerprint
+
+    @cached_property
+    def _navigator(self) -> Projection:
+        """The model's projection. Asking the model for it looks at all weights, which takes longer than using it."""
+        return self._model.projection
 
     @cached_property
     def _is_fine(self) -> bool:
@@ -255,10 +261,10 @@ class QueryPlanner:
                 "the index has no navigation vectors, so its graph cannot be searched; search by first_stage='codes', "
                 "or build the index again with IndexSettings(navigation=NavigationSettings())"
             )
-        if self._projection != self._model.projection_fingerprint:
+        if self._projection != self._navigator.fingerprint:
             raise ModelMismatchError(
                 f"the index has navigation vectors of projection {self._projection!r} but the model has "
-                f"{self._model.projection_fingerprint!r}; load the model with which the index was created, or search "
+                f"{self._navigator.fingerprint!r}; load the model with which the index was created, or search "
                 "by first_stage='codes'"
             )
 
@@ -266,7 +272,7 @@ class QueryPlanner:
         """(q, dim) navigation vectors of queries, if the graph is searched."""
         if stage == "codes" or self._navigation_dim is None:
             return None
-        return self._model.projection.queries(x, self._navigation_dim)
+        return self._navigator.queries(x, self._navigation_dim)
 
     def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
         """Latents of the first stage (None for the whole vector), and candidates."""

@@ -252,7 +252,7 @@ class QdrantSource:
                 if number >= start:
                     # In other collections, fields with the names of our reserved ones are ordinary payload.
                     payload = public_payload(point.payload) if self._is_codes_index else point.payload or {}
-                    id = item_id(point.id, point.payload if self._is_codes_index else None)
+                    id = item_id(point, point.payload if self._is_codes_index else None)
                     yield number, {**payload, _ID: id, _VECTOR: self._vector_of(point)}
                 number += 1
             if offset is None:

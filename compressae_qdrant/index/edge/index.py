@@ -71,7 +71,7 @@ class EdgeIndex(Described):
         self._shard = shard
         # Unlike __del__, a finalizer also runs when the interpreter exits, so that a missing close() loses nothing.
         self._finalizer = weakref.finalize(self, _shut, shard, lock, str(path))
-        self._lock = lock
+        self._lock, self._lock_file = lock, path / _LOCK
         self._parent: int | None = None
         """Process that had the index open when this one was forked from it."""
         abandon_in_children(self)
@@ -180,7 +180,7 @@ class EdgeIndex(Described):
         Raises:
             IndexReplacedError: it was deleted or moved, or another was put in its place.
         """
-        if not self._lock.holds(self._path / _LOCK):
+        if not self._lock.holds(self._lock_file):
             raise IndexReplacedError(
                 f"the index at {self._path} was deleted, moved or replaced after it was opened, so what is written "
                 "here is lost; open it again"
@@ -269,7 +269,7 @@ class EdgeIndex(Described):
             points, next_offset = shard.scroll(
                 qe.ScrollRequest(offset=offset, limit=size, with_payload=list(ITEM_FIELDS))
             )
-        return [item_id(point.id, point.payload) for point in points], next_offset
+        return [item_id(point, point.payload) for point in points], next_offset
 
     def scan(self, size: int = 4096) -> Iterator[list[ItemId]]:
         """Ids of all items, `size` at a time."""

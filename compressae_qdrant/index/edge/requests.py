@@ -120,7 +120,7 @@ def _exact(query: QueryVector) -> Any:
 def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
     """The hits of a plan, best first."""
     made = [
-        Hit(item_id(point.id, point.payload), score, public_payload(point.payload), plan.origin,
+        Hit(item_id(point, payload := point.payload), score, public_payload(payload), plan.origin,
             *(asked_for(plan, _vectors(point)) if plan.with_codes or plan.with_dense else ()))
         for point, score in scored(found, plan)
     ]  # fmt: skip
@@ -129,13 +129,13 @@ def hits(plan: QueryPlan, found: Sequence[qe.ScoredPoint]) -> list[Hit]:
 
 def record(point: qe.ScoredPoint | qe.Record) -> Record:
     """The stored item of a point, with the vectors that were read."""
-    indices, values, dense = _vectors(point)
+    (indices, values, dense), payload = _vectors(point), point.payload
     return Record(
-        id=item_id(point.id, point.payload),
+        id=item_id(point, payload),
         indices=np.empty(0, np.int32) if indices is None else indices,
         values=np.empty(0, np.float32) if values is None else values,
         dense=dense,
-        payload=public_payload(point.payload),
+        payload=public_payload(payload),
     )
 
 

@@ -50,7 +50,7 @@ class PointReader:
 
     def item_id(self, point: AnyPoint) -> ItemId:
         """The catalog's id of a point."""
-        return item_id(point.id, None if self.adopted else point.payload)
+        return item_id(point, None if self.adopted else point.payload)
 
     def payload(self, point: AnyPoint) -> dict[str, Any]:
         """The user's payload of a point."""
