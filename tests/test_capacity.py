@@ -186,6 +186,9 @@ def test_the_graph_takes_less_memory_and_time_of_a_large_catalog() -> None:
     for change in ({"navigation_dim": 192}, {"navigation_m": 6}):
         assert graph(dataclasses.replace(large, **change)).resident_bytes < base.resident_bytes  # type: ignore[arg-type]
     assert graph(dataclasses.replace(large, navigation_bits=2)).resident_bytes > base.resident_bytes
+    smaller = graph(dataclasses.replace(large, navigation_datatype="turbo4"))
+    assert base.disk_bytes - smaller.disk_bytes == pytest.approx(1.5 * 256 * 10**8, rel=0.02)  # as measured: 380
+    assert smaller.resident_bytes == base.resident_bytes
     for change in ({"prefetch": 400}, {"navigation_ef": 400}, {"items": 10**9}):
         assert graph(dataclasses.replace(large, **change)).cpu_ms > base.cpu_ms  # type: ignore[arg-type]
 
@@ -216,6 +219,7 @@ def test_cold_queries_read_the_codes_of_their_candidates() -> None:
         ({"navigation_dim": 900}, "navigation_dim is 900; it must be at most 256"),
         ({"navigation_dim": 100, "dim": 64}, "it must be at most 64"),
         ({"navigation_bits": 3}, "navigation bits are 3"), ({"navigation_m": 1}, "navigation m is 1"),
+        ({"navigation_datatype": "float64"}, "datatype is 'float64'"),
         ({"first_stage": "both"}, "first_stage is 'both'; it must be one of graph, codes"),
         ({"navigation_ef": 0}, "navigation_ef is 0"),
     ],

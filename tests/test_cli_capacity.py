@@ -31,11 +31,12 @@ def test_json_is_what_the_library_plans(shell: Shell) -> None:
 def test_the_first_stage_and_navigation_are_chosen(shell: Shell) -> None:
     facts = shell.json(
         "plan --items 100000000 --dim 768 --first-stage graph --navigation-dim 96 --navigation-bits 1.5 "
-        "--navigation-m 6 --navigation-ef 150"
+        "--navigation-m 6 --navigation-ef 150 --navigation-datatype turbo4"
     )
     workload = Workload(
-        100_000_000, 768, first_stage="graph", navigation_dim=96, navigation_bits=1.5, navigation_m=6, navigation_ef=150
-    )
+        100_000_000, 768, first_stage="graph", navigation_dim=96, navigation_bits=1.5, navigation_m=6,
+        navigation_ef=150, navigation_datatype="turbo4",
+    )  # fmt: skip
     expected = plan(workload, load_constants())
     assert [each["name"] for each in facts["estimates"]] == [each.name for each in expected]
     for name in ("resident_bytes", "read_bytes", "disk_bytes", "cold_ms"):

@@ -180,7 +180,8 @@ CATALOGS = [
     (Workload(10**9, 768, k=48, latents=16_384, datatype="float16", payload_bytes=312.5, replicas=2,
               queries_per_second=75.5), Node(ram_gib=256, vcpus=32, headroom=0.3), Prices(3.25, 0.09, 21)),
     (Workload(63_666, 384, payload_bytes=300, queries_per_second=40_000), Node(), Prices(0, 0.5, 18.75)),
-    (Workload(10**8, 768, navigation_dim=96, navigation_bits=1.5, navigation_m=8), Node(ram_gib=8), None),
+    (Workload(10**8, 768, navigation_dim=96, navigation_bits=1.5, navigation_m=8,
+              navigation_datatype="turbo4"), Node(ram_gib=8), None),
 ]  # fmt: skip
 KEYS: dict[str, Callable[[Estimate, int], float | None]] = {
     "memory": lambda each, _: each.replicas * each.resident_bytes,
@@ -206,6 +207,7 @@ def _fill(page: Page, workload: Workload, node: Node, prices: Prices | None) -> 
         page.locator(f"#{name}").fill("" if value is None else str(value))
     page.locator("#calc-datatype").select_option(workload.datatype)
     page.locator("#calc-navigation_bits").select_option(f"{workload.navigation_bits:g}")
+    page.locator("#calc-navigation_datatype").select_option(workload.navigation_datatype)
 
 
 def _shown(page: Page) -> list[dict[str, tuple[float | None, str]]]:

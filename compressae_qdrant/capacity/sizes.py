@@ -25,7 +25,7 @@ bytes an item of 7 words on the shipped sample, 155 of 48 words and 161 of 54 wo
 PAGE: Final = 4096
 """Bytes that the engine reads from disk at once, at random places."""
 EMBEDDING_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
-"""Bytes per dimension of a kept embedding."""
+"""Bytes per dimension of a kept embedding, or of a navigation vector on disk."""
 _ORIGINAL: Final = 4
 """Bytes per dimension of the original vectors of dense methods, float32."""
 
@@ -88,8 +88,14 @@ def link_bytes(workload: Workload, constants: Constants, segment_items: float) -
 def graph_disk_bytes(workload: Workload, constants: Constants, segment_items: float) -> float:
     """Bytes on disk per item that navigation adds to an index: its vectors, as they are and quantised, and links."""
     size = constants.graph_bytes
-    kept = size.disk_item + size.disk_dimension * navigation_dim(workload)
+    kept = size.disk_item + _stored_vector_bytes(workload, constants)
     return kept + vector_bytes(workload, constants) + link_bytes(workload, constants, segment_items)
+
+
+def _stored_vector_bytes(workload: Workload, constants: Constants) -> float:
+    """Bytes on disk of a navigation vector as it is, from which the quantised one is made. The constant is of float16."""
+    of_float16 = constants.graph_bytes.disk_dimension * navigation_dim(workload)
+    return of_float16 * EMBEDDING_BYTES[workload.navigation_datatype] / EMBEDDING_BYTES["float16"]
 
 
 def pages_read(workload: Workload, constants: Constants, candidates: int, embeddings: int, compared: int = 0) -> float:
@@ -105,8 +111,7 @@ def pages_read(workload: Workload, constants: Constants, candidates: int, embedd
     """
     code = _distinct(candidates, workload.items * _code_bytes(workload, constants) / PAGE)
     place = _distinct(candidates, workload.items * constants.disk.pointer / PAGE)
-    size = constants.graph_bytes.disk_dimension * navigation_dim(workload)
-    vector = _distinct(compared, workload.items * size / PAGE)
+    vector = _distinct(compared, workload.items * _stored_vector_bytes(workload, constants) / PAGE)
     return code + place + vector + _record_pages(embeddings, embedding_bytes(workload, constants))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from ..errors import ConfigError
-from ..index.settings import Datatype, DenseDatatype, NavigationSettings
+from ..index.settings import Datatype, DenseDatatype, NavigationDatatype, NavigationSettings
 from ..model.projection import MAX_DIM
 from ..search.defaults import FIRST_STAGE, GraphSizes, candidates_of, default_plan, graph_sizes, is_usually_fine
 
@@ -58,6 +58,8 @@ class Workload:
     """Bits per dimension of a navigation vector: 1, 1.5, 2 or 4."""
     navigation_m: int = NavigationSettings.m
     """Links of the graph per item and layer."""
+    navigation_datatype: NavigationDatatype = NavigationSettings.datatype
+    """How navigation vectors are stored on disk: "float16" takes 2 bytes per dimension, "turbo4" 0.5."""
     keep_dense: bool = False
     """Whether embeddings are kept on disk with the codes."""
     dense_datatype: DenseDatatype = "float16"
@@ -92,7 +94,9 @@ class Workload:
                 f"first_stage is {self.first_stage!r}; it must be one of {', '.join(get_args(PlannedStage))}, or None "
                 "to estimate both"
             )
-        NavigationSettings(dim=self.navigation_dim, bits=self.navigation_bits, m=self.navigation_m)
+        NavigationSettings(
+            dim=self.navigation_dim, bits=self.navigation_bits, m=self.navigation_m, datatype=self.navigation_datatype
+        )
         if self.navigation_dim is not None and self.navigation_dim > min(self.dim, MAX_DIM):
             raise ConfigError(
                 f"navigation_dim is {self.navigation_dim}; it must be at most {min(self.dim, MAX_DIM)}: the "

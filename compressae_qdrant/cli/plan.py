@@ -64,6 +64,13 @@ def plan(
         float, typer.Option(metavar="[1|1.5|2|4]", help="Bits per dimension of a navigation vector.")
     ] = 1,
     navigation_m: Annotated[int, typer.Option(help="Links of the graph per item and layer.")] = 8,
+    navigation_datatype: Annotated[
+        str,
+        typer.Option(
+            metavar="[float16|turbo4]",
+            help="Type of the navigation vectors on disk: 2 bytes or half a byte per dimension.",
+        ),
+    ] = "float16",
     keep_dense: Annotated[bool, typer.Option("--keep-dense", help="Also keep the embeddings on disk.")] = False,
     dense_datatype: Annotated[
         str,
@@ -119,6 +126,7 @@ def plan(
             dense_datatype=dense_datatype,  # type: ignore[arg-type]  # checked inside
             navigation_ef=navigation_ef, navigation_dim=navigation_dim, navigation_bits=navigation_bits,
             navigation_m=navigation_m,
+            navigation_datatype=navigation_datatype,  # type: ignore[arg-type]  # checked inside
         )
         for h in latents
         for non_zeros in k

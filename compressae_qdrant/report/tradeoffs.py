@@ -90,6 +90,7 @@ def workload_of(model: CompresSAE, info: IndexInfo, sample: Sample) -> Workload:
         payload_bytes=round(float(np.mean(sizes))) if has_payloads else 0, keep_dense=info.settings.keep_dense,
         dense_datatype=info.settings.dense_datatype,
         navigation_dim=navigation.dim, navigation_bits=navigation.bits, navigation_m=navigation.m,
+        navigation_datatype=navigation.datatype,
     )  # fmt: skip
 
 

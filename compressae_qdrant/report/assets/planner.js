@@ -19,12 +19,13 @@ function makePlan(constants, workload, node, prices) {
   const embeddingBytes = (bytes.dense_dimension * dim * engine.embedding_bytes[workload.dense_datatype]) / engine.embedding_bytes.float16;
   const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? embeddingBytes : 0);
   const navigationDim = workload.navigation_dim ?? Math.min(engine.navigation_dim, dim);
+  const storedVectorBytes = (links.disk_dimension * navigationDim * engine.embedding_bytes[workload.navigation_datatype]) / engine.embedding_bytes.float16;
   const vectorBytes = links.vector + (navigationDim * workload.navigation_bits) / 8;
   const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
   const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
   const recordPages = (records, size) => records * (1 + size / engine.page);
   const pagesRead = (byCodes, byEmbeddings, compared = 0) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
-    + distinct(compared, (items * links.disk_dimension * navigationDim) / engine.page) + recordPages(byEmbeddings, embeddingBytes);
+    + distinct(compared, (items * storedVectorBytes) / engine.page) + recordPages(byEmbeddings, embeddingBytes);
   const [first, candidates] = searchPlan(workload);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
@@ -67,7 +68,7 @@ function makePlan(constants, workload, node, prices) {
   const graph = () => {
     const shards = Math.ceil(((vectorBytes + linkBytes(items)) * items + tables) / room), inShard = items / shards;
     const index = vectorBytes + linkBytes(inShard);
-    const disk = indexBytes(shards) / items + itemBytes + links.disk_item + links.disk_dimension * navigationDim + index;
+    const disk = indexBytes(shards) / items + itemBytes + links.disk_item + storedVectorBytes + index;
     const grain = 2 * navigationDim >= Math.min(2 * engine.fine_dim, dim) ? "fine" : "coarse";
     const defaults = (workload.keep_dense ? engine.graph_originals : engine.graph_codes)[grain];
     const found = workload.prefetch ?? Math.max(defaults.least, Math.ceil(defaults.factor * workload.limit));
