@@ -91,7 +91,7 @@ class EmbeddingQuery:
 
     def at(self, latents: npt.NDArray[np.integer]) -> FloatArray:
         """(n,) float32 values of the query vector `W x_q` at some latents, which may repeat."""
-        used = np.flatnonzero(np.bincount(latents))
+        (used,) = np.bincount(latents).nonzero()
         if len(used) > len(self.atoms) // _COPIED:
             return np.asarray(products(self.embedding[None], self.atoms)[0, latents])
         values = np.empty(len(self.atoms), np.float32)

@@ -104,9 +104,10 @@ def unit_rows(rows: npt.NDArray[np.floating], first: int = 0) -> FloatArray:
     """
     with np.errstate(over="ignore"):  # an infinite value is reported below
         block = np.array(rows, np.float32, order="C")  # sums in another order would round differently
-    norms = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if bad.size:
+    norms = np.sqrt(np.square(block, dtype=np.float64).sum(axis=1, keepdims=True))
+    good = np.isfinite(norms) & (norms > 0)
+    if not good.all():
+        bad = np.flatnonzero(~good)
         row = bad[0]
         what = "is all zero" if norms[row] == 0 else "holds NaN or an infinite value"
         raise InvalidInputError(
