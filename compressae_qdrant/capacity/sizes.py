@@ -93,7 +93,7 @@ def graph_disk_bytes(workload: Workload, constants: Constants, segment_items: fl
 
 
 def _stored_vector_bytes(workload: Workload, constants: Constants) -> float:
-    """Bytes on disk of a navigation vector as it is, from which the quantised one is made. The constant is of float16."""
+    """Bytes on disk of a navigation vector from which the quantised one is made. The constant is of float16."""
     of_float16 = constants.graph_bytes.disk_dimension * navigation_dim(workload)
     return of_float16 * EMBEDDING_BYTES[workload.navigation_datatype] / EMBEDDING_BYTES["float16"]
 
