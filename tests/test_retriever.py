@@ -325,6 +325,9 @@ def test_default_plans_depend_on_the_catalog_and_the_codes(
         ({"limit": 10, "fine": False}, (60, 200, 200)), ({"limit": 100, "fine": False}, (180, 405, 405)),
         ({"limit": 10, "fine": False, "keep_dense": True}, (90, 225, 225)),
         ({"limit": 100, "fine": False, "keep_dense": True}, (400, 900, 900)),
+        ({"limit": 10, "items": 65_536}, (16, 200, 200)), ({"limit": 10, "items": 1 << 20}, (16, 300, 300)),
+        ({"limit": 100, "items": 1 << 24, "keep_dense": True}, (180, 1800, 1800)),
+        ({"limit": 10, "items": 1 << 30, "ef": 200}, (16, 200, 200)),
     ],
 )  # fmt: skip
 def test_the_sizes_of_a_search_by_the_graph(given: dict[str, Any], expected: tuple[int, int, int]) -> None:

@@ -108,8 +108,9 @@ class Workload:
         """What a search by the graph for `limit` hits looks at."""
         fine = is_usually_fine(self.navigation_dim, self.dim)
         return graph_sizes(
-            self.limit, fine=fine, keep_dense=self.keep_dense, prefetch=self.prefetch, ef=self.navigation_ef
-        )
+            self.limit, items=self.items, fine=fine, keep_dense=self.keep_dense, prefetch=self.prefetch,
+            ef=self.navigation_ef,
+        )  # fmt: skip
 
     @property
     def plan(self) -> tuple[int, int]:

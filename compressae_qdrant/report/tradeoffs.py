@@ -24,7 +24,9 @@ from ..search.defaults import (
     BY_ORIGINALS,
     BY_ORIGINALS_COARSE,
     FINE_DIM,
+    NODES_PER_DOUBLING,
     RESCORED_HERE,
+    SMALL_ITEMS,
 )
 from .measurement import Searches
 from .sample import Sample
@@ -105,6 +107,7 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
     engine = {
         "block": BLOCK, "gib": GIB, "page": PAGE, "scan_bytes": SCAN_BYTES, "segment_items": SEGMENT_ITEMS,
         "visit_items": VISIT_ITEMS, "rescored_here": RESCORED_HERE, "fine_dim": FINE_DIM,
+        "nodes_per_doubling": NODES_PER_DOUBLING, "small_items": SMALL_ITEMS,
         "graph_codes": {"fine": BY_CODES._asdict(), "coarse": BY_CODES_COARSE._asdict()},
         "graph_originals": {"fine": BY_ORIGINALS._asdict(), "coarse": BY_ORIGINALS_COARSE._asdict()},
         "embedding_bytes": dict(EMBEDDING_BYTES),

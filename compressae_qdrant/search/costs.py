@@ -183,5 +183,5 @@ def graph_is_cheaper(
     first, candidates = default_plan(items, limit, k, keep_dense=keep_dense)
     by_codes = codes_ms(costs.codes, items, latents, k, min(first, latents), prefetch or candidates)
     by_codes += costs.graph.embedding * dense_candidates_of(limit) if keep_dense else 0
-    sizes = graph_sizes(limit, fine=fine, keep_dense=keep_dense, prefetch=prefetch)
+    sizes = graph_sizes(limit, items=items, fine=fine, keep_dense=keep_dense, prefetch=prefetch)
     return graph_ms(costs, items, latents, sizes, navigation_dim, by_embeddings=keep_dense) < by_codes

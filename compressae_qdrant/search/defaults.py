@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BY_CODES", "BY_CODES_COARSE", "BY_ORIGINALS", "BY_ORIGINALS_COARSE", "FINE_DIM", "FINE_SHARE", "FIRST_STAGE",
-    "RESCORED_HERE", "GraphDefaults", "GraphSizes", "candidates_of", "default_plan", "dense_candidates_of",
-    "fused_candidates_of", "graph_sizes", "is_usually_fine",
+    "NODES_PER_DOUBLING", "RESCORED_HERE", "SMALL_ITEMS", "GraphDefaults", "GraphSizes", "candidates_of",
+    "default_plan", "dense_candidates_of", "fused_candidates_of", "graph_sizes", "is_usually_fine",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
-"""Default number of first-stage latents, up to `_ITEMS` items."""
+"""Default number of first-stage latents, up to `SMALL_ITEMS` items."""
 
 
 class GraphDefaults(NamedTuple):
@@ -51,7 +51,11 @@ enough."""
 RESCORED_HERE: Final = 40
 """Most candidates of the graph that this process ranks. Fetching and ranking a code here takes twice as long as in the
 engine. But the engine needs a query vector of all latents, whose product and transfer take the time of about 50."""
-_ITEMS: Final = 1 << 16
+NODES_PER_DOUBLING: Final = 0.125
+"""Share by which default nodes grow each time that the catalog doubles above `SMALL_ITEMS`, as the same number of nodes
+finds less of a larger catalog (BENCHMARKS.md)."""
+SMALL_ITEMS: Final = 1 << 16
+"""Items up to which default plans do not depend on the size of the catalog."""
 _MIN_FIRST_STAGE: Final = 64
 _PREFETCH: Final = 100
 _PREFETCH_FACTOR: Final = 3
@@ -75,7 +79,7 @@ def default_plan(items: int, limit: int, k: int, *, keep_dense: bool = False) ->
     Returns:
         First-stage latents, and candidates.
     """
-    share = math.sqrt(_ITEMS / max(items, _ITEMS))
+    share = math.sqrt(SMALL_ITEMS / max(items, SMALL_ITEMS))
     first_stage_latents = max(_MIN_FIRST_STAGE, round(FIRST_STAGE * share))
     return first_stage_latents, math.ceil(
         candidates_of(limit, k, keep_dense=keep_dense) * FIRST_STAGE / first_stage_latents
@@ -126,6 +130,7 @@ def is_usually_fine(navigation_dim: int | None, dim: int) -> bool:
 def graph_sizes(
     limit: int,
     *,
+    items: int = 0,
     fine: bool = True,
     keep_dense: bool = False,
     prefetch: int | None = None,
@@ -133,10 +138,11 @@ def graph_sizes(
     compared: int | None = None,
     at_least: int = 0,
 ) -> GraphSizes:
-    """Complete the sizes of a search by the graph with the defaults, which do not depend on the size of the catalog.
+    """Complete the sizes of a search by the graph with the defaults.
 
     Args:
         limit: hits.
+        items: items in the catalog, with which the default nodes grow; 0 for a small one.
         fine: whether navigation vectors are fine; see `FINE_SHARE`.
         keep_dense: whether kept embeddings rank the candidates, instead of codes.
         prefetch: candidates, if they are given.
@@ -147,7 +153,9 @@ def graph_sizes(
     by_codes, by_originals = (BY_CODES, BY_ORIGINALS) if fine else (BY_CODES_COARSE, BY_ORIGINALS_COARSE)
     defaults = by_originals if keep_dense else by_codes
     candidates = max(prefetch or max(defaults.least, math.ceil(defaults.factor * limit)), at_least)
-    nodes = max(ef or max(defaults.nodes, math.ceil(defaults.nodes_factor * candidates)), candidates)
+    growth = 1 + NODES_PER_DOUBLING * math.log2(max(items, SMALL_ITEMS) / SMALL_ITEMS)
+    least = max(defaults.nodes, math.ceil(defaults.nodes_factor * candidates))
+    nodes = max(ef or math.ceil(growth * least), candidates)
     compared = nodes if compared is None else compared
     compared = compared if compared > candidates else 0  # as many are the same ones in another order
     return GraphSizes(candidates, max(nodes, compared), compared)

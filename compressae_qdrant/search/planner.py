@@ -201,7 +201,7 @@ class QueryPlanner:
         is_fused = settings["text"] is not None and settings["code_weight"] != 0
         needed = fused_candidates_of(ranks_of(settings)) if is_fused else 0
         sizes = graph_sizes(
-            ranks_of(settings), fine=self._is_fine and first == "graph", keep_dense=all_dense,
+            ranks_of(settings), items=items, fine=self._is_fine and first == "graph", keep_dense=all_dense,
             prefetch=settings["prefetch"], ef=settings["navigation_ef"], compared=settings["navigation_candidates"],
             at_least=needed if all_dense and given is None else max(needed, dense),
         )  # fmt: skip

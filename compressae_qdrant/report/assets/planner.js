@@ -72,7 +72,8 @@ function makePlan(constants, workload, node, prices) {
     const grain = 2 * navigationDim >= Math.min(2 * engine.fine_dim, dim) ? "fine" : "coarse";
     const defaults = (workload.keep_dense ? engine.graph_originals : engine.graph_codes)[grain];
     const found = workload.prefetch ?? Math.max(defaults.least, Math.ceil(defaults.factor * workload.limit));
-    const ef = Math.max(workload.navigation_ef ?? Math.max(defaults.nodes, Math.ceil(defaults.nodes_factor * found)), found);
+    const growth = 1 + engine.nodes_per_doubling * Math.log2(Math.max(items, engine.small_items) / engine.small_items);
+    const ef = Math.max(workload.navigation_ef ?? Math.ceil(growth * Math.max(defaults.nodes, Math.ceil(defaults.nodes_factor * found))), found);
     const compared = ef > found ? ef : 0;
     const fetched = !workload.keep_dense && found <= engine.rescored_here;
     const [fixed, each] = workload.keep_dense ? [steps.fixed_embedding, steps.embedding]
