@@ -44,7 +44,7 @@ LIMITS = (10, 100)
 LOAD = 4096
 IN_A_ROW = 50
 NODES = {"graph": 1.0, "graph, 1.5 times the nodes": 1.5, "graph, twice the nodes": 2.0}
-"""Searches by the graph, and the nodes that they keep relative to the default of the smaller catalog."""
+"""Searches by the graph, and the nodes that they keep relative to the default of a small catalog."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,21 @@ def test_default_candidates_are_tried_with_more_and_fewer_nodes(
     nodes = {few.ef // 2, few.ef, 2 * few.ef, 4 * few.ef}
     assert {plan.navigation_ef for plan in plans if plan.prefetch == few.candidates} == nodes
     assert {tuple(plan.recall) for plan in plans if plan.prefetch < 20} <= {(5,)}
+
+
+def test_plans_of_a_large_catalog_get_more_nodes_than_its_sample_needs(
+    own_model: CompresSAE, embeddings: FloatArray
+) -> None:
+    own = np.arange(0, 600, 10)
+    truth = exact_neighbours(embeddings[own], embeddings, 5, own)
+    measure = partial(
+        graph_plans, own_model, own_model.encode(embeddings), embeddings, own, truth, [5], [], NavigationSettings(),
+        keep_dense=False, index=None, constants=load_constants(),
+    )  # fmt: skip
+    small, large = measure(items=600), measure(items=1 << 20)
+    assert [plan.navigation_ef for plan in large] == [round(1.5 * (plan.navigation_ef or 0)) for plan in small]
+    assert [plan.recall for plan in large] == [plan.recall for plan in small]
+    assert all(more.ms > less.ms for more, less in zip(large, small, strict=True))
 
 
 def test_save_and_load_round_trip(tmp_path: Path) -> None:

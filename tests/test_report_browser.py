@@ -182,6 +182,7 @@ CATALOGS = [
     (Workload(63_666, 384, payload_bytes=300, queries_per_second=40_000), Node(), Prices(0, 0.5, 18.75)),
     (Workload(10**8, 768, navigation_dim=96, navigation_bits=1.5, navigation_m=8,
               navigation_datatype="turbo4"), Node(ram_gib=8), None),
+    (Workload(2_000_000, 384, navigation_datatype="turbo4"), Node(), None),
 ]  # fmt: skip
 KEYS: dict[str, Callable[[Estimate, int], float | None]] = {
     "memory": lambda each, _: each.replicas * each.resident_bytes,

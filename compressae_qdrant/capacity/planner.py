@@ -181,7 +181,7 @@ def _graph(workload: Workload, constants: Constants, node: Node, prices: Prices 
     one = graph_ms(workload, constants, shards)
     candidates, _, compared = workload.graph_plan
     defaults = Workload(items=items, dim=workload.dim, limit=workload.limit)
-    settings = ("navigation_dim", "navigation_bits", "navigation_m", "prefetch", "navigation_ef")
+    settings = ("navigation_dim", "navigation_bits", "navigation_m", "navigation_datatype", "prefetch", "navigation_ef")
     is_default = all(getattr(workload, name) == getattr(defaults, name) for name in settings)
     known = constants.graph_recall100 if _was_measured(workload) and is_default else {}
     makes_vector = not workload.keep_dense and candidates > RESCORED_HERE

@@ -11,9 +11,22 @@ from .constants import Constants, DenseCosts
 from .workload import Workload
 
 __all__ = [
-    "BLOCK", "EMBEDDING_BYTES", "PAGE", "TEXT_ITEM_BYTES", "TEXT_WORD_BYTES", "dense_pages", "embedding_bytes",
-    "graph_disk_bytes", "index_bytes", "item_bytes", "link_bytes",
-    "loose_postings", "navigation_dim", "pages_read", "payload_bytes", "vector_bytes",
+    "BLOCK",
+    "PAGE",
+    "STORED_BYTES",
+    "TEXT_ITEM_BYTES",
+    "TEXT_WORD_BYTES",
+    "dense_pages",
+    "embedding_bytes",
+    "graph_disk_bytes",
+    "index_bytes",
+    "item_bytes",
+    "link_bytes",
+    "loose_postings",
+    "navigation_dim",
+    "pages_read",
+    "payload_bytes",
+    "vector_bytes",
 ]  # fmt: skip
 
 BLOCK: Final = 128
@@ -24,7 +37,7 @@ TEXT_WORD_BYTES: Final = 1.2
 bytes an item of 7 words on the shipped sample, 155 of 48 words and 161 of 54 words on 63,666 items."""
 PAGE: Final = 4096
 """Bytes that the engine reads from disk at once, at random places."""
-EMBEDDING_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
+STORED_BYTES: Final[Mapping[DenseDatatype, float]] = {"float16": 2, "turbo8": 1, "turbo4": 0.5}
 """Bytes per dimension of a kept embedding, or of a navigation vector on disk."""
 _ORIGINAL: Final = 4
 """Bytes per dimension of the original vectors of dense methods, float32."""
@@ -55,7 +68,7 @@ def item_bytes(workload: Workload, constants: Constants) -> float:
 def embedding_bytes(workload: Workload, constants: Constants) -> float:
     """Bytes on disk of a kept embedding. The constant is of float16."""
     of_float16 = constants.bytes.dense_dimension * workload.dim
-    return of_float16 * EMBEDDING_BYTES[workload.dense_datatype] / EMBEDDING_BYTES["float16"]
+    return of_float16 * STORED_BYTES[workload.dense_datatype] / STORED_BYTES["float16"]
 
 
 def _code_bytes(workload: Workload, constants: Constants) -> float:
@@ -95,7 +108,7 @@ def graph_disk_bytes(workload: Workload, constants: Constants, segment_items: fl
 def _stored_vector_bytes(workload: Workload, constants: Constants) -> float:
     """Bytes on disk of a navigation vector from which the quantised one is made. The constant is of float16."""
     of_float16 = constants.graph_bytes.disk_dimension * navigation_dim(workload)
-    return of_float16 * EMBEDDING_BYTES[workload.navigation_datatype] / EMBEDDING_BYTES["float16"]
+    return of_float16 * STORED_BYTES[workload.navigation_datatype] / STORED_BYTES["float16"]
 
 
 def pages_read(workload: Workload, constants: Constants, candidates: int, embeddings: int, compared: int = 0) -> float:

@@ -264,7 +264,8 @@ FirstStageOption = Annotated[
 NavigationEfOption = Annotated[
     int | None,
     typer.Option(
-        "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH, show_default="200, or more if needed",
+        "--navigation-ef", metavar="NODES", rich_help_panel=SEARCH,
+        show_default="200, or more for many hits or above 65,536 items",
         help="Nodes of the graph that a search keeps while it walks the graph. A larger number finds more of the best "
         "candidates and takes longer.",
     ),

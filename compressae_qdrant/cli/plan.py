@@ -195,8 +195,8 @@ def _show(estimates: list[Estimate], workload: Workload, constants: Constants, p
     if any(each.p50_ms > _SLOW_MS or each.nodes > max(one.nodes for one in others) for each in walked[:1]):
         console.print(as_is(
             "A search by the inverted index spends its time on reading postings, whose length grows with the number of "
-            "items. The graph does not; more --latents or fewer --first-stage-latents make the inverted index faster. "
-            "Measure the recall of such settings on a sample with `compressae tune`."
+            "items. The time of the graph grows far less; more --latents or fewer --first-stage-latents make the "
+            "inverted index faster. Measure the recall of such settings on a sample with `compressae tune`."
         ))  # fmt: skip
     if plot is not None:
         console.print(as_is(f"plot: {plot}"))

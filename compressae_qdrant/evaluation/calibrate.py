@@ -3,7 +3,8 @@
 Recall of plans by codes is measured in memory with the ranking of the engine: a first stage over all codes, rescoring
 of the candidates with the full query-side vector, and optionally rescoring of the best ones with the embeddings. Recall
 of plans by the graph is measured on an index of the same items (`calibrate_graph`). A part of the catalog is enough:
-with eight times the items, a plan needs at most a third more candidates (EXPERIMENTS.md). Costs are for the whole
+with eight times the items, a plan by codes needs at most a third more candidates (EXPERIMENTS.md), and one by the graph
+gets more nodes, as the default does. Costs are for the whole
 catalog, calculated from the capacity constants or fitted to searches that were timed on an index.
 """
 

@@ -20,7 +20,7 @@ from ..metrics import recall
 from ..model.calibration import CalibratedPlan, PlanRecall
 from ..model.compressae import CompresSAE
 from ..search.costs import graph_ms
-from ..search.defaults import FINE_SHARE, RESCORED_HERE, graph_sizes
+from ..search.defaults import FINE_SHARE, RESCORED_HERE, graph_sizes, nodes_growth
 from ..search.retriever import Retriever
 from .temporary_index import temporary_index
 
@@ -90,7 +90,9 @@ def graph_plans(
                     dense_candidates=count + 1 if keep_dense else None, with_payload=False,
                 )  # fmt: skip
                 rows = [[int(hit.id) for hit in each if hit.id != mine] for each, mine in zip(hits, own, strict=True)]
-                found[count, ef] = {limit: _estimate(recall(rows, true, limit)) for limit in usable}
+                # The whole catalog takes more nodes than the sample for the same recall.
+                nodes = max(round(ef * nodes_growth(items) / nodes_growth(len(x))), count)
+                found[count, nodes] = {limit: _estimate(recall(rows, true, limit)) for limit in usable}
     if index is None:
         cost = {
             (count, ef): graph_ms(

@@ -36,7 +36,7 @@ _FULL_SCAN_KB: Final[Mapping[NavigationDatatype, int]] = {"float16": 10_000, "tu
 @dataclass(frozen=True)
 class NavigationSettings:
     """Settings of the navigation vectors: short quantised vectors with an HNSW graph, which find candidates in a time
-    that hardly grows with the catalog. Codes rank the candidates."""
+    that grows slowly with the catalog: 1.2 to 1.5 times for 16 times the items. Codes rank the candidates."""
 
     dim: int | None = None
     """Dimensions of a navigation vector, at most those of the embeddings and 256. None takes 256, or the embeddings'
@@ -55,8 +55,9 @@ class NavigationSettings:
     longer than with 128; m=8 with 256 has the recall of m=10 with 128."""
     payload_m: int | None = None
     """Links per item among the items of each value of an indexed payload field (`IndexSettings.payload_fields`,
-    `tenant_field`), for values of more than 20,000 items. Filters by these fields then find as much as searches without
-    one. They add up to 4 bytes a link to the memory; None takes `m`, and 0 leaves them out."""
+    `tenant_field`), for values that more than 20,000 items and at most about a third of them have. Filters by these
+    fields then find as much as searches without one. They add up to 4 bytes a link to the memory; None takes `m`, and 0
+    leaves them out."""
     memory: Memory = "pinned"
     """Where quantised vectors and graph are kept: pinned in RAM, in the page cache, or cold on disk."""
 

@@ -63,8 +63,8 @@ class Calibration:
     fingerprint: str
     """Fingerprint of the model."""
     items: int
-    """Items of the catalog that the times apply to. For another size the recall of a plan is about the same, but a
-    different plan may be the cheapest."""
+    """Items of the catalog that times and nodes apply to. For another size the recall of a plan is about the same, but
+    a different plan may be the cheapest; a much larger one needs more nodes of the graph."""
     queries: int
     """Queries that recall is averaged over."""
     keep_dense: bool

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..capacity import Constants, Node, PlannedStage, Workload, plan
 from ..capacity.planner import GIB, SEGMENT_ITEMS
-from ..capacity.sizes import BLOCK, EMBEDDING_BYTES, PAGE, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
+from ..capacity.sizes import BLOCK, PAGE, STORED_BYTES, TEXT_ITEM_BYTES, TEXT_WORD_BYTES
 from ..evaluation.comparison import Row
 from ..index.results import IndexInfo
 from ..index.settings import NAVIGATION_DIM, NavigationSettings
@@ -110,11 +110,11 @@ def calculator_data(workload: Workload, constants: Constants) -> dict[str, Any]:
         "nodes_per_doubling": NODES_PER_DOUBLING, "small_items": SMALL_ITEMS,
         "graph_codes": {"fine": BY_CODES._asdict(), "coarse": BY_CODES_COARSE._asdict()},
         "graph_originals": {"fine": BY_ORIGINALS._asdict(), "coarse": BY_ORIGINALS_COARSE._asdict()},
-        "embedding_bytes": dict(EMBEDDING_BYTES),
+        "stored_bytes": dict(STORED_BYTES),
         "text_item_bytes": TEXT_ITEM_BYTES,
         "text_word_bytes": TEXT_WORD_BYTES,
         "navigation_dim": NAVIGATION_DIM, "navigation_bits": NavigationSettings.bits,
-        "navigation_m": NavigationSettings.m,
+        "navigation_m": NavigationSettings.m, "navigation_datatype": NavigationSettings.datatype,
     }  # fmt: skip
     source = (f"Constants measured {machine['date']} on {machine['cpu']}, qdrant-edge-py {machine['qdrant-edge-py']}. "
             f"{machine.get('note', '')}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Default query plans: the number of first-stage latents, and the number of candidates to rescore.
+"""Default query plans: the number of first-stage latents, of nodes of the graph, and of candidates to rescore.
 
 The time of the first stage grows with the catalog, the time of a candidate does not, and half the latents with twice
 the candidates give about the same recall (EXPERIMENTS.md). So a larger catalog is searched cheapest by fewer latents
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "BY_CODES", "BY_CODES_COARSE", "BY_ORIGINALS", "BY_ORIGINALS_COARSE", "FINE_DIM", "FINE_SHARE", "FIRST_STAGE",
     "NODES_PER_DOUBLING", "RESCORED_HERE", "SMALL_ITEMS", "GraphDefaults", "GraphSizes", "candidates_of",
-    "default_plan", "dense_candidates_of", "fused_candidates_of", "graph_sizes", "is_usually_fine",
+    "default_plan", "dense_candidates_of", "fused_candidates_of", "graph_sizes", "is_usually_fine", "nodes_growth",
 ]  # fmt: skip
 
 FIRST_STAGE: Final = 1280
@@ -33,9 +33,9 @@ class GraphDefaults(NamedTuple):
     factor: float
     """Candidates for each hit."""
     nodes: int
-    """Nodes that the search of the graph keeps, at least."""
+    """Nodes that the search of the graph keeps, at least, in a small catalog."""
     nodes_factor: float
-    """Nodes for each candidate."""
+    """Nodes for each candidate, in a small catalog."""
 
 
 BY_CODES: Final = GraphDefaults(16, 1.2, 200, 3.75)
@@ -52,8 +52,9 @@ RESCORED_HERE: Final = 40
 """Most candidates of the graph that this process ranks. Fetching and ranking a code here takes twice as long as in the
 engine. But the engine needs a query vector of all latents, whose product and transfer take the time of about 50."""
 NODES_PER_DOUBLING: Final = 0.125
-"""Share by which default nodes grow each time that the catalog doubles above `SMALL_ITEMS`, as the same number of nodes
-finds less of a larger catalog (BENCHMARKS.md)."""
+"""Share by which default nodes grow each time that the index doubles above `SMALL_ITEMS`, as the same number of nodes
+finds less of a larger one. Chosen by measurements at 63,666 and a million items, ranked by codes (BENCHMARKS.md); more
+items are extrapolated. All items of the index count, although each of its segments has a graph of its own."""
 SMALL_ITEMS: Final = 1 << 16
 """Items up to which default plans do not depend on the size of the catalog."""
 _MIN_FIRST_STAGE: Final = 64
@@ -127,6 +128,11 @@ def is_usually_fine(navigation_dim: int | None, dim: int) -> bool:
     return navigation_dim is None or 2 * navigation_dim >= min(2 * FINE_DIM, dim)
 
 
+def nodes_growth(items: int) -> float:
+    """Default nodes of a search by the graph, relative to those in a small catalog."""
+    return 1 + NODES_PER_DOUBLING * math.log2(max(items, SMALL_ITEMS) / SMALL_ITEMS)
+
+
 def graph_sizes(
     limit: int,
     *,
@@ -153,9 +159,8 @@ def graph_sizes(
     by_codes, by_originals = (BY_CODES, BY_ORIGINALS) if fine else (BY_CODES_COARSE, BY_ORIGINALS_COARSE)
     defaults = by_originals if keep_dense else by_codes
     candidates = max(prefetch or max(defaults.least, math.ceil(defaults.factor * limit)), at_least)
-    growth = 1 + NODES_PER_DOUBLING * math.log2(max(items, SMALL_ITEMS) / SMALL_ITEMS)
     least = max(defaults.nodes, math.ceil(defaults.nodes_factor * candidates))
-    nodes = max(ef or math.ceil(growth * least), candidates)
+    nodes = max(ef or math.ceil(nodes_growth(items) * least), candidates)
     compared = nodes if compared is None else compared
     compared = compared if compared > candidates else 0  # as many are the same ones in another order
     return GraphSizes(candidates, max(nodes, compared), compared)

@@ -62,12 +62,13 @@ class SearchOptions(TypedDict, total=False):
     which unites the candidates of each, by default as many as those of the graph. "auto" takes the graph where the
     index has one, the search can use it, and it takes less time than codes by the measured constants of `compressae
     plan` for this number of items; with `target_recall`, by the calibration. It takes codes otherwise: for
-    `first_stage_latents`, `exact`, `concepts`, `within` and sparse scoring, and in indexes smaller than those that were
-    measured. A filter does not change the choice."""
+    `first_stage_latents`, `exact`, `concepts`, `within` and sparse scoring, in indexes smaller than those that were
+    measured, and in those of more than 200,000 items for filters by fields that are not indexed."""
     navigation_ef: int | None
     """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
     true candidates in more time. The default is 200, or 3.75 times `prefetch`; 225, or five times, where kept
-    embeddings rank the candidates. With coarse navigation vectors it is 2.25 times `prefetch`, and at least as many."""
+    embeddings rank the candidates. With coarse navigation vectors it is 2.25 times `prefetch`, and at least as many.
+    Above 65,536 items it grows by an eighth each time that the index doubles."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
     quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes less than a twentieth

@@ -10,7 +10,7 @@ const FIELDS = [
     ["navigation_dim", "Dimensions of a navigation vector", { min: 1, whole: true, optional: true }],
     ["navigation_bits", "Bits per dimension", { choices: ["1", "1.5", "2", "4"], number: true }],
     ["navigation_m", "Links, m", { min: 2, whole: true }],
-    ["navigation_datatype", "Vectors on disk", { choices: ["float16", "turbo4"] }],
+    ["navigation_datatype", "Navigation vectors on disk", { choices: ["float16", "turbo4"] }],
   ]],
   ["Load", [
     ["queries_per_second", "Peak queries per second", { min: 0 }], ["replicas", "Minimum replicas", { min: 1, whole: true }],

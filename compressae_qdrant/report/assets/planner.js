@@ -16,17 +16,17 @@ function makePlan(constants, workload, node, prices) {
   };
   const payloadBytes = (workload.payload_bytes ? bytes.payload_item + bytes.payload * workload.payload_bytes : 0) + (workload.text_words ? engine.text_item_bytes + engine.text_word_bytes * workload.text_words : 0);
   const codeBytes = bytes.cell * Math.ceil((bytes.code + (bytes.code_nonzero + bytes.code_nonzero_bit * Math.log2(latents)) * k) / bytes.cell);
-  const embeddingBytes = (bytes.dense_dimension * dim * engine.embedding_bytes[workload.dense_datatype]) / engine.embedding_bytes.float16;
+  const embeddingBytes = (bytes.dense_dimension * dim * engine.stored_bytes[workload.dense_datatype]) / engine.stored_bytes.float16;
   const itemBytes = bytes.disk_item + codeBytes + payloadBytes + (workload.keep_dense ? embeddingBytes : 0);
   const navigationDim = workload.navigation_dim ?? Math.min(engine.navigation_dim, dim);
-  const storedVectorBytes = (links.disk_dimension * navigationDim * engine.embedding_bytes[workload.navigation_datatype]) / engine.embedding_bytes.float16;
+  const storedVectorBytes = (links.disk_dimension * navigationDim * engine.stored_bytes[workload.navigation_datatype]) / engine.stored_bytes.float16;
   const vectorBytes = links.vector + (navigationDim * workload.navigation_bits) / 8;
   const linkBytes = (inSegment) => links.item + links.link * Math.pow(workload.navigation_m, links.link_exponent) * Math.log2(Math.max(inSegment, 2));
   const distinct = (some, pages) => pages * -Math.expm1(-some / pages);
   const recordPages = (records, size) => records * (1 + size / engine.page);
   const pagesRead = (byCodes, byEmbeddings, compared = 0) => distinct(byCodes, (items * codeBytes) / engine.page) + distinct(byCodes, (items * reads.pointer) / engine.page)
     + distinct(compared, (items * storedVectorBytes) / engine.page) + recordPages(byEmbeddings, embeddingBytes);
-  const [first, candidates] = searchPlan(workload);
+  const [first, candidates] = searchPlan(workload, engine.small_items);
   const itemMs = times.item + times.posting * k * Math.pow(first / latents, times.share_exponent) + (times.visit * first) / engine.visit_items;
   const queryMs = times.fixed + times.latent * latents;
   const shardMs = queryMs + (times.candidate + times.candidate_latent * latents) * candidates;
@@ -82,7 +82,7 @@ function makePlan(constants, workload, node, prices) {
     const walk = inShard * 2 * navigationDim < engine.scan_bytes ? steps.scan * inShard : steps.step * ef * Math.log(inShard);
     const one = fixed + walk + steps.comparison * compared + each * found;
     const byDefault = workload.navigation_dim === null && workload.navigation_bits === engine.navigation_bits && workload.navigation_m === engine.navigation_m
-      && workload.prefetch === null && workload.navigation_ef === null;
+      && workload.navigation_datatype === engine.navigation_datatype && workload.prefetch === null && workload.navigation_ef === null;
     return estimate(`codes k=${k}, h=${latents}, graph`, index * items, disk * items, replicasFor(one), shards, 1,
       (workload.keep_dense || fetched ? times.planning : planning) + one * spread(shards), one * shards, workload.keep_dense ? pagesRead(0, found, compared) : pagesRead(found, 0, compared),
       wasMeasured && byDefault ? ofLength(constants.graph_recall100) : null);
@@ -103,10 +103,10 @@ function makePlan(constants, workload, node, prices) {
 const FIRST_STAGE = 1280;
 
 /** Latents of the first stage and number of candidates, as in search/defaults.py and Workload.plan. */
-function searchPlan({ items, limit, k, latents, keep_dense, first_stage_latents, prefetch }) {
+function searchPlan({ items, limit, k, latents, keep_dense, first_stage_latents, prefetch }, smallItems) {
   const candidates = Math.max(100, (3 + Math.ceil(Math.max(k - 32, 0) / 16) + Number(keep_dense)) * limit);
   if (first_stage_latents !== null || prefetch !== null) return [Math.min(first_stage_latents ?? FIRST_STAGE, latents), prefetch ?? candidates];
-  const first = Math.max(64, Math.round(FIRST_STAGE * Math.sqrt(65536 / Math.max(items, 65536))));
+  const first = Math.max(64, Math.round(FIRST_STAGE * Math.sqrt(smallItems / Math.max(items, smallItems))));
   return [Math.min(first, latents), Math.ceil((candidates * FIRST_STAGE) / first)];
 }
 
