@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,13 +20,23 @@ from ..results import Hit, ItemId, Record
 __all__ = ["PointReader"]
 
 
-class _Point(NamedTuple):
-    """What a hit needs of `models.ScoredPoint`."""
+class _Point:
+    """What a hit needs of `models.ScoredPoint`, from a message of gRPC."""
 
-    id: PointId
-    score: float
-    payload: dict[str, Any]
-    vector: dict[str, StoredCode] | None = None
+    def __init__(self, message: grpc.ScoredPoint, *, coded: bool) -> None:
+        self._message = message
+        self.score: float = message.score
+        self.vector = _grpc_code(message) if coded else None
+
+    @property
+    def id(self) -> PointId:
+        id: PointId = self._message.id.uuid or self._message.id.num
+        return id
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """Converted when it is read: not every candidate becomes a hit."""
+        return grpc_to_payload(self._message.payload)
 
 
 class _OldCode(NamedTuple):
@@ -34,11 +45,6 @@ class _OldCode(NamedTuple):
 
 
 AnyPoint: TypeAlias = models.Record | models.ScoredPoint | _Point
-
-
-def _id(point: grpc.ScoredPoint) -> PointId:
-    id: PointId = point.id.uuid or point.id.num
-    return id
 
 
 @dataclass(frozen=True)
@@ -92,14 +98,7 @@ class PointReader:
         if plan.with_codes or plan.with_dense:
             return self.hits(plan, [GrpcToRest.convert_scored_point(point) for point in points])
         # Building the client's models would take longer than reading what a hit needs.
-        read = _grpc_code if plan.is_rescored_here else _no_code
-        return self.hits(
-            plan, [_Point(_id(point), point.score, grpc_to_payload(point.payload), read(point)) for point in points]
-        )
-
-
-def _no_code(point: grpc.ScoredPoint) -> None:
-    """For plans that read no vectors."""
+        return self.hits(plan, [_Point(point, coded=plan.is_rescored_here) for point in points])
 
 
 def _grpc_code(point: grpc.ScoredPoint) -> dict[str, StoredCode]:
