@@ -11,23 +11,10 @@ from .constants import Constants, DenseCosts
 from .workload import Workload
 
 __all__ = [
-    "BLOCK",
-    "PAGE",
-    "STORED_BYTES",
-    "TEXT_ITEM_BYTES",
-    "TEXT_WORD_BYTES",
-    "dense_pages",
-    "embedding_bytes",
-    "graph_disk_bytes",
-    "index_bytes",
-    "item_bytes",
-    "link_bytes",
-    "loose_postings",
-    "navigation_dim",
-    "pages_read",
-    "payload_bytes",
-    "vector_bytes",
-]  # fmt: skip
+    "BLOCK", "PAGE", "STORED_BYTES", "TEXT_ITEM_BYTES", "TEXT_WORD_BYTES", "dense_pages", "embedding_bytes",
+    "graph_disk_bytes", "index_bytes", "item_bytes", "link_bytes", "loose_postings", "navigation_dim", "pages_read",
+    "payload_bytes", "vector_bytes",
+]  # fmt: skip  # fmt: skip
 
 BLOCK: Final = 128
 """Postings per block of the engine."""
