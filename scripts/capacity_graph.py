@@ -103,7 +103,7 @@ class GraphIndexRun:
                 "optimise_seconds": optimised - loaded,
             }
             write_text(facts, json.dumps(measured, indent=1) + "\n")
-        # The links of jittered items, which are closer to each other than real ones, take about half the bytes.
+        # The links of jittered items, which are closer to each other than real ones, take fewer bytes.
         synthetic = self.items > len(embeddings)
         return {"run": self._run(model), "synthetic": synthetic, **json.loads(facts.read_text())}
 

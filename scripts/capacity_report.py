@@ -148,7 +148,7 @@ def _graph_bytes(row: dict[str, Any], constants: Constants) -> list[tuple[float,
 
 def _graph(measured: dict[str, Any], constants: Constants) -> list[str]:
     lines = [
-        "\nIndexes of more items than the catalog hold jittered codes, whose links take half the bytes of real ones; "
+        "\nIndexes of more items than the catalog hold jittered codes, whose links take fewer bytes than real ones; "
         "the formula of links is fitted to real ones.\n",
         "| graph | items | navigation | embeddings kept | memory B an item | formula | disk B an item | formula "
         "| optimised in s |",

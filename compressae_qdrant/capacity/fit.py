@@ -197,7 +197,7 @@ def _times(measured: Row) -> CodeTimes:
 
 
 def _graph_bytes(builds: Sequence[Row], size: CodeBytes) -> GraphBytes:
-    """Fitted to real catalogs: jittered items are so close to each other that a graph keeps half the links."""
+    """Fitted to real catalogs: jittered items are closer to each other, so that a graph keeps fewer links."""
     runs = [row["run"] for row in builds]
     quantised = [run["navigation_dim"] * run["bits"] / 8 for run in runs]
     vectors = [row["vector_bytes"] / run["items"] for row, run in zip(builds, runs, strict=True)]

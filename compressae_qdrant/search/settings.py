@@ -68,7 +68,7 @@ class SearchOptions(TypedDict, total=False):
     """Nodes that the search of the graph keeps, at least `prefetch` and `navigation_candidates`; more find more of the
     true candidates in more time. The default is 200, or 3.75 times `prefetch`; 225, or five times, where kept
     embeddings rank the candidates. With coarse navigation vectors it is 2.25 times `prefetch`, and at least as many.
-    Above 65,536 items it grows by an eighth each time that the index doubles."""
+    For each doubling of the index above 65,536 items, an eighth of that is added."""
     navigation_candidates: int | None
     """Nodes of the graph that are compared again by their stored navigation vectors, which are more precise than the
     quantised ones in memory; the best `prefetch` of them are the candidates. Comparing one takes less than a twentieth
