@@ -53,8 +53,8 @@ RESCORED_HERE: Final = 40
 engine. But the engine needs a query vector of all latents, whose product and transfer take the time of about 50."""
 NODES_PER_DOUBLING: Final = 0.125
 """Share of the default nodes that is added for each doubling of the index above `SMALL_ITEMS`, as the same number of
-nodes finds less of a larger one. Chosen by measurements at 63,666 and a million items, ranked by codes (BENCHMARKS.md); more
-items are extrapolated. All items of the index count, although each of its segments has a graph of its own."""
+nodes finds less of a larger one. Chosen by measurements at 63,666 and a million items, ranked by codes (BENCHMARKS.md);
+more items are extrapolated. All items of the index count, although each of its segments has a graph of its own."""
 SMALL_ITEMS: Final = 1 << 16
 """Items up to which default plans do not depend on the size of the catalog."""
 _MIN_FIRST_STAGE: Final = 64
