@@ -99,7 +99,7 @@ class QueryPlanner:
         self._linked_fields = frozenset(linked_fields)
         self._keep_dense = keep_dense
         self._navigation_dim = navigation_dim
-        self._projection = projection
+        self._index_projection = projection
         self._atoms: FloatArray = model.atoms.detach().cpu().numpy()
         self._magnitude: FloatArray = model.latent_magnitude.cpu().numpy()
         self._fingerprint = model.fingerprint
@@ -243,10 +243,10 @@ class QueryPlanner:
 
     def _has_graph(self) -> bool:
         """Whether the index has navigation vectors of the model's projection."""
-        return self._navigation_dim is not None and self._projection == self._navigator.fingerprint
+        return self._navigation_dim is not None and self._index_projection == self._model_projection.fingerprint
 
     @cached_property
-    def _navigator(self) -> Projection:
+    def _model_projection(self) -> Projection:
         """The model's projection. Asking the model for it looks at all weights, which takes longer than using it."""
         return self._model.projection
 
@@ -261,10 +261,10 @@ class QueryPlanner:
                 "the index has no navigation vectors, so its graph cannot be searched; search by first_stage='codes', "
                 "or build the index again with IndexSettings(navigation=NavigationSettings())"
             )
-        if self._projection != self._navigator.fingerprint:
+        if self._index_projection != self._model_projection.fingerprint:
             raise ModelMismatchError(
-                f"the index has navigation vectors of projection {self._projection!r} but the model has "
-                f"{self._navigator.fingerprint!r}; load the model with which the index was created, or search "
+                f"the index has navigation vectors of projection {self._index_projection!r} but the model has "
+                f"{self._model_projection.fingerprint!r}; load the model with which the index was created, or search "
                 "by first_stage='codes'"
             )
 
@@ -272,7 +272,7 @@ class QueryPlanner:
         """(q, dim) navigation vectors of queries, if the graph is searched."""
         if stage == "codes" or self._navigation_dim is None:
             return None
-        return self._navigator.queries(x, self._navigation_dim)
+        return self._model_projection.queries(x, self._navigation_dim)
 
     def _sizes(self, settings: SearchSettings, items: int, *, keep_dense: bool) -> tuple[int | None, int]:
         """Latents of the first stage (None for the whole vector), and candidates."""
